@@ -1,0 +1,44 @@
+"""Connecting to Ray: a running cluster, or a Ray of our own on this machine."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cluster.errors import ClusterTrouble, UserError
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[dict[str, float]]:
+    """Be connected to Ray while the block lasts; yields the cluster's total resources.
+
+    `address` as for ray.init; None takes RAY_ADDRESS, and without it starts Ray here and ends it afterwards.
+    UserError when a cluster was asked for by address and none answers there.
+    """
+    import ray
+
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    # Ray would overwrite the accelerator variables of actors without GPUs; such an actor must see none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    try:
+        ray.init(
+            address=None if address == "local" else address,
+            include_dashboard=False if address in (None, "local") else None,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=False,
+        )
+    except ConnectionError as error:
+        raise UserError(f"no Ray cluster answers at {address}: {_first_line(error)}") from error
+    except (RuntimeError, ValueError, TimeoutError) as error:
+        if address in (None, "local"):
+            raise ClusterTrouble(f"Ray did not start on this machine: {_first_line(error)}") from error
+        raise UserError(f"cannot join the Ray cluster at {address}: {_first_line(error)}") from error
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

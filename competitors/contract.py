@@ -1,0 +1,149 @@
+"""The contract: what a competitor is given (Brief), what it hands in (Submission), how it reports.
+
+A competitor of any kind gets a brief and writes a model into `brief.output_dir`: either a full Hugging Face
+model folder or a PEFT adapter over `brief.seed_model`. Until that is there, the newest
+`checkpoint-<number>` folder inside it (the Hugging Face name) counts. Nothing in the brief names held-out
+data.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from cluster.records import Record, Settings
+
+Event = dict[str, Any]
+"""One line of progress.jsonl. Keys, all optional but `event` and `time`: `event` (loading, started, step, note,
+ended), `time` (seconds since the epoch), `tokens`, `step`, `loss` (nats per completion token),
+`learning_rate`, `seconds` (since the first step), `memory_megabytes`, `gpu_memory_megabytes`, `text`."""
+
+Report = Callable[[Event], None]
+
+
+class Resources(Settings):
+    """What one worker of an entry is placed with."""
+
+    workers: int = Field(1, ge=1)
+    cpus: float = Field(1, ge=0)
+    gpus: float | Literal["auto"] = Field("auto", description="auto: one where the cluster has any, else none")
+    memory_gb: float | None = Field(None, gt=0)
+
+
+class RecipeBase(Settings):
+    """What every kind of competitor has."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
+    resources: Resources = Resources()
+
+
+class Allowance(Record):
+    """The budget of one entry in one round; whichever ends first ends it. At least one is set."""
+
+    tokens: int | None = None
+    seconds: float | None = None
+    steps: int | None = None
+
+
+class Brief(Record):
+    """What a competitor gets: brief.json."""
+
+    tournament: str
+    lineage: str
+    round: int
+    competitor: str
+    seed_model: Path
+    seed_sha256: str
+    seed_continuation: Path | None
+    train_data: Path = Field(description="parquet with the columns prompt and completion, templates applied")
+    max_tokens: int
+    budget: Allowance
+    progress: tuple[float, float] = Field(description="where this round lies in the lineage's whole budget")
+    output_dir: Path
+    random_seed: int
+    resources: Resources
+
+    @property
+    def continuation_dir(self) -> Path:
+        """Where a competitor may leave what whoever goes on from it can pick up."""
+        return self.output_dir.parent / "continuation"
+
+    @property
+    def progress_file(self) -> Path:
+        """The JSON lines that a competitor reports to."""
+        return self.output_dir.parent / "progress.jsonl"
+
+    @property
+    def log_file(self) -> Path:
+        """What a competitor prints and logs."""
+        return self.output_dir.parent / "log.txt"
+
+
+class Submission(Record):
+    """What became of an entry: submission.json. A forfeit has a reason and no model."""
+
+    competitor: str
+    kind: str
+    status: Literal["delivered", "forfeit"]
+    reason: str
+    form: Literal["full", "adapter"] | None = None
+    sha256: str | None = None
+    seed_sha256: str
+    train_tokens: int = 0
+    train_steps: int = 0
+    train_seconds: float = Field(0.0, description="from the first training step")
+    wall_seconds: float = Field(0.0, description="from placement, start-up included")
+    device_seconds: float = Field(0.0, description="wall_seconds times the GPUs (or CPUs, without any) held")
+    has_continuation: bool = False
+
+
+def model_form(folder: Path) -> Literal["full", "adapter"] | None:
+    """What kind of model lies in `folder`: a PEFT adapter, a full model, or None when neither is complete."""
+    if (folder / "adapter_config.json").is_file() and (folder / "adapter_model.safetensors").is_file():
+        return "adapter"
+    weights = (folder / "model.safetensors").is_file() or (folder / "model.safetensors.index.json").is_file()
+    return "full" if weights and (folder / "config.json").is_file() else None
+
+
+def settle_output(output_dir: Path) -> Literal["full", "adapter"] | None:
+    """Leave the submission, and nothing but it, at the top of `output_dir`; return its form, or None.
+
+    Without a model there, the newest complete `checkpoint-<number>` moves up.
+    """
+    if not output_dir.is_dir():
+        return None
+    checkpoints = sorted(
+        (p for p in output_dir.glob("checkpoint-*") if p.is_dir() and p.name.removeprefix("checkpoint-").isdigit()),
+        key=lambda p: int(p.name.removeprefix("checkpoint-")),
+    )
+    if model_form(output_dir) is None:
+        complete = [p for p in checkpoints if model_form(p) is not None]
+        if not complete:
+            return None
+        for file in complete[-1].iterdir():
+            file.replace(output_dir / file.name)
+    for folder in checkpoints:
+        shutil.rmtree(folder)
+    return model_form(output_dir)
+
+
+def reporter(path: Path) -> Report:
+    """A report function that appends each event as one JSON line to `path`, stamped with the time."""
+
+    def report(event: Event) -> None:
+        with path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({**event, "time": time.time()}) + "\n")
+
+    return report
+
+
+def read_events(path: Path) -> list[Event]:
+    """The events in a progress.jsonl; a last line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [json.loads(line) for line in lines if line.startswith("{")]

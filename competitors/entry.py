@@ -1,0 +1,118 @@
+"""One entry of one round, as it runs in its worker: prepare, run the kind, settle what it left.
+
+This is the one place that turns a competitor's crash into a forfeit.
+"""
+
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+
+from cluster.errors import Forfeit
+from cluster.storage import sha256_of
+from competitors import KINDS, Recipe
+from competitors.contract import Brief, Submission, read_events, reporter, settle_output
+
+
+def compete(brief: Brief, recipe: Recipe) -> Submission:
+    """Run a competitor on its brief. Whatever it raises becomes a forfeit with the reason in words."""
+    brief.output_dir.mkdir(parents=True, exist_ok=True)
+    report = reporter(brief.progress_file)
+    began = time.time()
+    reason = "used its budget"
+    with _captured_output(brief.log_file):
+        try:
+            report({"event": "loading"})
+            KINDS[recipe.kind](brief, recipe, report)
+        except Exception as error:  # noqa: BLE001 - a competitor's own code may raise anything at all
+            traceback.print_exc()
+            return forfeit(brief, recipe.kind, describe(error), began)
+        finally:
+            _clear_memory()
+    return settle(brief, recipe.kind, reason, began)
+
+
+def settle(brief: Brief, kind: str, reason: str, began: float) -> Submission:
+    """The submission that lies in the brief's output folder, or a forfeit when nothing valid does."""
+    form = settle_output(brief.output_dir)
+    if form is None:
+        return forfeit(brief, kind, f"{reason}, and left no valid model", began)
+    return _submission(brief, kind, began).model_copy(
+        update={
+            "status": "delivered",
+            "reason": reason,
+            "form": form,
+            "sha256": sha256_of(brief.output_dir),
+            "has_continuation": (brief.continuation_dir / "continuation.json").is_file(),
+        }
+    )
+
+
+def forfeit(brief: Brief, kind: str, reason: str, began: float) -> Submission:
+    """A submission that says why there is none."""
+    return _submission(brief, kind, began).model_copy(update={"reason": reason})
+
+
+def describe(error: BaseException) -> str:
+    """One line on what a competitor raised."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, Forfeit):
+        return first
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"ran out of memory: {first}" if first else "ran out of memory"
+    return f"raised {type(error).__name__}: {first}" if first else f"raised {type(error).__name__}"
+
+
+def _submission(brief: Brief, kind: str, began: float) -> Submission:
+    """What the entry cost, from its own reports; a forfeit until said otherwise."""
+    events = read_events(brief.progress_file)
+    last = {key: event[key] for event in events for key in ("tokens", "step", "seconds") if key in event}
+    wall = time.time() - began
+    held = brief.resources
+    devices = (held.gpus if isinstance(held.gpus, float | int) and held.gpus else held.cpus) * held.workers
+    return Submission(
+        competitor=brief.competitor,
+        kind=kind,
+        status="forfeit",
+        reason="",
+        seed_sha256=brief.seed_sha256,
+        train_tokens=int(last.get("tokens", 0)),
+        train_steps=int(last.get("step", 0)),
+        train_seconds=float(last.get("seconds", 0.0)),
+        wall_seconds=wall,
+        device_seconds=wall * devices,
+    )
+
+
+@contextmanager
+def _captured_output(path: Path) -> Iterator[None]:
+    """Send prints and log records to the entry's own log.txt."""
+    with path.open("a", encoding="utf-8", buffering=1) as stream:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root = logging.getLogger()
+        level = root.level
+        root.addHandler(handler)
+        root.setLevel(logging.INFO)
+        try:
+            with redirect_stdout(stream), redirect_stderr(stream):
+                yield
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(level)
+
+
+def _clear_memory() -> None:
+    """Give back what a finished entry held, before the same process takes the next."""
+    if "torch" in sys.modules:
+        import gc
+
+        import torch
+
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()

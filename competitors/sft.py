@@ -1,0 +1,98 @@
+"""Competitor of kind `sft`: supervised fine-tuning with TRL's SFTTrainer, full or through a PEFT adapter."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cluster.records import Settings, nearest
+from competitors.contract import Brief, RecipeBase, Report
+
+# The names that transformers knows and that need nothing but the training loss. Written down here because
+# importing transformers to check a config takes seconds.
+SCHEDULES = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
+    "inverse_sqrt", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
+)  # fmt: skip
+OPTIMIZERS = (
+    "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", "ademamix", "lion_32bit",
+    "adamw_torch_4bit", "adamw_torch_8bit", "adamw_bnb_8bit", "adamw_8bit", "lion_8bit", "ademamix_8bit",
+    "paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "paged_ademamix_32bit",
+    "paged_ademamix_8bit", "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "galore_adamw",
+    "galore_adamw_8bit", "galore_adafactor", "lomo", "adalomo", "grokadamw", "schedule_free_radam",
+    "schedule_free_adamw", "schedule_free_sgd", "apollo_adamw", "stable_adamw",
+)  # fmt: skip
+
+
+class Adapter(Settings):
+    """A PEFT adapter. `alpha` defaults to twice the rank."""
+
+    method: Literal["lora", "dora", "rslora"]
+    rank: int = Field(16, ge=1)
+    alpha: float | None = Field(None, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: str | list[str] = "all-linear"
+    modules_to_save: list[str] = []
+
+
+class SftRecipe(RecipeBase):
+    """A fine-tuning recipe. `batch_size` sequences per worker and forward pass, `gradient_accumulation` of
+    them per optimizer step; `warmup` is a share of the schedule's span; `tail` the share of the round that
+    `tail_average` averages or `cool_down` cools."""
+
+    kind: Literal["sft"]
+    learning_rate: float = Field(gt=0)
+    adapter: Adapter | None = None
+    batch_size: int = Field(16, ge=1)
+    gradient_accumulation: int = Field(1, ge=1)
+    optimizer: str = "adamw_torch"
+    optimizer_args: dict[str, float | int | str | bool] = {}
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(0.0, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    schedule: str = "linear"
+    schedule_args: dict[str, float | int | str | bool] = {}
+    schedule_spans: Literal["round", "lineage"] = "round"
+    warmup: float = Field(0.03, ge=0, lt=1)
+    continue_: bool = Field(False, alias="continue")
+    score_weights: Literal["last", "tail_average", "cool_down"] = "last"
+    tail: float = Field(0.25, gt=0, lt=1)
+    packing: bool = False
+    gradient_checkpointing: bool = False
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: str | None = None
+    liger: bool = False
+    checkpoints: int = Field(4, ge=0, description="how many times a round to save one, for the deadline")
+
+    @field_validator("adapter", mode="before")
+    @classmethod
+    def _none_is_full(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, value: str) -> str:
+        if value not in SCHEDULES:
+            raise ValueError(f'unknown schedule "{value}"{nearest(value, SCHEDULES)}')
+        return value
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, value: str) -> str:
+        if value not in OPTIMIZERS:
+            raise ValueError(f'unknown optimizer "{value}"{nearest(value, OPTIMIZERS)}')
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SftRecipe":
+        if self.resources.workers > 1:
+            raise ValueError("resources.workers: more than one worker is not supported yet")
+        if self.schedule == "warmup_stable_decay" and "num_decay_steps" in self.schedule_args:
+            raise ValueError("schedule_args.num_decay_steps: give decay, a share of the span, instead")
+        return self
+
+
+def run(brief: Brief, recipe: SftRecipe, report: Report) -> None:
+    """Train as the recipe says and write the submission; imports torch only now, in the worker."""
+    from competitors.sft_training import train
+
+    train(brief, recipe, report)

@@ -1,0 +1,164 @@
+"""Which training rows an entry sees, in which order, in which optimizer step, and how many tokens that is.
+
+Everything is settled before the first step, from the brief's seed: the token budget is then met to the last
+whole step, the learning-rate schedule knows where it ends, and a continuation can say which rows are spent.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.errors import Forfeit
+from competitors.contract import Allowance
+
+MAX_EPOCHS_BY_TIME = 64
+"""With only minutes as a budget nothing says how many rows will be needed: prepare this many epochs, or
+`MAX_ROWS_BY_TIME` rows."""
+MAX_ROWS_BY_TIME = 4_000_000
+CHUNK = 1024
+IGNORED = -100
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The sequences of a round in training order, and what each optimizer step takes."""
+
+    sequences: Any
+    """datasets.Dataset with input_ids, labels and, when packed, seq_lengths; `batch` of them make a step."""
+    tokens_after: Counts
+    """(steps + 1,): training tokens, prompts included and padding not, spent after each step; starts with 0."""
+    rows_after: Counts
+    """(steps + 1,): rows of `order` spent after each step (unpacked), else proportional."""
+    order: Counts
+    """Row numbers of the training data in the order in which they are taken."""
+    rows: int
+    """How many rows the training data has."""
+
+    @property
+    def steps(self) -> int:
+        """How many whole steps the budget holds."""
+        return len(self.tokens_after) - 1
+
+
+def encode(prompts: list[str], completions: list[str], tokenizer: Any, max_tokens: int) -> list[tuple[list[int], int]]:
+    """Ids of each row and where its completion starts, by the same rule that scoring follows.
+
+    [bos] + tokens(prompt) + tokens(completion) + [eos], cut on the right.
+    """
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    left = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+    right = tokenizer(completions, add_special_tokens=False)["input_ids"]
+    return [
+        ([*bos, *a, *b, *eos][:max_tokens], min(len(bos) + len(a), max_tokens))
+        for a, b in zip(left, right, strict=True)
+    ]
+
+
+def row_order(seen: Counts, seed: int, length: int) -> Counts:
+    """The next `length` row numbers: least seen first, shuffled by `seed` among equals.
+
+    `seen` (rows,) counts how often each row was trained on before, so that going on from a continuation
+    takes the rows it has not seen, in an order of one's own.
+    """
+    rng = np.random.default_rng(seed)
+    counts, taken = seen.copy(), []
+    while sum(map(len, taken)) < length:
+        least = np.flatnonzero(counts == counts.min())
+        taken.append(rng.permutation(least))
+        counts[least] += 1
+    return np.concatenate(taken)[:length]
+
+
+def prepare(
+    train_data: Path,
+    tokenizer: Any,
+    max_tokens: int,
+    budget: Allowance,
+    sequences_per_step: int,
+    packing: bool,
+    seed: int,
+    seen: Counts | None,
+) -> Stream:
+    """Tokenise as many rows as the budget holds, and cut them into steps that stay within it.
+
+    Raises Forfeit when the budget holds not even one step, or no row has a completion within `max_tokens`.
+    """
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(train_data, columns=["prompt", "completion"])
+    rows = table.num_rows
+    limit = _rows_to_prepare(rows, budget, sequences_per_step, packing)
+    order = row_order(np.zeros(rows, np.int64) if seen is None else seen, seed, limit)
+    encoded: dict[int, tuple[list[int], int]] = {}
+    taken: list[int] = []
+    tokens = 0
+    for start in range(0, limit, CHUNK):
+        chunk = [int(i) for i in order[start : start + CHUNK]]
+        new = [i for i in chunk if i not in encoded]
+        if new:
+            part = table.take(new)
+            texts = (part["prompt"].to_pylist(), part["completion"].to_pylist())
+            encoded |= dict(zip(new, encode(*texts, tokenizer, max_tokens), strict=True))
+        # A row whose completion was cut away teaches nothing.
+        taken += [i for i in chunk if len(encoded[i][0]) > encoded[i][1]]
+        tokens = tokens + sum(len(encoded[i][0]) for i in chunk)
+        if budget.tokens is not None and tokens > budget.tokens + CHUNK:
+            break
+    if not taken:
+        raise Forfeit(f"no training row has a completion within max_tokens ({max_tokens})")
+    return _cut_into_steps(rows, taken, encoded, max_tokens, budget, sequences_per_step, packing)
+
+
+def _rows_to_prepare(rows: int, budget: Allowance, sequences_per_step: int, packing: bool) -> int:
+    if budget.steps is not None and not packing:
+        return budget.steps * sequences_per_step
+    if budget.tokens is not None:
+        return budget.tokens  # a row has at least one token; the loop ends when the tokens do
+    return max(rows, min(rows * MAX_EPOCHS_BY_TIME, MAX_ROWS_BY_TIME))
+
+
+def _cut_into_steps(
+    rows: int,
+    taken: list[int],
+    encoded: dict[int, tuple[list[int], int]],
+    max_tokens: int,
+    budget: Allowance,
+    sequences_per_step: int,
+    packing: bool,
+) -> Stream:
+    from datasets import Dataset
+
+    sequences = Dataset.from_dict(
+        {
+            "input_ids": [encoded[i][0] for i in taken],
+            "labels": [[IGNORED] * encoded[i][1] + encoded[i][0][encoded[i][1] :] for i in taken],
+        }
+    )
+    if packing:
+        from trl import pack_dataset
+
+        sequences = pack_dataset(sequences, max_tokens, "bfd").with_format(None)
+    lengths = np.array([len(ids) for ids in sequences["input_ids"]])
+    steps = len(lengths) // sequences_per_step
+    if budget.steps is not None:
+        steps = min(steps, budget.steps)
+    used = lengths[: steps * sequences_per_step].reshape(steps, sequences_per_step).sum(axis=1)
+    tokens_after = np.concatenate([[0], np.cumsum(used)]).astype(np.int64)
+    if budget.tokens is not None:
+        tokens_after = tokens_after[tokens_after <= budget.tokens]
+    steps = len(tokens_after) - 1
+    if steps < 1:
+        raise Forfeit(
+            f"the budget does not hold one step of {sequences_per_step} sequences"
+            f" ({int(lengths[:sequences_per_step].sum())} tokens)"
+        )
+    share = np.arange(steps + 1) * sequences_per_step / len(lengths)
+    rows_after = np.round(share * len(taken)).astype(np.int64)
+    kept = sequences.select(range(steps * sequences_per_step))
+    return Stream(kept, tokens_after, rows_after, np.array(taken, np.int64), rows)

@@ -1,0 +1,1 @@
+"""Held-out discipline: data and splits, inspection of submissions, losses, and their comparison."""

@@ -1,0 +1,78 @@
+"""Inspection: is a submission a whole, finite model that stands on its seed? Run before anything is scored.
+
+A submission that fails is the competitor's own failure (`Forfeit`), said in words. What is scored is always
+read with the lineage's own tokenizer and the tournament's own `max_tokens`, so a submission cannot change
+either to make its rows easier.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from cluster.errors import Forfeit
+
+Form = Literal["full", "adapter"]
+
+
+def inspect(folder: Path, form: Form, seed: Path) -> None:
+    """Check the files of a submission against its seed; raise `Forfeit` with the reason if they do not hold.
+
+    Checks that the weights can be read, are finite, have the seed's names and shapes (full model), and that
+    nothing but data lies there.
+    """
+    programs = [f.name for f in folder.rglob("*") if f.suffix in {".py", ".bin", ".pt", ".pkl", ".pth"}]
+    if programs:
+        raise Forfeit(f"holds {programs[0]}: only safetensors and JSON are accepted, nothing that runs code")
+    shapes = _read_weights(folder)
+    if form == "full":
+        _compare_with_seed(folder, seed, shapes)
+    elif not shapes:
+        raise Forfeit("the adapter has no weights")
+
+
+def _read_weights(folder: Path) -> dict[str, list[int]]:
+    """Names and shapes of all tensors, having looked at every value."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    shapes: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - safe_open is no dict
+                    tensor = tensors.get_tensor(name)
+                    shapes[name] = list(tensor.shape)
+                    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                        raise Forfeit(f"{name} holds values that are not finite: training diverged")
+        except SafetensorError as error:
+            raise Forfeit(f"{file.name} cannot be read: {error}") from error
+    return shapes
+
+
+def _compare_with_seed(folder: Path, seed: Path, shapes: dict[str, list[int]]) -> None:
+    ours, theirs = _architecture(folder), _architecture(seed)
+    if ours != theirs:
+        raise Forfeit(f"is a {ours} model, the seed is a {theirs}")
+    for name, shape in _shapes(seed).items():
+        # A tied output head may be stored on one side and left out on the other.
+        if name in shapes and shapes[name] != shape:
+            raise Forfeit(f"{name} has shape {shapes[name]}, the seed's has {shape}")
+        if name not in shapes and not name.endswith("lm_head.weight"):
+            raise Forfeit(f"{name} is missing")
+
+
+def _architecture(folder: Path) -> Any:
+    try:
+        return json.loads((folder / "config.json").read_text()).get("model_type")
+    except ValueError as error:
+        raise Forfeit(f"config.json cannot be read: {error}") from error
+
+
+def _shapes(folder: Path) -> dict[str, list[int]]:
+    from safetensors import safe_open
+
+    shapes: dict[str, list[int]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            shapes |= {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+    return shapes

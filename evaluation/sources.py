@@ -1,0 +1,192 @@
+"""Where a tournament's rows come from: files, a saved dataset, the Hugging Face Hub, or the data that comes along.
+
+Files are read here line by line rather than by `datasets`, so that an error can name the file and the line.
+"""
+
+import glob
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Row = dict[str, Any]
+
+HUB, BUILTIN = "hf://", "builtin:"
+
+
+def load(source: str | list[str], folder: Path) -> "Dataset":
+    """All rows of `source`, the `data.source` of a config that lies in `folder`.
+
+    - `data/*.jsonl`, `x.csv`, `x.parquet`: a path or glob, or a list of them, read in that order. Relative ones
+      are looked for in `folder` first, then, where nothing is there, in the current directory.
+    - a folder written by `datasets.save_to_disk`: its `train` split, or the only one.
+    - `hf://org/name`, optionally with `:config` and `@split` (default `train`), through `datasets.load_dataset`.
+    - `builtin:quickstart`: made on the spot.
+
+    A column that a file lacks is None in its rows. Raises UserError naming the source, the file and the line.
+    """
+    from datasets import concatenate_datasets
+
+    parts = [_load_one(one, folder) for one in ([source] if isinstance(source, str) else source)]
+    if not parts:
+        raise UserError("data.source: the list is empty")
+    try:
+        dataset = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
+    except ValueError as error:
+        raise UserError(f"data.source: the columns of {source} do not go together: {_first_line(error)}") from error
+    if not len(dataset):
+        raise UserError(f"data.source: {source} holds no rows")
+    return dataset
+
+
+def _load_one(source: str, folder: Path) -> "Dataset":
+    if source.startswith(BUILTIN):
+        from evaluation.builtin_data import rows
+
+        return _from_rows(source, rows(source.removeprefix(BUILTIN)))
+    if source.startswith(HUB):
+        return _from_hub(source)
+    paths = _find(source, folder)
+    if len(paths) == 1 and paths[0].is_dir():
+        return _saved(paths[0])
+    return _from_rows(source, [row for path in paths for row in _read(path)])
+
+
+def _from_rows(source: str, rows: list[Row]) -> "Dataset":
+    """One column for every key that any row has."""
+    from datasets import Dataset
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    try:
+        return Dataset.from_dict({column: [row.get(column) for row in rows] for column in columns})
+    except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are among these
+        raise UserError(f"data.source: {source}: a column's values do not go together: {_first_line(error)}") from error
+
+
+def _find(source: str, folder: Path) -> list[Path]:
+    """The files (or the one folder) that `source` names, sorted by name."""
+    for base in (folder, Path.cwd()):
+        whole = base / Path(source).expanduser()
+        if whole.exists():  # a name with glob characters in it is still a name
+            return [whole]
+        matches = [Path(match) for match in sorted(glob.glob(str(whole), recursive=True))]
+        if files := [path for path in matches if path.is_file()]:
+            return files
+        if len(matches) == 1:
+            return matches
+    raise UserError(f"data.source: nothing matches {source!r} in {folder.resolve()} nor in {Path.cwd()}")
+
+
+def _read(path: Path) -> Iterator[Row]:
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
+        raise UserError(f"data.source: {path}: unknown kind of file; known are {', '.join(READERS)}")
+    try:
+        yield from READERS[suffix](path)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or _first_line(error)}") from error
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except ValueError as error:  # not JSON, or not UTF-8
+                raise UserError(f"{path}, line {number}: not JSON: {_first_line(error)}") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number}: a row must be an object {{…}}, not {type(row).__name__}")
+            yield row
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """A JSON array of objects, or JSON lines under the wrong name."""
+    text = path.read_bytes()
+    if not text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
+        yield from _json_lines(path)
+        return
+    try:
+        rows = json.loads(text.decode("utf-8-sig"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {_first_line(error)}") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, item {number}: a row must be an object {{…}}, not {type(row).__name__}")
+        yield row
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    import csv
+
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream, restval=None, strict=True)
+        try:
+            for row in reader:
+                if None in row:
+                    raise UserError(f"{path}, line {reader.line_num}: more fields than the header has")
+                yield row
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{path}, line {reader.line_num + 1}: not CSV: {_first_line(error)}") from error
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not Parquet: {_first_line(error)}") from error
+
+
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+
+
+def _saved(folder: Path) -> "Dataset":
+    from datasets import Dataset, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(folder))
+    except Exception as error:
+        hint = f"{folder}: not a folder saved by datasets.save_to_disk (for files in it give {folder}/*.jsonl)"
+        raise UserError(f"data.source: {hint}: {_first_line(error)}") from error
+    if isinstance(loaded, Dataset):
+        return loaded
+    if "train" not in loaded and len(loaded) != 1:
+        raise UserError(f"data.source: {folder} has the splits {', '.join(loaded)}, none of them named train")
+    return loaded["train"] if "train" in loaded else next(iter(loaded.values()))
+
+
+def _from_hub(source: str) -> "Dataset":
+    from datasets import load_dataset
+
+    rest, _, split = source.removeprefix(HUB).partition("@")
+    name, _, config = rest.partition(":")
+    if not name.strip("/"):
+        raise UserError(f"data.source: {source}: write hf://org/name, hf://org/name:config or hf://org/name@split")
+    try:
+        return load_dataset(name, config or None, split=split or "train")
+    except Exception as error:
+        remedy = (
+            "check the name, `huggingface-cli login` if it is gated, set HF_HUB_OFFLINE=1 if it is in the cache, "
+            "or give files (data.source: data/*.jsonl)"
+        )
+        raise UserError(f"data.source: cannot load {source}: {_first_line(error)}; {remedy}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

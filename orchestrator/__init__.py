@@ -1,0 +1,1 @@
+"""The tournament itself: config, rounds, verdicts, record, tracking, report, command line."""

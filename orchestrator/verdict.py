@@ -1,0 +1,153 @@
+"""The verdict of a round: who won it, what seeds the next round, who is champion, and why, in words.
+
+Two things are settled, and kept apart. The winner, the entry with the lowest validation loss, seeds the next
+round as soon as it is lower than the champion and the last seed: asking for proof there would throw away
+the work of every round whose gain is small. The champion is a title: it changes only when the improvement
+is proven at the configured confidence, corrected for having picked the best of N.
+"""
+
+from dataclasses import dataclass
+
+from cluster.records import Record
+from evaluation.compare import Improvement, improvements
+from evaluation.scorecard import RowLosses
+from orchestrator.config import Selection
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A scored model: `label` is `base`, or `competitor@round`."""
+
+    label: str
+    validation: RowLosses
+
+
+class Standing(Record):
+    """One entry against the champion it met."""
+
+    competitor: str
+    validation_loss: float
+    improvement: float
+    """Nats per token below the champion's loss; positive is better."""
+    improvement_low: float
+    """Its one-sided lower bound, simultaneous over the round's entries."""
+
+
+class Verdict(Record):
+    """verdict.json."""
+
+    lineage: str
+    round: int
+    winner: str | None
+    """Competitor with the lowest validation loss; None when all forfeited."""
+    winner_proven: bool
+    """Whether the winner's improvement over the champion is proven."""
+    seed_before: str
+    seed_next: str
+    champion_before: str
+    champion: str
+    dethroned: bool
+    validation_loss: float
+    """The champion's, after this round."""
+    seed_validation_loss: float
+    entries: list[Standing]
+    rounds_without_champion: int
+    ends_lineage: bool
+    reasons: list[str]
+
+
+def choose(
+    lineage: str,
+    number: int,
+    champion: Candidate,
+    seed: Candidate,
+    entries: dict[str, RowLosses],
+    rules: Selection,
+    random_seed: int,
+    rounds_without_champion: int = 0,
+) -> Verdict:
+    """Settle a round. `entries` maps competitors to their validation losses. A pure function of its arguments."""
+    gains = improvements(champion.validation, entries, rules.confidence, rules.resamples, random_seed)
+    losses = {name: losses.loss for name, losses in entries.items()}
+    ranked = sorted(losses, key=lambda name: (losses[name], name))
+    winner = ranked[0] if ranked else None
+    proven = winner is not None and gains[winner].low > rules.margin_nats
+    dethroned = proven
+    new_champion = Candidate(f"{winner}@{number}", entries[winner]) if winner and dethroned else champion
+    candidates = [champion, seed] + ([Candidate(f"{winner}@{number}", entries[winner])] if winner else [])
+    # Stable: on equal losses the incumbent goes on.
+    best = min(candidates, key=lambda c: c.validation.loss)
+    next_seed = new_champion if rules.seed == "champion" else best
+    without = 0 if dethroned else rounds_without_champion + 1
+    ends = rules.patience is not None and without >= rules.patience
+    reasons = [
+        *_about_winner(winner, gains, champion, rules, dethroned),
+        _about_seed(next_seed, winner, number, seed, champion, rules),
+    ]
+    if ends:
+        reasons.append(f"No new champion for {without} rounds: the lineage ends here (patience {rules.patience}).")
+    return Verdict(
+        lineage=lineage,
+        round=number,
+        winner=winner,
+        winner_proven=proven,
+        seed_before=seed.label,
+        seed_next=next_seed.label,
+        champion_before=champion.label,
+        champion=new_champion.label,
+        dethroned=dethroned,
+        validation_loss=new_champion.validation.loss,
+        seed_validation_loss=next_seed.validation.loss,
+        entries=[
+            Standing(
+                competitor=name,
+                validation_loss=losses[name],
+                improvement=gains[name].mean,
+                improvement_low=gains[name].low,
+            )
+            for name in ranked
+        ],
+        rounds_without_champion=without,
+        ends_lineage=ends,
+        reasons=reasons,
+    )
+
+
+def _about_winner(
+    winner: str | None, gains: dict[str, Improvement], champion: Candidate, rules: Selection, dethroned: bool
+) -> list[str]:
+    if winner is None:
+        return [f"Every entry forfeited: {champion.label} stays champion."]
+    gain = gains[winner]
+    sure = f"{rules.confidence:.0%} sure"
+    floor = f" more than {rules.margin_nats:g}" if rules.margin_nats else ""
+    if dethroned:
+        return [
+            f"{winner} won the round: its validation loss is {gain.mean:.4f} nats below the champion's"
+            f" ({champion.label}), and we are {sure} that it is at least {gain.low:.4f} below, having picked the"
+            f" best of {len(gains)}.",
+            f"That is proven{floor}: {winner} takes the title.",
+        ]
+    if gain.mean > 0:
+        return [
+            f"{winner} won the round: its validation loss is {gain.mean:.4f} nats below the champion's"
+            f" ({champion.label}), but that could be chance: having picked the best of {len(gains)}, we are only"
+            f" {sure} of {gain.low:+.4f}{f', and {rules.margin_nats:g} is asked' if rules.margin_nats else ''}.",
+            f"{champion.label} keeps the title.",
+        ]
+    return [
+        f"{winner} won the round among the entries, but its validation loss is {-gain.mean:.4f} nats above the"
+        f" champion's: {champion.label} keeps the title."
+    ]
+
+
+def _about_seed(
+    next_seed: Candidate, winner: str | None, number: int, seed: Candidate, champion: Candidate, rules: Selection
+) -> str:
+    if rules.seed == "champion":
+        return f"The champion seeds the next round ({next_seed.label}), as selection.seed asks."
+    if winner is not None and next_seed.label == f"{winner}@{number}":
+        return f"{winner} seeds the next round: nothing so far has a lower validation loss."
+    what = "the champion" if next_seed.label == champion.label else "the last round's seed"
+    lower = "and" if winner is None else f"and {winner} is not lower, so it"
+    return f"{next_seed.label}, {what}, has the lowest validation loss so far {lower} seeds the next round again."
