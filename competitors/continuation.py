@@ -40,7 +40,8 @@ def save(folder: Path, model: Any, optimizer: Any, optimizer_name: str, full: bo
     from safetensors.torch import save_file
 
     named = named_trainable(model)
-    tensors, scalars = {}, {}
+    tensors: dict[str, torch.Tensor] = {}
+    scalars: dict[str, dict[str, float]] = {}
     for name, parameter in named.items():
         state = optimizer.state.get(parameter, {})
         values = {k: v for k, v in state.items() if isinstance(v, torch.Tensor) and v.ndim > 0}

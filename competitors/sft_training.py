@@ -191,6 +191,7 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         self.seen, self.report, self.went_on = seen, report, went_on
         self.average: dict[str, torch.Tensor] = {}
         self.averaged = 0
+        self.loss_sum = torch.zeros(())
         super().__init__(**trainer)
         self.add_callback(Keeper(self))
 
@@ -199,8 +200,7 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         optimizer = super().create_optimizer(model)
         if self.went_on is not None and self.recipe.adapter is None:
             why = continuation.load_optimizer(self.went_on, self.model, optimizer, self.recipe.optimizer)
-            if why is not None:
-                _note(self.report, f"starts with a fresh optimizer: {why}")
+            _note(self.report, f"starts with a fresh optimizer: {why}" if why else "goes on with the seed's optimizer")
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:

@@ -67,8 +67,8 @@ def row_order(seen: Counts, seed: int, length: int) -> Counts:
     takes the rows it has not seen, in an order of one's own.
     """
     rng = np.random.default_rng(seed)
-    counts, taken = seen.copy(), []
-    while sum(map(len, taken)) < length:
+    counts, taken = seen.copy(), list[Counts]()
+    while sum(len(part) for part in taken) < length:
         least = np.flatnonzero(counts == counts.min())
         taken.append(rng.permutation(least))
         counts[least] += 1

@@ -113,7 +113,7 @@ def _pad(encoded: Sequence[Encoded], pad_id: int, device: "torch.device") -> tup
     length = max(len(e.ids) for e in encoded)
     ids = torch.full((len(encoded), length), pad_id)
     mask = torch.zeros((len(encoded), length), dtype=torch.long)
-    where = []
+    where: list[tuple[int, int]] = []
     for row, e in enumerate(encoded):
         ids[row, : len(e.ids)] = torch.tensor(e.ids)
         mask[row, : len(e.ids)] = 1
@@ -159,12 +159,12 @@ def completion_head(model: Any, probe: Encoded, pad_id: int) -> Head:
 
     def direct(ids: "torch.Tensor", mask: "torch.Tensor", where: "torch.Tensor") -> Iterator["torch.Tensor"]:
         hidden = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        for part in where.split(HEAD_CHUNK):
+        for part in torch.split(where, HEAD_CHUNK):
             yield output(hidden[part[:, 0], part[:, 1]]).float()
 
     def whole(ids: "torch.Tensor", mask: "torch.Tensor", where: "torch.Tensor") -> Iterator["torch.Tensor"]:
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        for part in where.split(HEAD_CHUNK):
+        for part in torch.split(where, HEAD_CHUNK):
             yield logits[part[:, 0], part[:, 1]].float()
 
     if output is None or decoder is model:

@@ -12,8 +12,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.errors import UserError
-from cluster.records import Settings
-from competitors import Recipe
+from cluster.records import Settings, nearest
+from competitors import KINDS, Recipe
 from competitors.contract import Allowance, Resources
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -202,6 +202,9 @@ def explain(error: ValidationError, raw: Any) -> str:
         elif part == first["loc"][-1] and first["type"] == "missing":
             where += f".{part}" if where else str(part)
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "union_tag_invalid":
+        kind = first["input"].get("kind")
+        return f'{where}: unknown kind "{kind}"{nearest(str(kind), KINDS)}'
     message = "this key is required" if first["type"] == "missing" else message
     got = "" if first["type"] in {"missing", "unknown_key", "value_error"} else f" (got {str(first['input'])[:60]})"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

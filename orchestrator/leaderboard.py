@@ -119,6 +119,13 @@ def is_finished(config: TournamentConfig, run: RunDirectory) -> bool:
     return all((run.reference(r.name) / "scorecard.json").exists() for r in config.references if r.model is not None)
 
 
+def state_of(config: TournamentConfig, run: RunDirectory) -> State:
+    """Whether a run directory's tournament is finished, running now, or stopped."""
+    if is_finished(config, run):
+        return "finished"
+    return "running" if run.is_running else "stopped"
+
+
 def settled(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> list[Verdict]:
     """The verdicts of a lineage so far, round 1 first."""
     verdicts = []

@@ -76,7 +76,7 @@ class EntryState:
             self.phase = "loading"
         elif kind in ("started", "step"):
             if self.phase != "training":
-                self.phase = "training"
+                self.phase, self.said = "training", time.monotonic()
                 self.board.say(f"{self.name}: training")
             self.tokens = int(event.get("tokens", self.tokens))
             self.step = int(event.get("step", self.step))

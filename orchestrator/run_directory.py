@@ -54,24 +54,20 @@ class RunDirectory:
             raise UserError(f"{self.root}: is no run directory (it has no tournament.yaml)")
         return TournamentConfig.model_validate(yaml.safe_load(self.config_file.read_text(encoding="utf-8")))
 
-    def adopt(self, config: TournamentConfig) -> None:
-        """Make this the run directory of `config`, or check that it is.
-
-        UserError when it belongs to another config, cannot be written, or holds something else.
-        """
+    def check(self, config: TournamentConfig) -> None:
+        """UserError when this directory belongs to another config or holds something else."""
         if self.config_file.is_file():
             different = differences(config, self.config)
             if different:
                 shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
                 raise UserError(f"{self.root}: belongs to another config: {shown}. Give another --run-dir")
-            return
-        try:
-            if self.root.is_dir() and any(p.name != ".lock" for p in self.root.iterdir()):
-                raise UserError(f"{self.root}: is not empty and no run directory. Give another --run-dir")
-            self.root.mkdir(parents=True, exist_ok=True)
-            write_text(self.config_file, config.to_yaml())
-        except OSError as error:
-            raise UserError(f"{self.root}: cannot be written: {error.strerror}") from error
+        elif self.root.is_dir() and any(p.name not in (".lock", "data") for p in self.root.iterdir()):
+            raise UserError(f"{self.root}: is not empty and no run directory. Give another --run-dir")
+
+    def adopt(self, config: TournamentConfig) -> None:
+        """Make this the run directory of `config`: the last step of its preparation, so that a config that
+        turned out wrong can be mended and started again in the same place."""
+        write_text(self.config_file, config.to_yaml())
 
     @contextmanager
     def locked(self) -> Iterator[None]:

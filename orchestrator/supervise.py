@@ -19,8 +19,9 @@ from orchestrator.progress import EntryState
 class Tail:
     """Reads the new whole lines of a progress.jsonl each time it is asked."""
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.offset = path, 0
+    def __init__(self, path: Path, from_end: bool = False) -> None:
+        self.path = path
+        self.offset = path.stat().st_size if from_end and path.exists() else 0
 
     def events(self) -> list[Event]:
         """Events since the last call; a line that is not a JSON object is passed over."""
@@ -45,9 +46,9 @@ def _parse(line: bytes) -> Event | None:
 class Watch:
     """One entry under watch."""
 
-    def __init__(self, brief: Brief, limits: Limits, state: EntryState) -> None:
+    def __init__(self, brief: Brief, limits: Limits, state: EntryState, from_now: bool = False) -> None:
         self.brief, self.limits, self.state = brief, limits, state
-        self.tail = Tail(brief.progress_file)
+        self.tail = Tail(brief.progress_file, from_end=from_now)
         self.placed = self.heard = time.monotonic()
         self.started: float | None = None
 
@@ -85,7 +86,7 @@ def overdue(
             return f"had not begun training {limits.startup_minutes:g} minutes after its start"
         return None
     if budget_seconds is not None and now - started > budget_seconds + limits.grace_minutes * 60:
-        return f"was still running {limits.grace_minutes:g} minutes past its {budget_seconds / 60:g}"
+        return f"was still running {limits.grace_minutes:g} minutes past its {budget_seconds:g}-second budget"
     if now - heard > limits.silence_minutes * 60:
         return f"had not reported for {limits.silence_minutes:g} minutes"
     return None

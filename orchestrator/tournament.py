@@ -151,6 +151,7 @@ class Tournament:
                     while not call.done() and (overdue := watch.overdue()) is None:
                         await asyncio.wait({call}, timeout=POLL_SECONDS)
                     if call.done():
+                        watch.read()
                         submission: Submission = call.result()
                         return submission
                     assert overdue is not None
@@ -176,7 +177,7 @@ class Tournament:
         job = self._job(name, model, base.path, "plain", brief.output_dir.parent).model_copy(
             update={"adapter": adapter}
         )
-        watch = Watch(brief, self.config.limits, state)
+        watch = Watch(brief, self.config.limits, state, from_now=True)
         state.phase = "scoring"
         try:
             work = self._evaluate(stages.score_entry, job, submission.form, brief.seed_model, brief.progress_file)

@@ -1,0 +1,209 @@
+"""The command line: `tournament run|plan|status|leaderboard|evaluate|report|export|ui`.
+
+Exit codes: 0 done; 1 the user's config, data or call is wrong, said in one line; 3 stopped, go on with the
+same command. Heavy libraries are imported inside the commands that need them, so `--help` answers at once.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from cluster.errors import ClusterTrouble, TournamentError, UserError
+from orchestrator.config import TournamentConfig, load_config
+from orchestrator.run_directory import RunDirectory
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Fine-tune language models by competition: many recipes, round after round, on your own Ray cluster.",
+)
+console = Console()
+errors = Console(stderr=True)
+
+ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The tournament's YAML.")]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run directory.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as budget.tokens=50000.")
+]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Ray address; without it RAY_ADDRESS, or a Ray of its own on this machine.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print data instead of tables.")]
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    run_dir: Annotated[Path | None, typer.Option(help="Where everything lies; default runs/NAME.")] = None,
+    address: AddressOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Run a tournament, or go on with what is there."""
+    from orchestrator.driver import run_tournament
+    from orchestrator.leaderboard import is_finished
+    from orchestrator.progress import make_board
+    from orchestrator.tables import print_leaderboard, print_outcome
+
+    loaded = load_config(config, set_)
+    run = RunDirectory(run_dir or default_run_dir(loaded))
+    if run.config_file.is_file():
+        run.check(loaded)
+        done = is_finished(loaded, run)
+        console.print(f"{run.root}: {'finished already: nothing to do' if done else 'going on with what is there'}")
+    board = make_board(console, loaded.rounds)
+    with going_on(run):
+        result = run_tournament(loaded, config, run, address, board)
+    print_leaderboard(console, result)
+    print_outcome(console, loaded, run, result)
+
+
+@app.command()
+def plan(
+    config: ConfigArgument, address: AddressOption = None, set_: SetOption = None, json: JsonOption = False
+) -> None:
+    """Show what would run, what it needs, and whether the cluster can place it. Trains nothing."""
+    from orchestrator.plan import make_plan, print_plan
+
+    loaded = load_config(config, set_)
+    result = make_plan(loaded, config, address)
+    if json:
+        console.print_json(result.model_dump_json())
+    else:
+        print_plan(console, result)
+
+
+@app.command()
+def status(run_dir: RunArgument, json: JsonOption = False) -> None:
+    """Show what each entry of the newest round is doing."""
+    from orchestrator.leaderboard import build, state_of
+    from orchestrator.tables import print_status
+
+    run = RunDirectory(run_dir)
+    config = run.config
+    board = build(config, run, state_of(config, run))
+    if json:
+        console.print_json(board.model_dump_json())
+    else:
+        print_status(console, config, run, board)
+
+
+@app.command()
+def leaderboard(run_dir: RunArgument, json: JsonOption = False) -> None:
+    """Show every settled round: entries, winner, champion, and the verdict in words."""
+    from orchestrator.leaderboard import build, state_of
+    from orchestrator.tables import print_leaderboard
+
+    run = RunDirectory(run_dir)
+    config = run.config
+    board = build(config, run, state_of(config, run))
+    if json:
+        console.print_json(board.model_dump_json())
+    else:
+        print_leaderboard(console, board)
+
+
+@app.command()
+def evaluate(
+    run_dir: RunArgument,
+    model: Annotated[Path, typer.Argument(help="A model or adapter folder.")],
+    base: Annotated[Path | None, typer.Option(help="The model an adapter stands on; default: what it names.")] = None,
+    prompt: Annotated[str, typer.Option(help="plain, or chat for the model's own template.")] = "plain",
+    json: JsonOption = False,
+) -> None:
+    """Score any model or adapter on the same held-out rows, paired against the champions."""
+    from orchestrator.outside import evaluate_outside, print_outside
+
+    result = evaluate_outside(RunDirectory(run_dir), model, base, prompt)
+    if json:
+        console.print_json(result.model_dump_json())
+    else:
+        print_outside(console, result)
+
+
+@app.command()
+def report(run_dir: RunArgument) -> None:
+    """Write report.html again from the record."""
+    from orchestrator.leaderboard import state_of
+    from orchestrator.report import write_report
+
+    run = RunDirectory(run_dir)
+    config = run.config
+    console.print(f"wrote {write_report(config, run, state_of(config, run))}", soft_wrap=True)
+
+
+@app.command()
+def export(
+    run_dir: RunArgument,
+    dest: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+    lineage: Annotated[
+        str | None, typer.Option(help="Which lineage's champion; needed where there are several.")
+    ] = None,
+) -> None:
+    """Write the champion as a plain Hugging Face model folder with a model card."""
+    from orchestrator.export import export_champion
+
+    console.print(f"wrote {export_champion(RunDirectory(run_dir), dest, lineage)}", soft_wrap=True)
+
+
+@app.command()
+def ui(
+    run_dir: RunArgument,
+    port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
+) -> None:
+    """Open the MLflow UI on this run's store."""
+    from orchestrator.tracking import ui_argv
+
+    run = RunDirectory(run_dir)
+    argv = ui_argv(run.config, run, port)
+    if len(argv) == 1:
+        console.print(f"this run is tracked at {argv[0]}", soft_wrap=True)
+        return
+    console.print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
+    os.execv(argv[0], argv)
+
+
+def default_run_dir(config: TournamentConfig) -> Path:
+    """Where a run lies when nobody says: below cluster.storage, or runs/ here."""
+    return Path(config.cluster.storage or "runs") / config.name
+
+
+@contextmanager
+def going_on(run: RunDirectory) -> Iterator[None]:
+    """When the tournament stops, say with which command it goes on."""
+    try:
+        yield
+    except (ClusterTrouble, KeyboardInterrupt) as error:
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
+        again = shlex.join(["tournament", *sys.argv[1:]])
+        raise ClusterTrouble(f"stopped: {reason}\ngo on with the same command: {again}") from error
+
+
+def main() -> NoReturn:
+    """Entry point: maps our own errors to exit codes, each in one line."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as error:
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(3)
+    except UserError as error:
+        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except (TournamentError, KeyboardInterrupt) as error:
+        errors.print(str(error) or "interrupted", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(3)
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")):  # a wrong option or argument
+            errors.print(f"error: {getattr(error, 'message', '') or error}", markup=False, soft_wrap=True)
+            sys.exit(1)
+        raise
+    sys.exit(0)

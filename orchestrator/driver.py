@@ -1,0 +1,214 @@
+"""Running a tournament from end to end: prepare, connect to Ray, run the loop, keep the views up to date.
+
+The views (leaderboard.json, report.html, MLflow) are drawn from the run directory, now and then while the
+tournament runs and once at its end. None of them is needed to go on.
+"""
+
+import asyncio
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from cluster.errors import ClusterTrouble, TournamentError, UserError
+from cluster.storage import write_text
+from competitors import python
+from orchestrator import leaderboard, models
+from orchestrator.config import TournamentConfig
+from orchestrator.leaderboard import Leaderboard, State
+from orchestrator.progress import Board
+from orchestrator.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    from orchestrator.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+VIEW_SECONDS = 3.0
+WORKER_ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    # Hugging Face libraries try the network on every load unless told not to; seeds are local folders.
+    "HF_HUB_OFFLINE": "1",
+}
+RECORDED_PACKAGES = ("ray", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "mlflow", "numpy")
+
+
+def run_tournament(
+    config: TournamentConfig, config_file: Path, run: RunDirectory, address: str | None, board: Board
+) -> Leaderboard:
+    """Start a tournament, or go on with it. Returns the leaderboard when every round is on record.
+
+    Raises UserError for what the user has to mend, ClusterTrouble or KeyboardInterrupt when it stopped and
+    the same call goes on with it.
+    """
+    with run.locked():
+        prepare(config, config_file, run)
+        from orchestrator.tracking import Tracker
+
+        tracker = Tracker(config, run)
+        tracker.open()
+        state: State = "stopped"
+        try:
+            if not leaderboard.is_finished(config, run):
+                _run_rounds(config, config_file.parent, run, address, board, tracker)
+            state = "finished"
+        finally:
+            result = write_views(config, run, state)
+            tracker.close(state)
+    return result
+
+
+def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> None:
+    """Everything that can be wrong with the config and the data is found here, before Ray starts."""
+    run.check(config)
+    check_inputs(config, config_file)
+    if not run.config_file.is_file():
+        shutil.rmtree(run.data, ignore_errors=True)
+        make_data(config, config_file, run.data)
+        write_text(run.environment_file, json.dumps(environment(), indent=1) + "\n")
+        run.adopt(config)
+
+
+def check_inputs(config: TournamentConfig, config_file: Path) -> None:
+    """UserError for a base or a reference that is no model, or an entrypoint that does not import."""
+    for lineage in config.lineages:
+        models.check(lineage.base, config_file.parent, f"{config_file}: lineages[{lineage.name}].base")
+    for reference in config.references:
+        if reference.model is not None:
+            key = f"{config_file}: references[{reference.name}].model"
+            models.check(reference.model, config_file.parent, key)
+    for recipe in config.competitors:
+        if recipe.kind == "python":
+            try:
+                python.resolve(recipe.entrypoint)
+            except UserError as error:
+                raise UserError(f"{config_file}: competitors[{recipe.name}].{error}") from error
+
+
+def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
+    """Load the config's data and write its splits to `out`. UserError for whatever is wrong with it."""
+    from evaluation import sources
+    from evaluation.splits import make_splits
+
+    data = config.data
+    try:
+        rows = sources.load(data.source, config_file.parent)
+        source = data.source if isinstance(data.source, str) else ", ".join(data.source)
+        make_splits(rows, data.prompt, data.completion, data.validation, data.test, config.seed, out, source)
+    except UserError as error:
+        raise UserError(f"{config_file}: {error}") from error
+
+
+def write_views(config: TournamentConfig, run: RunDirectory, state: State) -> Leaderboard:
+    """leaderboard.json, and report.html where it would say something else."""
+    from orchestrator.report import write_report
+
+    before = run.leaderboard_file.read_text(encoding="utf-8") if run.leaderboard_file.exists() else None
+    board = leaderboard.write(config, run, state)
+    if run.leaderboard_file.read_text(encoding="utf-8") != before or not run.report_file.exists():
+        write_report(config, run, state)
+    return board
+
+
+def _run_rounds(
+    config: TournamentConfig,
+    config_folder: Path,
+    run: RunDirectory,
+    address: str | None,
+    board: Board,
+    tracker: "Tracker",
+) -> None:
+    from cluster.connect import connected
+    from cluster.pool import Pool
+    from orchestrator.tournament import Tournament
+
+    async def drive(has_gpus: bool) -> None:
+        pool = Pool(WORKER_ENVIRONMENT)
+        views = asyncio.create_task(_keep_views(config, run, tracker))
+        try:
+            await Tournament(config, run, config_folder, pool, board, has_gpus).run()
+        finally:
+            views.cancel()
+            pool.close()
+
+    board.say("starting Ray")
+    with _stoppable(), connected(address or config.cluster.address) as resources:
+        board.say(f"on {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs")
+        try:
+            with board.shown():
+                asyncio.run(drive(resources.get("GPU", 0) > 0))
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error of a group that a person should read: ours if there is one."""
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves.append(_first(error) if isinstance(error, BaseExceptionGroup) else error)
+    return next((e for e in leaves if isinstance(e, TournamentError)), leaves[0])
+
+
+async def _keep_views(config: TournamentConfig, run: RunDirectory, tracker: "Tracker") -> None:
+    """Bring the views up to date every few seconds, off the loop."""
+    while True:
+        await asyncio.sleep(VIEW_SECONDS)
+        await asyncio.to_thread(write_views, config, run, "running")
+        await asyncio.to_thread(tracker.sync, "running")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Take SIGTERM, as `ray job stop` sends it, for Ctrl-C: stop in order, to be gone on with."""
+
+    def stop(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def environment() -> dict[str, Any]:
+    """What this run was made with: git commit, package versions, the driver's hardware."""
+    import psutil
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "git_commit": _git_commit(),
+        "packages": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):  # installed from a wheel, or no git
+        return None
+    return result.stdout.strip()
+
+
+def raise_stopped(error: BaseException) -> NoReturn:
+    """Turn an unexpected failure of the driver into one that says how to go on."""
+    raise ClusterTrouble(f"stopped by {type(error).__name__}: {error}") from error

@@ -1,0 +1,336 @@
+"""What MLflow is to show of a tournament: a tree of runs, derived from the run directory alone.
+
+Each run is a `Part`: a key, the files that it follows from, and how to build its `View` from them. Nothing here
+knows MLflow; `orchestrator/tracking.py` sends what is new.
+
+    tournament            key ""                    the config, the data, the leaderboard, the report
+    ├── lineage           "llama"                   the champion's losses by round: a line in the chart
+    │   └── round         "llama/1"                 the verdict in words
+    │       └── competitor  "llama/1/lora-r16"      train loss over tokens, scores, costs
+    └── reference         "reference:<name>"        a horizontal line in the same chart
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from competitors.contract import Brief, Submission
+from evaluation.scorecard import Scorecard, SplitScore
+from evaluation.splits import Manifest
+from orchestrator import tracking_words as words
+from orchestrator.config import Lineage, Reference, TournamentConfig, flatten
+from orchestrator.leaderboard import Leaderboard, scorecard_of, settled
+from orchestrator.run_directory import RunDirectory
+from orchestrator.tournament_records import Rejection, Seed
+from orchestrator.verdict import Verdict
+
+Status = Literal["open", "FINISHED", "FAILED"]
+"""Of a run; `open` is what is still under way, and ends with the tournament."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric. In the runs of a tree the step is the round; of a train loss, the tokens."""
+
+    name: str
+    value: float
+    step: int
+    time_ms: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A split, by its digest."""
+
+    split: str
+    name: str
+    digest: str
+    path: Path
+    rows: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A champion to register under the run that trained it: its name there, and where its weights lie."""
+
+    name: str
+    path: Path
+    tags: dict[str, str]
+    description: str
+    about: str
+
+
+@dataclass(frozen=True)
+class View:
+    """One MLflow run as it should be now."""
+
+    name: str
+    began_ms: int
+    status: Status = "open"
+    ended_ms: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    note: str = ""
+    params: dict[str, str] = field(default_factory=dict)
+    points: list[Point] = field(default_factory=list)
+    artifacts: list[Path] = field(default_factory=list)
+    datasets: list[Dataset] = field(default_factory=list)
+    events: Path | None = None
+    attempt: int = 0
+    """Which try of an entry `events` belongs to; another one begins its file anew."""
+    model: Model | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run of the tree: where it hangs, the files that it follows from, and how to build its view."""
+
+    key: str
+    parent: str | None
+    level: Literal["tournament", "lineage", "round", "competitor", "reference"]
+    sources: tuple[Path, ...]
+    build: Callable[[], View]
+
+
+def parts(config: TournamentConfig, run: RunDirectory, over: set[str]) -> Iterator[Part]:
+    """All runs that the record calls for, parents first; without the rounds in `over`, which change no more."""
+    files = (run.config_file, run.environment_file, run.leaderboard_file, run.report_file, run.manifest_file)
+    yield Part("", None, "tournament", files, partial(_tournament, config, run))
+    for reference in config.references:
+        card = run.reference(reference.name) / "scorecard.json"
+        key = f"reference:{reference.name}"
+        yield Part(key, "", "reference", (card,), partial(_reference, config, run, reference))
+    for lineage in config.lineages:
+        if not run.lineage(lineage.name).is_dir():
+            continue
+        folders = {number: run.round(lineage.name, number) for number in range(1, config.rounds + 1)}
+        sources = (run.round(lineage.name, 0) / "scorecard.json", *(f / "verdict.json" for f in folders.values()))
+        yield Part(lineage.name, "", "lineage", sources, partial(_lineage, config, run, lineage))
+        for number, folder in folders.items():
+            if f"{lineage.name}/{number}" not in over and folder.is_dir():
+                yield from _round_parts(config, run, lineage.name, number)
+
+
+def is_over(run: RunDirectory, lineage: str, number: int) -> bool:
+    """Whether nothing more is to come from a round."""
+    folder = run.round(lineage, number)
+    verdict = Verdict.read_if_there(folder / "verdict.json")
+    return verdict is not None and (not verdict.dethroned or (folder / "champion.json").exists())
+
+
+def _round_parts(config: TournamentConfig, run: RunDirectory, lineage: str, number: int) -> Iterator[Part]:
+    folder, key = run.round(lineage, number), f"{lineage}/{number}"
+    verdict = folder / "verdict.json"
+    for brief in (briefs := sorted(folder.glob("*/brief.json"))):
+        if brief == briefs[0]:
+            yield Part(key, lineage, "round", (verdict,), partial(_round, config, run, lineage, number))
+        names = ("brief.json", "progress.jsonl", "submission.json", "rejected.json", "scorecard.json")
+        sources = (*(brief.with_name(name) for name in names), verdict, folder / "champion.json")
+        build = partial(_competitor, config, run, lineage, number, brief.parent.name)
+        yield Part(f"{key}/{brief.parent.name}", key, "competitor", sources, build)
+
+
+def _tournament(config: TournamentConfig, run: RunDirectory) -> View:
+    board = Leaderboard.read_if_there(run.leaderboard_file)
+    files = (run.config_file, run.environment_file, run.leaderboard_file, run.report_file)
+    return View(
+        name=config.name,
+        began_ms=_time(run.config_file),
+        tags={"data": words.joined(config.data.source), "rounds": str(config.rounds)},
+        note=words.about_tournament(config, run, board),
+        params=words.parameters(flatten(_plain(config))),
+        artifacts=[file for file in files if file.exists()],
+        datasets=_datasets(config, run),
+    )
+
+
+def _reference(config: TournamentConfig, run: RunDirectory, reference: Reference) -> View:
+    tags = {"chart": "rounds", "published": str(reference.published is not None).lower()}
+    note, began = words.about_reference(reference), _time(run.config_file)
+    if reference.published is not None:
+        points = [Point("test_loss", loss, step, began) for step, loss in enumerate(reference.published)]
+        return View(reference.name, began, "FINISHED", began, tags, note, points=points)
+    params = words.parameters([("model", reference.model), ("prompt", reference.prompt)])
+    card = Scorecard.read_if_there(path := run.reference(reference.name) / "scorecard.json")
+    if card is None:
+        return View(reference.name, began, "open", None, tags, note, params)
+    when = _time(path)
+    points = [point for step in range(config.rounds + 1) for point in _losses(card, step, when)]
+    return View(reference.name, began, "FINISHED", when, tags, note, params, points)
+
+
+def _lineage(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> View:
+    base = run.round(lineage.name, 0) / "scorecard.json"
+    verdicts = settled(config, run, lineage)
+    points = _losses(Scorecard.read(base), 0, _time(base)) if base.exists() else []
+    for verdict in verdicts:
+        card = Scorecard.read(scorecard_of(run, lineage.name, verdict.champion))
+        when = _time(run.round(lineage.name, verdict.round) / "verdict.json")
+        points += _losses(card, verdict.round, when)
+    over = bool(verdicts) and (len(verdicts) == config.rounds or verdicts[-1].ends_lineage)
+    return View(
+        name=lineage.name,
+        began_ms=_time(run.config_file),
+        status="FINISHED" if over else "open",
+        ended_ms=points[-1].time_ms if over else None,
+        tags={
+            "chart": "rounds",
+            "lineage": lineage.name,
+            "champion": verdicts[-1].champion if verdicts else "base",
+            "rounds done": str(len(verdicts)),
+        },
+        note=words.about_lineage(lineage, verdicts),
+        params=words.parameters([("base", lineage.base)]),
+        points=points,
+    )
+
+
+def _round(config: TournamentConfig, run: RunDirectory, lineage: str, number: int) -> View:
+    folder = run.round(lineage, number)
+    verdict = Verdict.read_if_there(path := folder / "verdict.json")
+    name, tags = f"{lineage} round {number}", {"lineage": lineage, "round": str(number)}
+    began = min((_time(brief) for brief in folder.glob("*/brief.json")), default=_now())
+    if verdict is None:
+        return View(name, began, tags=tags, note="Competitors are training; the verdict comes when all are scored.")
+    card, when = Scorecard.read(scorecard_of(run, lineage, verdict.champion)), _time(path)
+    return View(
+        name=name,
+        began_ms=began,
+        status="FINISHED",
+        ended_ms=when,
+        tags=tags
+        | {
+            "winner": verdict.winner or "none",
+            "champion": verdict.champion,
+            "dethroned": str(verdict.dethroned).lower(),
+            "seeds the next round": verdict.seed_next,
+        },
+        note=words.about_round(verdict),
+        points=_losses(card, number, when),
+        artifacts=[path],
+    )
+
+
+def _competitor(config: TournamentConfig, run: RunDirectory, lineage: str, number: int, name: str) -> View:
+    folder = run.entry(lineage, number, name)
+    brief = Brief.read(folder / "brief.json")
+    recipe = next((recipe for recipe in config.competitors if recipe.name == name), None)
+    submission = Submission.read_if_there(folder / "submission.json")
+    rejection = Rejection.read_if_there(folder / "rejected.json")
+    card = Scorecard.read_if_there(folder / "scorecard.json")
+    verdict = Verdict.read_if_there(folder.parent / "verdict.json")
+    tags = {"lineage": lineage, "round": str(number), "competitor": name, "seed sha256": brief.seed_sha256}
+    if kind := (submission.kind if submission else recipe.kind if recipe else None):
+        tags["kind"] = kind
+    status, tags["status"], tags["reason"] = _standing(submission, rejection, card)
+    if verdict is not None:
+        tags["outcome"] = words.outcome(verdict, name)
+    ends = [folder / file for file in ("scorecard.json", "rejected.json", "submission.json")]
+    ended = next((_time(path) for path in ends if path.exists()), _now())
+    return View(
+        name=name,
+        began_ms=_time(folder / "brief.json"),
+        status=status,
+        ended_ms=ended if status != "open" else None,
+        tags=tags,
+        note=words.about_competitor(tags),
+        params=words.parameters(flatten(_plain(recipe))) if recipe else {},
+        points=_costs_and_scores(number, ended, submission, card, verdict, name),
+        artifacts=[brief.log_file] if status == "FAILED" and brief.log_file.exists() else [],
+        datasets=_datasets(config, run),
+        events=brief.progress_file,
+        attempt=(folder / "brief.json").stat().st_mtime_ns,
+        model=_model(config, run, verdict, name) if verdict else None,
+    )
+
+
+def _standing(
+    submission: Submission | None, rejection: Rejection | None, card: Scorecard | None
+) -> tuple[Status, str, str]:
+    """The run's status, and the entry's in the words of the leaderboard, with the reason."""
+    if submission is None:
+        return "open", "training", ""
+    if submission.status == "forfeit":
+        return "FAILED", "forfeit", submission.reason
+    if rejection is not None:
+        return "FAILED", "rejected", rejection.reason
+    return ("open", "scoring", submission.reason) if card is None else ("FINISHED", "scored", submission.reason)
+
+
+def _costs_and_scores(
+    number: int, when: int, submission: Submission | None, card: Scorecard | None, verdict: Verdict | None, name: str
+) -> list[Point]:
+    values: dict[str, float] = {}
+    if submission is not None:
+        values |= {key: float(getattr(submission, key)) for key in ("train_tokens", "train_seconds", "device_seconds")}
+    standing = next((s for s in verdict.entries if s.competitor == name), None) if verdict else None
+    if standing is not None:
+        values |= {"improvement": standing.improvement, "improvement_low": standing.improvement_low}
+    return [Point(key, value, number, when) for key, value in values.items()] + _losses(card, number, when)
+
+
+def _losses(card: Scorecard | None, step: int, when: int) -> list[Point]:
+    """A model's scores as points of the chart over rounds."""
+    if card is None:
+        return []
+    test: SplitScore = card.test
+    values = {
+        "validation_loss": card.validation.loss,
+        "test_loss": test.loss,
+        "test_bits_per_byte": test.bits_per_byte,
+        "test_perplexity": test.perplexity,
+    }
+    return [Point(name, value, step, when) for name, value in values.items()]
+
+
+def _model(config: TournamentConfig, run: RunDirectory, verdict: Verdict, name: str) -> Model | None:
+    """The champion that this competitor has become, once its folder is there."""
+    seed = Seed.read_if_there(run.round(verdict.lineage, verdict.round) / "champion.json")
+    if seed is None or not verdict.dethroned or verdict.champion != f"{name}@{verdict.round}":
+        return None
+    card = Scorecard.read(scorecard_of(run, verdict.lineage, verdict.champion))
+    return Model(
+        name=f"{config.name}-{verdict.lineage}",
+        path=seed.path,
+        tags={
+            "lineage": verdict.lineage,
+            "round": str(verdict.round),
+            "competitor": name,
+            "sha256": seed.sha256,
+            "test_loss": f"{card.test.loss:.6g}",
+            "validation_loss": f"{card.validation.loss:.6g}",
+            "weights": seed.path.as_uri(),
+            "tournament.run_dir": str(run.root),
+        },
+        description=words.about_champion(verdict, card, seed.path),
+        about=words.about_champions(config, verdict.lineage),
+    )
+
+
+def _datasets(config: TournamentConfig, run: RunDirectory) -> list[Dataset]:
+    manifest = Manifest.read_if_there(run.manifest_file)
+    if manifest is None:
+        return []
+    paths = {"train": run.data / "train.parquet"}
+    paths |= {split: run.held_out / f"{split}.parquet" for split in ("validation", "test")}
+    return [
+        Dataset(split, f"{config.name} {split}", sha256, paths[split], manifest.counts[split], manifest.source)
+        for split, sha256 in manifest.sha256.items()
+    ]
+
+
+def _plain(settings: object) -> object:
+    dump = getattr(settings, "model_dump", None)
+    return dump(mode="json", by_alias=True) if dump else settings
+
+
+def _time(path: Path) -> int:
+    """When a file was written, in milliseconds since the epoch: MLflow's unit."""
+    return path.stat().st_mtime_ns // 1_000_000
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

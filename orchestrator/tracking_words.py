@@ -1,0 +1,153 @@
+"""What MLflow says in words: the notes on runs and models, and values as parameters."""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from evaluation.scorecard import Scorecard
+from orchestrator.config import Lineage, Reference, TournamentConfig
+from orchestrator.leaderboard import Leaderboard, LineageRow
+from orchestrator.run_directory import RunDirectory
+from orchestrator.verdict import Verdict
+
+CHART_FILTER = 'tags.chart = "rounds"'
+"""Finds the runs that are lines of the chart: lineages and references."""
+CHART_LINK = "{chart}"
+"""Stands in a note for the address of the chart, which only the sender knows."""
+NOTE_LIMIT, KEY_LIMIT, VALUE_LIMIT = 7_900, 250, 6_000  # MLflow's own are 8,000, 250 and 6,000
+
+
+def parameters(values: Iterable[tuple[str, Any]]) -> dict[str, str]:
+    """Values as MLflow takes them: keys in its alphabet and distinct, texts that fit; what is not text, as JSON."""
+    result: dict[str, str] = {}
+    for key, value in values:
+        name = stem = re.sub(r"[^\w. /:-]", "-", key, flags=re.ASCII)[:KEY_LIMIT].strip(" /.") or "value"
+        count = 1
+        while name in result:
+            count += 1
+            name = f"{stem[: KEY_LIMIT - 4]}-{count}"
+        result[name] = fitted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), VALUE_LIMIT)
+    return result
+
+
+def fitted(text: str, limit: int) -> str:
+    """`text`, cut with an ellipsis where it is longer than `limit`."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def joined(source: str | list[str]) -> str:
+    """A data source in one line."""
+    return source if isinstance(source, str) else ", ".join(source)
+
+
+def about_experiment() -> str:
+    """The description of the experiment."""
+    return (
+        "Tournaments of fine-tuning recipes. Each row without a parent is one tournament: open it with the arrow to"
+        " see its lineages (base models), their rounds and each round's competitors.\n\n"
+        f"[Chart of the test loss over rounds]({CHART_LINK}): filter the runs with `{CHART_FILTER}` and choose the"
+        " chart view. Each lineage is a line that falls from round to round, each reference a horizontal line."
+    )
+
+
+def about_tournament(config: TournamentConfig, run: RunDirectory, board: Leaderboard | None) -> str:
+    """The leaderboard, and how to read the chart."""
+    lines = [
+        f"# Tournament {config.name}",
+        f"{len(config.lineages)} base models × {config.rounds} rounds × {len(config.competitors)} competing recipes,"
+        f" on {joined(config.data.source)}. In each round all recipes train from one seed model with the same data"
+        " and budget; the best seeds the next round, and becomes champion once it is proven better.",
+        "",
+        f"**[Chart: test loss of the champions, round by round]({CHART_LINK})** (in the experiment's runs, filter"
+        f" `{CHART_FILTER}` and choose the chart view; step 0 is the base model, horizontal lines are references).",
+    ]
+    for lineage in board.lineages if board else []:
+        lines += _table_of(lineage)
+    if board and board.references:
+        lines += ["", "## References", "", "| model | validation loss | test loss | bits per byte |", "|---|---|---|---|"]
+        lines += [
+            f"| {r.name} | {r.validation_loss:.4f} | {r.test_loss:.4f} | {r.test_bits_per_byte:.4f} |"
+            for r in board.references
+        ]
+    lines += ["", "Losses are nats per completion token; champions are chosen on validation rows, test rows only report."]
+    lines += ["", f"Record: `{run.root}` · whole report: `report.html` under Artifacts"]
+    return fitted("\n".join(lines), NOTE_LIMIT)
+
+
+def _table_of(lineage: LineageRow) -> list[str]:
+    lines = ["", f"## {lineage.name} (from {lineage.base})", ""]
+    lines += ["| round | champion | test loss | bits per byte | perplexity |", "|---|---|---|---|---|"]
+    for row in lineage.rounds:
+        new = " **new**" if row.dethroned else ""
+        scores = f"{row.test_loss:.4f} | {row.test_bits_per_byte:.4f} | {row.test_perplexity:.3f}"
+        lines.append(f"| {row.round} | {row.champion}{new} | {scores} |")
+    return lines
+
+
+def about_lineage(lineage: Lineage, verdicts: list[Verdict]) -> str:
+    """Which base, who is champion, and what the last verdict was."""
+    text = (
+        f"**{lineage.name}** starts from `{lineage.base}`. `test_loss` over the steps is its champion's, round by"
+        " round; step 0 is the base model as it is."
+    )
+    if verdicts:
+        text += f"\n\nChampion after round {verdicts[-1].round}: **{verdicts[-1].champion}**."
+        text += "".join(f"\n- {reason}" for reason in verdicts[-1].reasons)
+    return fitted(text, NOTE_LIMIT)
+
+
+def about_reference(reference: Reference) -> str:
+    """Why this is a horizontal line, or a line that nobody trained."""
+    if reference.published is not None:
+        return f"**{reference.name}**: a published series of test losses by round, drawn for comparison, not run here."
+    how = "in the model's own chat format" if reference.prompt == "chat" else "on the same prompts as the champions"
+    return f"**{reference.name}**: `{reference.model}`, only scored ({how}), drawn as a horizontal line over all rounds."
+
+
+def about_round(verdict: Verdict) -> str:
+    """The verdict's own words. The run's metrics are the champion's after the round."""
+    return fitted("\n".join(f"- {reason}" for reason in verdict.reasons), NOTE_LIMIT)
+
+
+def about_competitor(tags: dict[str, str]) -> str:
+    """How the entry ended."""
+    outcome = f"\n\n{tags['outcome']}." if tags.get("outcome") else ""
+    reason = f": {tags['reason']}" if tags["reason"] else ""
+    return fitted(f"{tags['status'].capitalize()}{reason}.{outcome}", NOTE_LIMIT)
+
+
+def outcome(verdict: Verdict, name: str) -> str:
+    """What the round's verdict means for one competitor."""
+    places = [standing.competitor for standing in verdict.entries]
+    if name not in places:
+        return "out of the round"
+    result = [f"{places.index(name) + 1} of {len(places)}"]
+    label = f"{name}@{verdict.round}"
+    if verdict.dethroned and verdict.champion == label:
+        result.append("new champion")
+    if verdict.seed_next == label:
+        result.append("seeds the next round")
+    return ", ".join(result)
+
+
+def about_champion(verdict: Verdict, card: Scorecard, path: Path) -> str:
+    """The description of a registered model's version."""
+    name, _, number = verdict.champion.partition("@")
+    reasons = "".join(f"\n- {reason}" for reason in verdict.reasons)
+    return (
+        f"**{name}**, champion of {verdict.lineage} since round {number}: test loss {card.test.loss:.4f} nats per"
+        f" token, {card.test.bits_per_byte:.4f} bits per byte.\n{reasons}\n\n"
+        f"The weights lie where the tournament left them, as a Hugging Face model folder: `{path}`"
+    )
+
+
+def about_champions(config: TournamentConfig, lineage: str) -> str:
+    """The description of a registered model."""
+    base = next((x.base for x in config.lineages if x.name == lineage), "")
+    return (
+        f"Champions of the lineage **{lineage}** (base `{base}`) in the tournament **{config.name}**: one version for"
+        " each champion crowned, the alias `champion` on the newest. Nothing is copied: each version points at the"
+        " Hugging Face model folder in the run directory."
+    )

@@ -1,0 +1,64 @@
+"""What counts as a submission, and where a competitor's reports go."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from competitors.contract import model_form, read_events, reporter, settle_output
+
+
+def put(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).write_text("{}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "form"),
+    [
+        (("config.json", "model.safetensors"), "full"),
+        (("config.json", "model.safetensors.index.json", "model-00001-of-00001.safetensors"), "full"),
+        (("adapter_config.json", "adapter_model.safetensors"), "adapter"),
+        (("config.json",), None),
+        (("model.safetensors",), None),
+        (("adapter_config.json",), None),
+        (("config.json", "pytorch_model.bin"), None),
+    ],
+)
+def test_model_form(tmp_path: Path, names: tuple[str, ...], form: str | None):
+    assert model_form(put(tmp_path / "m", *names)) == form
+
+
+def test_the_newest_complete_checkpoint_moves_up(tmp_path: Path):
+    out = tmp_path / "submission"
+    put(out / "checkpoint-9", "config.json", "model.safetensors")
+    put(out / "checkpoint-10", "config.json", "model.safetensors")
+    (out / "checkpoint-10" / "config.json").write_text('{"newest": 1}')
+    put(out / "checkpoint-11", "config.json")
+    assert settle_output(out) == "full"
+    assert json.loads((out / "config.json").read_text()) == {"newest": 1}
+    assert sorted(p.name for p in out.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_model_at_the_top_wins_over_checkpoints(tmp_path: Path):
+    out = put(tmp_path / "submission", "adapter_config.json", "adapter_model.safetensors")
+    put(out / "checkpoint-3", "config.json", "model.safetensors")
+    assert settle_output(out) == "adapter"
+    assert not (out / "checkpoint-3").exists()
+
+
+def test_nothing_valid_is_nothing(tmp_path: Path):
+    assert settle_output(tmp_path / "absent") is None
+    assert settle_output(put(tmp_path / "empty")) is None
+    assert settle_output(put(tmp_path / "half", "config.json")) is None
+
+
+def test_reports_are_lines_and_a_cut_last_line_is_left_out(tmp_path: Path):
+    path = tmp_path / "progress.jsonl"
+    reporter(path)({"event": "step", "tokens": 5})
+    with path.open("a") as stream:
+        stream.write('{"event": "st')
+    assert [e["tokens"] for e in read_events(path)] == [5]
+    assert read_events(tmp_path / "absent.jsonl") == []

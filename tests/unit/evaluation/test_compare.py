@@ -1,0 +1,75 @@
+"""The paired bootstrap: its bounds hold as often as they say, also for the best of many."""
+
+import numpy as np
+import pytest
+
+from evaluation.compare import improvements
+from evaluation.scorecard import RowLosses
+
+ROWS = 200
+
+
+def losses(rng: np.random.Generator, tokens: np.ndarray, mean: float, noise: float) -> RowLosses:
+    return RowLosses(tokens * (mean + noise * rng.standard_normal(len(tokens))), tokens)
+
+
+def test_a_clear_improvement_is_bounded_away_from_zero():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 50, ROWS).astype(float)
+    incumbent = losses(rng, tokens, 3.0, 0.3)
+    entry = RowLosses(incumbent.nats - 0.1 * tokens + 0.2 * rng.standard_normal(ROWS), tokens)
+    gain = improvements(incumbent, {"a": entry}, 0.95, 1000, 1)["a"]
+    assert gain.mean == pytest.approx(incumbent.loss - entry.loss)
+    assert 0.09 < gain.low < gain.mean < 0.11
+
+
+def test_the_incumbent_itself_gains_exactly_nothing():
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, 50, ROWS).astype(float)
+    incumbent = losses(rng, tokens, 3.0, 0.3)
+    gain = improvements(incumbent, {"same": incumbent}, 0.95, 500, 1)["same"]
+    assert (gain.mean, gain.low, gain.standard_error) == (0.0, 0.0, 0.0)
+
+
+def test_a_seed_repeats_the_bounds_and_the_order_of_entries_does_not_matter():
+    rng = np.random.default_rng(3)
+    tokens = np.full(ROWS, 10.0)
+    incumbent = losses(rng, tokens, 3.0, 0.3)
+    entries = {name: losses(rng, tokens, 2.98, 0.3) for name in "abc"}
+    once = improvements(incumbent, entries, 0.95, 500, 7)
+    turned = improvements(incumbent, dict(reversed(entries.items())), 0.95, 500, 7)
+    assert once["a"].low == pytest.approx(turned["a"].low, abs=1e-12)
+    assert once["a"].low != improvements(incumbent, entries, 0.95, 500, 8)["a"].low
+
+
+def test_equal_recipes_rarely_pass_even_as_the_best_of_eight():
+    """Eight entries no better than the incumbent: the best of them clears zero in about 5 % of rounds."""
+    tokens = np.full(150, 10.0)
+    false_claims = uncorrected = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        incumbent = losses(rng, tokens, 3.0, 0.3)
+        entries = {str(i): losses(rng, tokens, 3.0, 0.3) for i in range(8)}
+        gains = improvements(incumbent, entries, 0.95, 300, seed)
+        false_claims += max(g.low for g in gains.values()) > 0
+        uncorrected += max(g.mean - 1.645 * g.standard_error for g in gains.values()) > 0
+    assert false_claims <= 22  # 5 % of 200 is 10; 22 is four standard errors above it
+    assert uncorrected > 30  # what leaving the correction out would have claimed
+
+
+def test_a_diverged_entry_does_not_hide_a_good_one():
+    rng = np.random.default_rng(5)
+    tokens = np.full(ROWS, 10.0)
+    incumbent = losses(rng, tokens, 3.0, 0.3)
+    good = RowLosses(incumbent.nats - 0.05 * tokens + 0.1 * rng.standard_normal(ROWS), tokens)
+    diverged = losses(rng, tokens, 50.0, 20.0)
+    alone = improvements(incumbent, {"good": good}, 0.95, 1000, 1)["good"]
+    beside = improvements(incumbent, {"good": good, "diverged": diverged}, 0.95, 1000, 1)["good"]
+    assert beside.low > 0.9 * alone.low > 0
+
+
+def test_other_tokens_are_refused():
+    a = RowLosses(np.ones(3), np.array([1.0, 2.0, 3.0]))
+    b = RowLosses(np.ones(3), np.array([1.0, 2.0, 4.0]))
+    with pytest.raises(ValueError, match="other tokens"):
+        improvements(a, {"b": b}, 0.95, 300, 0)

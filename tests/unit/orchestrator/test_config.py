@@ -1,0 +1,122 @@
+"""A config is checked whole, and each mistake is one line with the file and the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.errors import UserError
+from orchestrator.config import differences, load_config
+
+MINIMAL = {
+    "name": "t",
+    "data": {"source": "rows.jsonl", "prompt": "{instruction}", "completion": "{response}"},
+    "lineages": [{"name": "l", "base": "./base"}],
+    "rounds": 2,
+    "budget": {"tokens": 1000},
+    "competitors": [{"name": "a", "kind": "sft", "learning_rate": 1e-3}],
+}
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "t.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write(tmp_path, yaml.safe_dump(MINIMAL))
+
+
+def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: Path):
+    loaded = load_config(config)
+    assert loaded.selection.confidence == 0.95
+    assert load_config(write(tmp_path, loaded.to_yaml())) == loaded
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("roundz=3", 'unknown key "roundz"; did you mean "rounds"?'),
+        ("budget.tokns=3", 'budget: unknown key "tokns"; did you mean "tokens"?'),
+        ("competitors.a.learning_rat=1", 'competitors[a]: unknown key "learning_rat"; did you mean "learning_rate"?'),
+        ("competitors.a.kind=stf", 'competitors[a]: unknown kind "stf"; did you mean "sft"?'),
+        ("competitors.a.learning_rate=fast", "competitors[a].learning_rate: Input should be a valid number"),
+        ("competitors.a.learning_rate=-1", "competitors[a].learning_rate: Input should be greater than 0"),
+        ("competitors.a.schedule=cosin", 'competitors[a].schedule: unknown schedule "cosin"; did you mean "cosine"?'),
+        ("competitors.a.optimizer=adam", 'unknown optimizer "adam"'),
+        ("competitors.a.name=a/b", "competitors[a/b].name: String should match pattern"),
+        ("competitors.a.adapter={method: lorra}", "competitors[a].adapter.method: Input should be 'lora'"),
+        ("rounds=0", "rounds: Input should be greater than or equal to 1"),
+        ("rounds=two", "rounds: Input should be a valid integer"),
+        ("budget={}", "budget: give at least one of tokens, minutes and steps"),
+        ("lineages=[]", "lineages: List should have at least 1 item"),
+        ("references=[{name: r}]", "references[r]: give either model or published"),
+        ("cluster.storage=s3://bucket/runs", "object stores are not supported yet"),
+    ],
+)
+def test_mistakes_are_one_line(config: Path, override: str, message: str):
+    with pytest.raises(UserError) as caught:
+        load_config(config, [override])
+    text = str(caught.value)
+    assert text.startswith(f"{config}: ")
+    assert message in text
+    assert "\n" not in text
+
+
+def test_a_missing_key_is_named(tmp_path: Path):
+    path = write(tmp_path, yaml.safe_dump({k: v for k, v in MINIMAL.items() if k != "budget"}))
+    with pytest.raises(UserError, match=r"budget: this key is required$"):
+        load_config(path)
+
+
+def test_two_of_one_name_are_refused(tmp_path: Path):
+    twice = MINIMAL | {"competitors": MINIMAL["competitors"] * 2}
+    with pytest.raises(UserError, match='competitors: two of them are named "a"'):
+        load_config(write(tmp_path, yaml.safe_dump(twice)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: [", "not valid YAML"),
+        ("- a\n- b\n", "holds no mapping"),
+        ("", "holds no mapping"),
+        ("name: a\nname: b\n", 'the key "name" stands twice'),
+    ],
+)
+def test_broken_yaml_is_one_line(tmp_path: Path, text: str, message: str):
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path):
+    with pytest.raises(UserError, match=r"absent\.yaml: cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_overrides_reach_list_items_by_name_and_number(config: Path):
+    loaded = load_config(config, ["competitors.a.adapter.method=lora", "competitors.0.adapter.rank=4", "seed=5"])
+    assert loaded.competitors[0].adapter.rank == 4
+    assert loaded.seed == 5
+
+
+@pytest.mark.parametrize("override", ["rounds", "competitors.zz.learning_rate=1", "rounds.x=1"])
+def test_a_bad_override_is_named(config: Path, override: str):
+    with pytest.raises(UserError, match="--set"):
+        load_config(config, [override])
+
+
+def test_differences_name_the_key_and_leave_out_where_it_runs(config: Path):
+    ours = load_config(config)
+    assert differences(ours, load_config(config, ["cluster.address=auto", "tracking.uri=http://x"])) == []
+    found = differences(ours, load_config(config, ["competitors.a.learning_rate=0.5"]))
+    assert found == ["competitors.a.learning_rate: 0.001 is 0.5 there"]
+
+
+def test_adapter_none_is_a_full_fine_tune_and_e_notation_is_a_number(config: Path):
+    loaded = load_config(config, ["competitors.a.adapter=none", "competitors.a.learning_rate=1e-4"])
+    assert loaded.competitors[0].adapter is None
+    assert loaded.competitors[0].learning_rate == 1e-4
