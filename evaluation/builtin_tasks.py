@@ -1,8 +1,4 @@
-"""The tasks of the built-in data: how each is phrased and what its right answer is.
-
-A task yields (instruction, response) pairs, more than are taken; equal instructions have equal responses
-within a phrasing, so that there is always one right answer.
-"""
+"""The tasks of the built-in data, how each is phrased and what its right answer is, as (instruction, response)."""
 
 from collections.abc import Iterable, Mapping
 from itertools import product

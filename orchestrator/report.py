@@ -137,7 +137,7 @@ def describe(recipe: Recipe) -> str:
 def name_of(label: str) -> str:
     """`full@2` as a person says it."""
     name, _, number = label.rpartition("@")
-    return f"{name}, round {number}" if name else "the base model"
+    return f"{name} of round\N{NO-BREAK SPACE}{number}" if name else "the base model"
 
 
 def change(ours: float, theirs: float) -> str:
@@ -211,7 +211,7 @@ def _ancestor(config: TournamentConfig, row: LineageRow, label: str) -> Ancestor
         return Ancestor("base model", row.base, row.rounds[0].test_loss)
     entry = next(e for e in row.rounds[int(number)].entries if e.competitor == name)
     recipe = next(describe(r) for r in config.competitors if r.name == name)
-    return Ancestor(f"{name}, round {number}", recipe, entry.test_loss)
+    return Ancestor(name_of(label), recipe, entry.test_loss)
 
 
 def _samples(run: RunDirectory, row: LineageRow) -> list[Before]:

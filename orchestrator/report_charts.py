@@ -24,18 +24,18 @@ GRID = "rgba(128,134,144,.22)"
 CURVE_POINTS = 120
 
 Unit = Literal["nats", "bits"]
-UNITS = {"nats": "nats per completion token", "bits": "bits per byte of completion"}
+UNITS = {"nats": "nats per completion token", "bits": "bits per byte"}
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure for the page, what it shows in words, and the y ranges that a reader may switch between."""
+    """One figure for the page, what it shows in words, and the axis ranges that a reader may switch between."""
 
     key: str
     figure: dict[str, Any]
     label: str
-    whole: tuple[float, float] | None = None
-    close: tuple[float, float] | None = None
+    whole: dict[str, Any] | None = None
+    close: dict[str, Any] | None = None
 
 
 def style(index: int) -> tuple[str, str]:
@@ -61,14 +61,15 @@ def loss_chart(config: TournamentConfig, board: Leaderboard, unit: Unit) -> Char
     whole = _range([*(v for values in (*lines.values(), *published.values()) for v in values), *levels.values()])
     late = [v for values in (*lines.values(), *published.values()) for v in values[1:]]
     near = [level for level in levels.values() if late and level <= 1.3 * max(late)]
-    layout = _layout(f"test loss, {UNITS[unit]}", "round (0 is the base model)", whole)
+    layout = _layout(UNITS[unit], "round (0 is the base model)", whole)
+    layout["height"] = 460 if unit == "nats" else 340
     layout["xaxis"] |= {"range": [-0.15, last + 0.15], "tick0": 0, "dtick": max(1, math.ceil(last / 12))}
     return Chart(
         key=f"loss-{unit}",
         figure=_json(traces, layout),
         label=_in_words(lines, levels, published, UNITS[unit]),
-        whole=whole,
-        close=_range([*late, *near]) if late else None,
+        whole=_axes(-0.15, last, whole),
+        close=_axes(0.85, last, _range([*late, *near])) if late and last > 1 else None,
     )
 
 
@@ -203,6 +204,11 @@ def _range(values: Sequence[float], from_zero: bool = True) -> tuple[float, floa
     low, high = min(finite), max(finite)
     air = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     return (0.0 if from_zero and low < 0.5 * high else low - air), high + air
+
+
+def _axes(first: float, last: int, y_range: tuple[float, float]) -> dict[str, Any]:
+    """What plotly's relayout takes to show the rounds from `first` on."""
+    return {"xaxis.range": [first, last + 0.15], "yaxis.range": list(y_range)}
 
 
 def _in_words(

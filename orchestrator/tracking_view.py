@@ -1,7 +1,7 @@
 """What MLflow is to show of a tournament: a tree of runs, derived from the run directory alone.
 
 Each run is a `Part`: a key, the files that it follows from, and how to build its `View` from them. Nothing here
-knows MLflow; `orchestrator/tracking.py` sends what is new.
+knows MLflow; `tracking_sync.py` sends what is new.
 
     tournament            key ""                    the config, the data, the leaderboard, the report
     ├── lineage           "llama"                   the champion's losses by round: a line in the chart
@@ -10,7 +10,6 @@ knows MLflow; `orchestrator/tracking.py` sends what is new.
     └── reference         "reference:<name>"        a horizontal line in the same chart
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,27 +17,18 @@ from pathlib import Path
 from typing import Literal
 
 from competitors.contract import Brief, Submission
-from evaluation.scorecard import Scorecard, SplitScore
+from evaluation.scorecard import Scorecard
 from evaluation.splits import Manifest
 from orchestrator import tracking_words as words
 from orchestrator.config import Lineage, Reference, TournamentConfig, flatten
 from orchestrator.leaderboard import Leaderboard, scorecard_of, settled
 from orchestrator.run_directory import RunDirectory
 from orchestrator.tournament_records import Rejection, Seed
+from orchestrator.tracking_points import Point, now_ms, of_entry, of_scorecard, written_ms
 from orchestrator.verdict import Verdict
 
 Status = Literal["open", "FINISHED", "FAILED"]
 """Of a run; `open` is what is still under way, and ends with the tournament."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """One value of a metric. In the runs of a tree the step is the round; of a train loss, the tokens."""
-
-    name: str
-    value: float
-    step: int
-    time_ms: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +52,8 @@ class Model:
     tags: dict[str, str]
     description: str
     about: str
+    """The registered model's own description, and its tags."""
+    model_tags: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -114,9 +106,10 @@ def parts(config: TournamentConfig, run: RunDirectory, over: set[str]) -> Iterat
                 yield from _round_parts(config, run, lineage.name, number)
 
 
-def is_over(run: RunDirectory, lineage: str, number: int) -> bool:
-    """Whether nothing more is to come from a round."""
-    folder = run.round(lineage, number)
+def is_over(run: RunDirectory, key: str) -> bool:
+    """Whether nothing more is to come from the round of this key."""
+    lineage, _, number = key.rpartition("/")
+    folder = run.round(lineage, int(number))
     verdict = Verdict.read_if_there(folder / "verdict.json")
     return verdict is not None and (not verdict.dethroned or (folder / "champion.json").exists())
 
@@ -138,7 +131,7 @@ def _tournament(config: TournamentConfig, run: RunDirectory) -> View:
     files = (run.config_file, run.environment_file, run.leaderboard_file, run.report_file)
     return View(
         name=config.name,
-        began_ms=_time(run.config_file),
+        began_ms=written_ms(run.config_file),
         tags={"data": words.joined(config.data.source), "rounds": str(config.rounds)},
         note=words.about_tournament(config, run, board),
         params=words.parameters(flatten(_plain(config))),
@@ -149,7 +142,7 @@ def _tournament(config: TournamentConfig, run: RunDirectory) -> View:
 
 def _reference(config: TournamentConfig, run: RunDirectory, reference: Reference) -> View:
     tags = {"chart": "rounds", "published": str(reference.published is not None).lower()}
-    note, began = words.about_reference(reference), _time(run.config_file)
+    note, began = words.about_reference(reference), written_ms(run.config_file)
     if reference.published is not None:
         points = [Point("test_loss", loss, step, began) for step, loss in enumerate(reference.published)]
         return View(reference.name, began, "FINISHED", began, tags, note, points=points)
@@ -157,23 +150,23 @@ def _reference(config: TournamentConfig, run: RunDirectory, reference: Reference
     card = Scorecard.read_if_there(path := run.reference(reference.name) / "scorecard.json")
     if card is None:
         return View(reference.name, began, "open", None, tags, note, params)
-    when = _time(path)
-    points = [point for step in range(config.rounds + 1) for point in _losses(card, step, when)]
+    when = written_ms(path)
+    points = [point for step in range(config.rounds + 1) for point in of_scorecard(card, step, when)]
     return View(reference.name, began, "FINISHED", when, tags, note, params, points)
 
 
 def _lineage(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> View:
     base = run.round(lineage.name, 0) / "scorecard.json"
     verdicts = settled(config, run, lineage)
-    points = _losses(Scorecard.read(base), 0, _time(base)) if base.exists() else []
+    points = of_scorecard(Scorecard.read(base), 0, written_ms(base)) if base.exists() else []
     for verdict in verdicts:
         card = Scorecard.read(scorecard_of(run, lineage.name, verdict.champion))
-        when = _time(run.round(lineage.name, verdict.round) / "verdict.json")
-        points += _losses(card, verdict.round, when)
+        when = written_ms(run.round(lineage.name, verdict.round) / "verdict.json")
+        points += of_scorecard(card, verdict.round, when)
     over = bool(verdicts) and (len(verdicts) == config.rounds or verdicts[-1].ends_lineage)
     return View(
         name=lineage.name,
-        began_ms=_time(run.config_file),
+        began_ms=written_ms(run.config_file),
         status="FINISHED" if over else "open",
         ended_ms=points[-1].time_ms if over else None,
         tags={
@@ -192,10 +185,10 @@ def _round(config: TournamentConfig, run: RunDirectory, lineage: str, number: in
     folder = run.round(lineage, number)
     verdict = Verdict.read_if_there(path := folder / "verdict.json")
     name, tags = f"{lineage} round {number}", {"lineage": lineage, "round": str(number)}
-    began = min((_time(brief) for brief in folder.glob("*/brief.json")), default=_now())
+    began = min((written_ms(brief) for brief in folder.glob("*/brief.json")), default=now_ms())
     if verdict is None:
         return View(name, began, tags=tags, note="Competitors are training; the verdict comes when all are scored.")
-    card, when = Scorecard.read(scorecard_of(run, lineage, verdict.champion)), _time(path)
+    card, when = Scorecard.read(scorecard_of(run, lineage, verdict.champion)), written_ms(path)
     return View(
         name=name,
         began_ms=began,
@@ -209,7 +202,7 @@ def _round(config: TournamentConfig, run: RunDirectory, lineage: str, number: in
             "seeds the next round": verdict.seed_next,
         },
         note=words.about_round(verdict),
-        points=_losses(card, number, when),
+        points=of_scorecard(card, number, when),
         artifacts=[path],
     )
 
@@ -229,16 +222,16 @@ def _competitor(config: TournamentConfig, run: RunDirectory, lineage: str, numbe
     if verdict is not None:
         tags["outcome"] = words.outcome(verdict, name)
     ends = [folder / file for file in ("scorecard.json", "rejected.json", "submission.json")]
-    ended = next((_time(path) for path in ends if path.exists()), _now())
+    ended = next((written_ms(path) for path in ends if path.exists()), now_ms())
     return View(
         name=name,
-        began_ms=_time(folder / "brief.json"),
+        began_ms=written_ms(folder / "brief.json"),
         status=status,
         ended_ms=ended if status != "open" else None,
         tags=tags,
         note=words.about_competitor(tags),
         params=words.parameters(flatten(_plain(recipe))) if recipe else {},
-        points=_costs_and_scores(number, ended, submission, card, verdict, name),
+        points=of_entry(name, number, ended, submission, card, verdict),
         artifacts=[brief.log_file] if status == "FAILED" and brief.log_file.exists() else [],
         datasets=_datasets(config, run),
         events=brief.progress_file,
@@ -258,32 +251,6 @@ def _standing(
     if rejection is not None:
         return "FAILED", "rejected", rejection.reason
     return ("open", "scoring", submission.reason) if card is None else ("FINISHED", "scored", submission.reason)
-
-
-def _costs_and_scores(
-    number: int, when: int, submission: Submission | None, card: Scorecard | None, verdict: Verdict | None, name: str
-) -> list[Point]:
-    values: dict[str, float] = {}
-    if submission is not None:
-        values |= {key: float(getattr(submission, key)) for key in ("train_tokens", "train_seconds", "device_seconds")}
-    standing = next((s for s in verdict.entries if s.competitor == name), None) if verdict else None
-    if standing is not None:
-        values |= {"improvement": standing.improvement, "improvement_low": standing.improvement_low}
-    return [Point(key, value, number, when) for key, value in values.items()] + _losses(card, number, when)
-
-
-def _losses(card: Scorecard | None, step: int, when: int) -> list[Point]:
-    """A model's scores as points of the chart over rounds."""
-    if card is None:
-        return []
-    test: SplitScore = card.test
-    values = {
-        "validation_loss": card.validation.loss,
-        "test_loss": test.loss,
-        "test_bits_per_byte": test.bits_per_byte,
-        "test_perplexity": test.perplexity,
-    }
-    return [Point(name, value, step, when) for name, value in values.items()]
 
 
 def _model(config: TournamentConfig, run: RunDirectory, verdict: Verdict, name: str) -> Model | None:
@@ -307,6 +274,7 @@ def _model(config: TournamentConfig, run: RunDirectory, verdict: Verdict, name: 
         },
         description=words.about_champion(verdict, card, seed.path),
         about=words.about_champions(config, verdict.lineage),
+        model_tags={"tournament": config.name, "lineage": verdict.lineage},
     )
 
 
@@ -325,12 +293,3 @@ def _datasets(config: TournamentConfig, run: RunDirectory) -> list[Dataset]:
 def _plain(settings: object) -> object:
     dump = getattr(settings, "model_dump", None)
     return dump(mode="json", by_alias=True) if dump else settings
-
-
-def _time(path: Path) -> int:
-    """When a file was written, in milliseconds since the epoch: MLflow's unit."""
-    return path.stat().st_mtime_ns // 1_000_000
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

@@ -66,13 +66,14 @@ def about_tournament(config: TournamentConfig, run: RunDirectory, board: Leaderb
     for lineage in board.lineages if board else []:
         lines += _table_of(lineage)
     if board and board.references:
-        lines += ["", "## References", "", "| model | validation loss | test loss | bits per byte |", "|---|---|---|---|"]
-        lines += [
-            f"| {r.name} | {r.validation_loss:.4f} | {r.test_loss:.4f} | {r.test_bits_per_byte:.4f} |"
-            for r in board.references
-        ]
-    lines += ["", "Losses are nats per completion token; champions are chosen on validation rows, test rows only report."]
-    lines += ["", f"Record: `{run.root}` · whole report: `report.html` under Artifacts"]
+        lines += ["", "## References", "", "| model | test loss | bits per byte |", "|---|---|---|"]
+        lines += [f"| {r.name} | {r.test_loss:.4f} | {r.test_bits_per_byte:.4f} |" for r in board.references]
+    lines += [
+        "",
+        "Losses are nats per completion token. Champions are chosen on validation rows; test rows only report.",
+        "",
+        f"Record: `{run.root}`. The whole report: `report.html` under Artifacts.",
+    ]
     return fitted("\n".join(lines), NOTE_LIMIT)
 
 
@@ -103,7 +104,7 @@ def about_reference(reference: Reference) -> str:
     if reference.published is not None:
         return f"**{reference.name}**: a published series of test losses by round, drawn for comparison, not run here."
     how = "in the model's own chat format" if reference.prompt == "chat" else "on the same prompts as the champions"
-    return f"**{reference.name}**: `{reference.model}`, only scored ({how}), drawn as a horizontal line over all rounds."
+    return f"**{reference.name}**: `{reference.model}`, only scored ({how}), a horizontal line over all rounds."
 
 
 def about_round(verdict: Verdict) -> str:

@@ -1,4 +1,4 @@
-"""Where a tournament's MLflow store is, how to open its UI, and what was sent there (mlflow.json).
+"""Where a tournament's MLflow store is, how to open its UI, and the memory of what was sent there (mlflow.json).
 
 Nothing here imports MLflow.
 """
@@ -16,9 +16,11 @@ from urllib.parse import quote, urlsplit
 from cluster.records import Record
 from orchestrator.config import TournamentConfig
 from orchestrator.run_directory import RunDirectory
-from orchestrator.tracking_words import CHART_FILTER
+from orchestrator.tracking_words import CHART_FILTER, CHART_LINK
 
 SQLITE = "sqlite:///"
+NOTE = "mlflow.note.content"
+"""The tag that MLflow's UI shows as the description."""
 
 
 class Sent(Record):
@@ -126,6 +128,11 @@ def chart_path(experiment_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs?searchFilter={quote(CHART_FILTER, safe='')}&compareRunsMode=CHART"
 
 
+def linked(note: str, experiment_id: str) -> str:
+    """A note with the address of the chart in it."""
+    return note.replace(CHART_LINK, chart_path(experiment_id))
+
+
 def ui_argv(config: TournamentConfig, run: RunDirectory, port: int = 5000) -> list[str]:
     """The command that serves the MLflow UI of this run's store; for a store that is a server, just its address."""
     uri = store_uri(config, run)
@@ -143,4 +150,4 @@ def ui_path(config: TournamentConfig, run: RunDirectory) -> str:
     """The path, below the UI's root, of this tournament's run, or of the UI's start where nothing was sent yet."""
     memory = Memory.of(run, store_uri(config, run))
     top = memory.runs.get("")
-    return "" if top is None or memory.experiment_id is None else f"#/experiments/{memory.experiment_id}/runs/{top.run_id}"
+    return "" if top is None else f"#/experiments/{memory.experiment_id}/runs/{top.run_id}"

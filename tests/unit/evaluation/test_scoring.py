@@ -1,0 +1,134 @@
+"""Scoring equals what a plain loop over transformers computes, row by row."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cluster.errors import Forfeit
+from evaluation.evaluator import loaded, make_full
+from evaluation.scorecard import RowLosses, SplitScore
+from evaluation.scoring import Encoded, batches, completion_head, encode, score
+from evaluation.splits import Row
+from tests.tiny import tiny_model, tiny_rows
+
+ROWS = [Row(str(i), r["instruction"] + " \n", r["response"]) for i, r in enumerate(tiny_rows(23))]
+
+
+def plain_loop(model, tokenizer, rows: list[Row], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """The definition, one row at a time, with the whole vocabulary's logits."""
+    nats, counts = [], []
+    for row in rows:
+        bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+        prompt = bos + tokenizer(row.prompt, add_special_tokens=False)["input_ids"]
+        ids = prompt + tokenizer(row.completion, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+        ids = torch.tensor([ids[:max_tokens]])
+        with torch.no_grad():
+            log_p = model(ids).logits[0, :-1].double().log_softmax(-1)
+        losses = -log_p[range(ids.shape[1] - 1), ids[0, 1:]][max(len(prompt), 1) - 1 :]
+        nats.append(float(losses.sum()))
+        counts.append(len(losses))
+    return np.array(nats), np.array(counts)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
+def test_equal_to_a_plain_loop(tmp_path: Path, bos: bool, batch_tokens: int):
+    folder = tiny_model(tmp_path / "m", bos=bos)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for max_tokens in (64, 11, 9):  # 9 cuts completions short, and with bos away
+        nats, counts = plain_loop(model, tokenizer, ROWS, max_tokens)
+        losses = score(model, encode(ROWS, tokenizer, max_tokens), batch_tokens, tokenizer.pad_token_id)
+        assert np.array_equal(losses.tokens, counts)
+        np.testing.assert_allclose(losses.nats, nats, rtol=1e-5, atol=1e-9)
+
+
+def test_an_architecture_that_caps_its_logits_is_scored_through_its_own_forward(tmp_path: Path):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    folder = tiny_model(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, final_logit_softcapping=0.5, initializer_range=2.0, pad_token_id=0,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config).float().eval()
+    nats, _ = plain_loop(model, tokenizer, ROWS, 64)
+    encoded = encode(ROWS, tokenizer, 64)
+    assert completion_head(model, encoded[0], 0).__name__ == "whole"
+    np.testing.assert_allclose(score(model, encoded, 256, 0).nats, nats, rtol=1e-5)
+
+
+def test_an_adapter_is_scored_on_its_seed_as_if_merged_and_leaves_the_seed_as_it_was(tmp_path: Path):
+    from peft import LoraConfig, get_peft_model
+
+    folder = tiny_model(tmp_path / "seed")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    peft = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", use_dora=True))
+    for name, parameter in peft.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    peft.save_pretrained(tmp_path / "adapter")
+    encoded = encode(ROWS, tokenizer, 64)
+    make_full(folder, tmp_path / "adapter", "adapter", folder, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    with loaded(folder, None, "auto") as seed:
+        before = score(seed, encoded, 256, 0).nats
+    with loaded(folder, tmp_path / "adapter", "auto") as adapted:
+        nats = score(adapted, encoded, 256, 0).nats
+    with loaded(folder, None, "auto") as seed:
+        after = score(seed, encoded, 256, 0).nats
+    np.testing.assert_allclose(nats, score(merged, encoded, 256, 0).nats, rtol=1e-4)
+    assert np.abs(nats - before).max() > 0.1
+    assert np.array_equal(before, after)
+
+
+def test_an_adapter_of_another_model_forfeits(tmp_path: Path):
+    from peft import LoraConfig, get_peft_model
+
+    seed, other = tiny_model(tmp_path / "seed"), tiny_model(tmp_path / "other", hidden=24)
+    model = AutoModelForCausalLM.from_pretrained(other)
+    get_peft_model(model, LoraConfig(r=2, target_modules="all-linear")).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(Forfeit, match="does not fit its seed"):
+        with loaded(seed, tmp_path / "adapter", "auto"):
+            pass
+    with loaded(seed, None, "auto") as model:  # and the evaluator goes on
+        assert "lora" not in "".join(name for name, _ in model.named_parameters())
+
+
+def test_chat_prompts_go_through_the_models_own_template(tmp_path: Path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
+    tokenizer.chat_template = "{{ bos_token }} who {{ messages[0]['content'] }} yes "
+    (row,) = encode([Row("1", "the cat \n", "is red")], tokenizer, 64, chat=True)
+    assert tokenizer.convert_ids_to_tokens(row.ids) == ["<s>", "who", "the", "cat", "yes", "is", "red", "</s>"]
+    assert row.start == 5
+
+
+def test_batches_hold_the_token_budget_and_take_every_row_once():
+    lengths = [5, 50, 7, 7, 30, 200, 1]
+    found = list(batches(lengths, 64))
+    assert sorted(i for batch in found for i in batch) == list(range(7))
+    assert found[0] == [5]  # longer than the budget: alone
+    for batch in found[1:]:
+        assert max(lengths[i] for i in batch) * len(batch) <= 64
+
+
+def test_rows_cut_away_count_nothing_and_are_reported(tmp_path: Path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
+    encoded = encode([Row("1", "the cat", "is red ."), Row("2", "the", "is red .")], tokenizer, 4)
+    assert [(len(e.ids), e.start, e.cut) for e in encoded] == [(4, 3, True), (4, 2, True)]
+    assert encoded[0].bytes == len("is")
+    card = SplitScore.of(RowLosses(np.array([0.0, 6.0]), np.array([0.0, 2.0])), np.array([9.0, 4.0]), 2)
+    assert (card.rows_cut_away, card.tokens, card.bytes, card.loss) == (1, 2, 4, 3.0)
+    assert card.bits_per_byte == pytest.approx(6 / np.log(2) / 4)
+
+
+def test_all_rows_cut_away_is_zero_tokens_not_a_crash():
+    losses = score(torch.nn.Linear(1, 1), [Encoded([1, 2], 2, True, 0)], 8, 0)
+    assert losses.tokens.sum() == 0
