@@ -91,10 +91,11 @@ class Worker:
 
 
 def _why(error: Exception) -> str:
-    text = str(error)
-    if "OutOfMemory" in text or "memory usage threshold" in text or "OOM" in text:
+    # Ray's general text for a dead actor lists every possible cause, the kernel's OOM killer among them: only
+    # the words of its own memory monitor mean something.
+    if "running low on memory" in str(error):
         return "was killed for running out of memory"
-    return "its process died"
+    return "its process died (often that is the kernel ending it for want of memory)"
 
 
 class Pool:

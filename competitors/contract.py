@@ -143,7 +143,17 @@ def reporter(path: Path) -> Report:
 
 def read_events(path: Path) -> list[Event]:
     """The events in a progress.jsonl; a last line cut off by a crash is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    return parse_events(path.read_bytes().rpartition(b"\n")[0]) if path.exists() else []
+
+
+def parse_events(lines: bytes) -> list[Event]:
+    """The events in whole lines. A line that is none is passed over: a user's own program may write anything."""
+    events = []
+    for line in lines.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and "event" in value:
+            events.append(value)
+    return events

@@ -13,12 +13,10 @@ import platform
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from cluster.errors import ClusterTrouble, TournamentError, UserError
+from cluster.errors import TournamentError, UserError
 from cluster.storage import write_text
 from competitors import python
 from orchestrator import leaderboard, models
@@ -135,6 +133,10 @@ def _run_rounds(
     async def drive(has_gpus: bool) -> None:
         pool = Pool(WORKER_ENVIRONMENT)
         views = asyncio.create_task(_keep_views(config, run, tracker))
+        task = asyncio.current_task()
+        assert task is not None
+        # `ray job stop` sends SIGTERM, which Ray's own handler would answer with a stack trace.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         try:
             await Tournament(config, run, config_folder, pool, board, has_gpus).run()
         finally:
@@ -142,11 +144,13 @@ def _run_rounds(
             pool.close()
 
     board.say("starting Ray")
-    with _stoppable(), connected(address or config.cluster.address) as resources:
+    with connected(address or config.cluster.address) as resources:
         board.say(f"on {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs")
         try:
             with board.shown():
                 asyncio.run(drive(resources.get("GPU", 0) > 0))
+        except asyncio.CancelledError as error:
+            raise KeyboardInterrupt from error
         except BaseExceptionGroup as group:
             raise _first(group) from group
 
@@ -165,20 +169,6 @@ async def _keep_views(config: TournamentConfig, run: RunDirectory, tracker: "Tra
         await asyncio.sleep(VIEW_SECONDS)
         await asyncio.to_thread(write_views, config, run, "running")
         await asyncio.to_thread(tracker.sync, "running")
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Take SIGTERM, as `ray job stop` sends it, for Ctrl-C: stop in order, to be gone on with."""
-
-    def stop(*_: Any) -> NoReturn:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def environment() -> dict[str, Any]:
@@ -207,8 +197,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):  # installed from a wheel, or no git
         return None
     return result.stdout.strip()
-
-
-def raise_stopped(error: BaseException) -> NoReturn:
-    """Turn an unexpected failure of the driver into one that says how to go on."""
-    raise ClusterTrouble(f"stopped by {type(error).__name__}: {error}") from error

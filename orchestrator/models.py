@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cluster.errors import UserError
+from cluster.records import nearest
 from competitors.contract import model_form
 
 BUILTIN = "builtin:"
@@ -34,7 +35,7 @@ def check(spec: str, config_folder: Path, key: str) -> Path | None:
 
         name = spec.removeprefix(BUILTIN)
         if name not in BUILTIN_BASES:
-            raise UserError(f'{key}: no built-in base "{name}"; there are {", ".join(sorted(BUILTIN_BASES))}')
+            raise UserError(f'{key}: no built-in base "{name}"{nearest(name, BUILTIN_BASES)}')
         return None
     folder = locate(spec, config_folder)
     if folder is not None:

@@ -17,7 +17,7 @@ from orchestrator import report_charts
 from orchestrator.config import TournamentConfig
 from orchestrator.leaderboard import EntryRow, Leaderboard, LineageRow, ReferenceRow, RoundRow, State, build
 from orchestrator.progress import duration
-from orchestrator.report_charts import Chart
+from orchestrator.report_charts import Chart, name_of
 from orchestrator.run_directory import RunDirectory, read_json
 from orchestrator.tournament_records import Sample, Samples
 
@@ -98,7 +98,14 @@ def write_report(config: TournamentConfig, run: RunDirectory, state: State) -> P
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "loss": _loss, "signed": _signed, "person": name_of}
+    environment.filters |= {
+        "duration": duration,
+        "loss": _loss,
+        "signed": _signed,
+        "person": name_of,
+        "quoted": _quoted,
+    }
+    environment.filters["discreet"] = discreet
     page = environment.get_template("report.html.j2").render(
         config=config,
         board=board,
@@ -110,7 +117,7 @@ def write_report(config: TournamentConfig, run: RunDirectory, state: State) -> P
         open_rounds=OPEN_ROUNDS,
         manifest=Manifest.read_if_there(run.manifest_file),
         environment=_pretty(read_json(run.environment_file)),
-        config_yaml=_without_passwords(config.to_yaml()),
+        config_yaml=discreet(config.to_yaml()),
         config_file=run.config_file,
         plotly_js=get_plotlyjs(),
     )
@@ -134,10 +141,9 @@ def describe(recipe: Recipe) -> str:
     return ", ".join(parts)
 
 
-def name_of(label: str) -> str:
-    """`full@2` as a person says it."""
-    name, _, number = label.rpartition("@")
-    return f"{name} of round\N{NO-BREAK SPACE}{number}" if name else "the base model"
+def discreet(text: str) -> str:
+    """A report is passed on: the user and password in a URL of the config are not for everyone."""
+    return re.sub(r"://[^/\s@'\"]+@", "://…@", text)
 
 
 def change(ours: float, theirs: float) -> str:
@@ -199,9 +205,9 @@ def _figures(config: TournamentConfig, references: list[ReferenceRow], row: Line
         figures.append(Figure(r.name, f"{r.model}, only scored", r.test_loss, r.test_bits_per_byte, words))
     for published in config.references:
         if values := published.published:
-            detail = f"published by others, after round {len(values) - 1}"
-            words = change(last.test_loss, values[-1]) + " per token"
-            figures.append(Figure(published.name, detail, values[-1], None, words))
+            number = min(last.round, len(values) - 1)  # of the same round, as long as there is one
+            detail, words = f"published, after round {number}", change(last.test_loss, values[number]) + " per token"
+            figures.append(Figure(published.name, detail, values[number], None, words))
     return figures
 
 
@@ -232,10 +238,9 @@ def _signed(value: float) -> str:
     return f"{value:.4f}".replace("-", "−")
 
 
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _pretty(value: Any) -> str | None:
     return None if value is None else json.dumps(value, indent=1, ensure_ascii=False)
-
-
-def _without_passwords(text: str) -> str:
-    """A report is passed on; what stands before the @ of a URL in the config is not for everyone."""
-    return re.sub(r"://[^/\s@'\"]+@", "://…@", text)

@@ -79,7 +79,9 @@ def _height(row: RoundRow, unit: Unit) -> float:
 
 def _lineage_trace(name: str, rounds: list[RoundRow], unit: Unit, colour: str, dash: str) -> dict[str, Any]:
     events = ["the base model, as it is"] + [
-        f"{plain(r.champion)} took the title" if r.dethroned else f"{plain(r.champion)} defended the title"
+        f"{plain(name_of(r.champion))} took the title"
+        if r.dethroned
+        else f"{plain(name_of(r.champion))} defended the title"
         for r in rounds[1:]
     ]
     hover = [[e, r.validation_loss, r.test_loss, r.test_bits_per_byte] for e, r in zip(events, rounds, strict=True)]
@@ -148,18 +150,16 @@ def train_charts(config: TournamentConfig, run: RunDirectory, lineage: str) -> l
         layout["margin"] = {"l": 44, "r": 10, "t": 8, "b": 40}
         ends = ", ".join(f"{name} {curve[-1][1]:.3f}" for name, curve in curves.items())
         label = f"Train loss over tokens in round {number} of {lineage}; it ended at: {ends}"
-        charts.append(Chart(f"train-{_slug(lineage)}-{number}", _json(traces, layout), label))
+        charts.append(Chart(f"train-{lineage}-{number}", _json(traces, layout), label))
     return charts
 
 
 def train_curve(path: Path) -> list[tuple[float, float]]:
     """(tokens, train loss) of one entry, averaged down to so many points that lines stay readable."""
-    points = [
-        (float(e["tokens"]), float(e["loss"]))
-        for e in read_events(path)
-        if e.get("event") == "step" and e.get("loss") is not None and e.get("tokens") is not None
-    ]
-    points = [point for point in points if math.isfinite(point[1])]
+    steps = ((e.get("tokens"), e.get("loss")) for e in read_events(path) if e.get("event") == "step")
+    # What a competitor reports is its own affair: it may be no number.
+    points = [(x, y) for x, y in steps if isinstance(x, int | float) and isinstance(y, int | float)]
+    points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     size = max(1, math.ceil(len(points) / CURVE_POINTS))
     bins = [points[start : start + size] for start in range(0, len(points), size)]
     return [(part[-1][0], sum(loss for _, loss in part) / len(part)) for part in bins]
@@ -224,14 +224,16 @@ def _legend(name: str, value: float) -> str:
     return f"{plain(name)}  {value:.3f}"
 
 
+def name_of(label: str) -> str:
+    """`full@2` as a person says it."""
+    name, _, number = label.rpartition("@")
+    return f"{name} of round\N{NO-BREAK SPACE}{number}" if name else "the base model"
+
+
 def plain(text: str) -> str:
     """A name as plotly shows it literally: its text is a small HTML, and its templates read `%{`."""
     line = " ".join(text.split()).replace("%{", "% {")
     return escape(line if len(line) <= 48 else line[:47] + "…", quote=False)
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in name)
 
 
 def _json(traces: list[dict[str, Any]], layout: dict[str, Any]) -> dict[str, Any]:

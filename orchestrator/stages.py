@@ -46,11 +46,9 @@ def settle_late(brief: Brief, kind: str, reason: str, began: float) -> Submissio
 
 def build_base(name: str, folder: Path) -> str:
     """Build a built-in base model; returns its SHA-256."""
-    from cluster.storage import writing
     from competitors.builtin_bases import build
 
-    with writing(folder) as temporary:
-        build(name, temporary)
+    build(name, folder)
     return sha256_of(folder)
 
 

@@ -5,13 +5,12 @@ clock, read when a report arrives, so that clocks of other machines do not matte
 """
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
-from competitors.contract import Brief, Event
+from competitors.contract import Brief, Event, parse_events
 from orchestrator.config import Limits
 from orchestrator.progress import EntryState
 
@@ -24,7 +23,7 @@ class Tail:
         self.offset = path.stat().st_size if from_end and path.exists() else 0
 
     def events(self) -> list[Event]:
-        """Events since the last call; a line that is not a JSON object is passed over."""
+        """Events since the last call."""
         if not self.path.exists():
             return []
         with self.path.open("rb") as stream:
@@ -32,15 +31,7 @@ class Tail:
             data = stream.read()
         whole, newline, _ = data.rpartition(b"\n")
         self.offset += len(whole) + len(newline)
-        return [event for line in whole.splitlines() if (event := _parse(line)) is not None]
-
-
-def _parse(line: bytes) -> Event | None:
-    try:
-        value = json.loads(line)
-    except ValueError:  # a competitor of the user's own may write anything
-        return None
-    return value if isinstance(value, dict) and "event" in value else None
+        return parse_events(whole)
 
 
 class Watch:

@@ -144,7 +144,7 @@ class MlflowStore:
 def _dataset_input(split: Split) -> DatasetInput:
     dataset = Dataset(
         name=split.name,
-        digest=split.digest[:32],  # MLflow takes 36 characters
+        digest=split.digest[:12],  # MLflow takes 36 characters, and shows it beside the name
         source_type="local",
         source=json.dumps({"uri": split.path.as_uri()}),
         schema=json.dumps({"mlflow_colspec": [{"type": "string", "name": name, "required": True} for name in COLUMNS]}),

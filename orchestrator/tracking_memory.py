@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from fcntl import LOCK_EX, flock
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 from cluster.records import Record
 from orchestrator.config import TournamentConfig
@@ -21,6 +21,8 @@ from orchestrator.tracking_words import CHART_FILTER, CHART_LINK
 SQLITE = "sqlite:///"
 NOTE = "mlflow.note.content"
 """The tag that MLflow's UI shows as the description."""
+TRAINING = {"workflowType": "machine_learning"}
+"""In the UI's addresses: its side for training; it opens on the one for agents."""
 
 
 class Sent(Record):
@@ -124,8 +126,18 @@ def opening(uri: str) -> Iterator[None]:
 
 
 def chart_path(experiment_id: str) -> str:
-    """The address, below a server's root, of the experiment's chart view of lineages and references."""
-    return f"#/experiments/{experiment_id}/runs?searchFilter={quote(CHART_FILTER, safe='')}&compareRunsMode=CHART"
+    """The address, below a server's root, of the chart of lineages and references.
+
+    Sorted by anything but the date the UI shows the runs side by side; else they hide below the tournament's.
+    """
+    keys = {"searchFilter": CHART_FILTER, "orderByKey": "metrics.`test_loss`", "orderByAsc": "true"}
+    query = urlencode({**keys, "compareRunsMode": "CHART", **TRAINING}, quote_via=quote)
+    return f"#/experiments/{experiment_id}/runs?{query}"
+
+
+def tree_path(experiment_id: str) -> str:
+    """The address, below a server's root, of the experiment's table of runs, tournaments at the top."""
+    return f"#/experiments/{experiment_id}/runs?{urlencode(TRAINING)}"
 
 
 def linked(note: str, experiment_id: str) -> str:
@@ -147,7 +159,7 @@ def ui_argv(config: TournamentConfig, run: RunDirectory, port: int = 5000) -> li
 
 
 def ui_path(config: TournamentConfig, run: RunDirectory) -> str:
-    """The path, below the UI's root, of this tournament's run, or of the UI's start where nothing was sent yet."""
+    """The address, below the UI's root, of this tournament's run; of the UI's start where nothing was sent yet."""
     memory = Memory.of(run, store_uri(config, run))
     top = memory.runs.get("")
-    return "" if top is None else f"#/experiments/{memory.experiment_id}/runs/{top.run_id}"
+    return "" if top is None else f"#/experiments/{memory.experiment_id}/runs/{top.run_id}?{urlencode(TRAINING)}"

@@ -47,8 +47,8 @@ def about_experiment() -> str:
     return (
         "Tournaments of fine-tuning recipes. Each row without a parent is one tournament: open it with the arrow to"
         " see its lineages (base models), their rounds and each round's competitors.\n\n"
-        f"[Chart of the test loss over rounds]({CHART_LINK}): filter the runs with `{CHART_FILTER}` and choose the"
-        " chart view. Each lineage is a line that falls from round to round, each reference a horizontal line."
+        f"[Chart of the test loss over rounds]({CHART_LINK}): filter the runs with `{CHART_FILTER}`, sort them by"
+        " test_loss and choose the chart view. Each lineage is a line that falls from round to round, each reference a horizontal line."
     )
 
 
@@ -61,7 +61,8 @@ def about_tournament(config: TournamentConfig, run: RunDirectory, board: Leaderb
         " and budget; the best seeds the next round, and becomes champion once it is proven better.",
         "",
         f"**[Chart: test loss of the champions, round by round]({CHART_LINK})** (in the experiment's runs, filter"
-        f" `{CHART_FILTER}` and choose the chart view; step 0 is the base model, horizontal lines are references).",
+        f" `{CHART_FILTER}`, sort by test_loss and choose the chart view; step 0 is the base model, horizontal lines"
+        " are references).",
     ]
     for lineage in board.lineages if board else []:
         lines += _table_of(lineage)

@@ -22,6 +22,12 @@ class Candidate:
     validation: RowLosses
 
 
+def in_words(label: str) -> str:
+    """A label as a person says it: `the base model`, or `lora-r16 of round 2`."""
+    name, _, number = label.partition("@")
+    return f"{name} of round {number}" if number else "the base model"
+
+
 class Standing(Record):
     """One entry against the champion it met."""
 
@@ -117,27 +123,28 @@ def _about_winner(
     winner: str | None, gains: dict[str, Improvement], champion: Candidate, rules: Selection, dethroned: bool
 ) -> list[str]:
     if winner is None:
-        return [f"Every entry forfeited: {champion.label} stays champion."]
+        return [f"Every entry forfeited: {in_words(champion.label)} stays champion."]
     gain = gains[winner]
     sure = f"{rules.confidence:.0%} sure"
     floor = f" more than {rules.margin_nats:g}" if rules.margin_nats else ""
     if dethroned:
         return [
             f"{winner} won the round: its validation loss is {gain.mean:.4f} nats below the champion's"
-            f" ({champion.label}), and we are {sure} that it is at least {gain.low:.4f} below, having picked the"
-            f" best of {len(gains)}.",
+            f" ({in_words(champion.label)}), and we are {sure} that it is at least {gain.low:.4f} below, having"
+            f" picked the best of {len(gains)}.",
             f"That is proven{floor}: {winner} takes the title.",
         ]
     if gain.mean > 0:
         return [
             f"{winner} won the round: its validation loss is {gain.mean:.4f} nats below the champion's"
-            f" ({champion.label}), but that could be chance: having picked the best of {len(gains)}, we are only"
-            f" {sure} of {gain.low:+.4f}{f', and {rules.margin_nats:g} is asked' if rules.margin_nats else ''}.",
-            f"{champion.label} keeps the title.",
+            f" ({in_words(champion.label)}), but that could be chance: having picked the best of {len(gains)}, we"
+            f" can only be {sure} of {gain.low:+.4f}"
+            f"{f', and more than {rules.margin_nats:g} is asked' if rules.margin_nats else ''}.",
+            f"The champion, {in_words(champion.label)}, keeps the title.",
         ]
     return [
         f"{winner} won the round among the entries, but its validation loss is {-gain.mean:.4f} nats above the"
-        f" champion's: {champion.label} keeps the title."
+        f" champion's: {in_words(champion.label)} keeps the title."
     ]
 
 
@@ -145,9 +152,8 @@ def _about_seed(
     next_seed: Candidate, winner: str | None, number: int, seed: Candidate, champion: Candidate, rules: Selection
 ) -> str:
     if rules.seed == "champion":
-        return f"The champion seeds the next round ({next_seed.label}), as selection.seed asks."
+        return f"The champion seeds the next round ({in_words(next_seed.label)}), as selection.seed asks."
     if winner is not None and next_seed.label == f"{winner}@{number}":
         return f"{winner} seeds the next round: nothing so far has a lower validation loss."
     what = "the champion" if next_seed.label == champion.label else "the last round's seed"
-    lower = "and" if winner is None else f"and {winner} is not lower, so it"
-    return f"{next_seed.label}, {what}, has the lowest validation loss so far {lower} seeds the next round again."
+    return f"The next round starts from {what} again, {in_words(next_seed.label)}: its validation loss is the lowest."

@@ -46,7 +46,7 @@ def test_a_worse_winner_neither_seeds_nor_reigns():
     verdict = choose("l", 2, champion, champion, {"a": shifted(0.1, seed=2)}, RULES, 0)
     assert (verdict.winner, verdict.champion, verdict.seed_next) == ("a", "c@1", "c@1")
     assert "keeps the title" in verdict.reasons[0]
-    assert "seeds the next round again" in verdict.reasons[1]
+    assert "starts from the champion again, c of round 1" in verdict.reasons[1]
 
 
 def test_the_last_seed_may_be_lower_than_champion_and_winner():
@@ -70,7 +70,7 @@ def test_a_margin_asks_for_more_than_proof():
     assert choose("l", 1, BASE, BASE, entries, RULES, 0).dethroned
     verdict = choose("l", 1, BASE, BASE, entries, Selection(resamples=500, margin_nats=0.2), 0)
     assert not verdict.dethroned
-    assert "0.2 is asked" in verdict.reasons[0]
+    assert "more than 0.2 is asked" in verdict.reasons[0]
 
 
 def test_when_all_forfeit_the_incumbents_stay():

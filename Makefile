@@ -1,0 +1,45 @@
+# Everything sets itself up: `make run` and `make test` need Python 3.11 or newer, git, make and a compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SET_UP := $(VENV)/.set-up
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test lint bench set-up clean
+
+run: $(SET_UP)
+	$(BIN)/tournament run configs/quickstart.yaml
+
+test: $(SET_UP) .chromium
+	$(BIN)/python -m pytest
+
+lint: $(SET_UP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(SET_UP)
+	$(BIN)/python -m pytest tests/benchmarks -s
+
+set-up: $(SET_UP)
+
+# torch goes first, alone: what follows then finds it there and does not fetch another build.
+$(SET_UP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+# The browser tests look at the report and at the MLflow UI. Where Chromium is absent and cannot be installed
+# they are skipped, and say so.
+.PHONY: .chromium
+.chromium:
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
+	  echo "no Chromium, and none could be installed: the browser tests will be skipped"
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,60 @@
+"""Competitors that fail in every way the contract knows, as functions for kind `python`."""
+
+import os
+import shutil
+import signal
+import time
+
+from competitors.contract import Brief, Report
+
+
+def raises(brief: Brief, report: Report) -> None:
+    """A bug in the user's code."""
+    raise RuntimeError("a bug in my recipe\nwith a second line")
+
+
+def runs_out_of_memory(brief: Brief, report: Report) -> None:
+    """More than there is."""
+    raise MemoryError
+
+
+def is_killed(brief: Brief, report: Report) -> None:
+    """As the kernel's out-of-memory killer does it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hangs(brief: Brief, report: Report) -> None:
+    """Never comes back."""
+    time.sleep(3600)
+
+
+def hangs_with_a_checkpoint(brief: Brief, report: Report) -> None:
+    """Never comes back, but has saved something valid."""
+    shutil.copytree(brief.seed_model, brief.output_dir / "checkpoint-5")
+    report({"event": "step", "step": 5, "tokens": 50, "loss": 1.0, "seconds": 0.1})
+    time.sleep(3600)
+
+
+def writes_nothing(brief: Brief, report: Report) -> None:
+    """Says it is done, and is not."""
+
+
+def writes_half(brief: Brief, report: Report) -> None:
+    """A config without weights."""
+    shutil.copy(brief.seed_model / "config.json", brief.output_dir)
+
+
+def writes_nan(brief: Brief, report: Report) -> None:
+    """A model that diverged."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    weights = load_file(brief.output_dir / "model.safetensors")
+    broken = {name: torch.full_like(tensor, float("nan")) for name, tensor in weights.items()}
+    save_file(broken, brief.output_dir / "model.safetensors", metadata={"format": "pt"})
+
+
+def returns_the_seed(brief: Brief, report: Report) -> None:
+    """As good as the seed, exactly."""
+    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
