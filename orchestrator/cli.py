@@ -160,7 +160,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI on this run's store."""
-    from orchestrator.tracking import ui_argv
+    from orchestrator.tracking_memory import ui_argv
 
     run = RunDirectory(run_dir)
     argv = ui_argv(run.config, run, port)

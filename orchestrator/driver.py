@@ -26,7 +26,7 @@ from orchestrator.progress import Board
 from orchestrator.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from orchestrator.tracking import Tracker
+    from orchestrator.tracking_sync import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def run_tournament(
     """
     with run.locked():
         prepare(config, config_file, run)
-        from orchestrator.tracking import Tracker
+        from orchestrator.tracking_sync import Tracker
 
         tracker = Tracker(config, run)
         tracker.open()

@@ -45,6 +45,7 @@ class Tournament:
     ) -> None:
         self.config, self.dir, self.config_folder = config, run, config_folder
         self.pool, self.board, self.has_gpus = pool, board, has_gpus
+        self.built: dict[str, tuple[asyncio.Task[Any], Path]] = {}
         self.rows = [(row.prompt, row.completion) for row in read_split(run.held_out / "test.parquet")]
 
     async def run(self) -> None:
@@ -260,8 +261,13 @@ class Tournament:
     async def _fetch(self, spec: str, destination: Path, key: str) -> tuple[Path, str]:
         """The folder and SHA-256 of a model that the config names."""
         if spec.startswith(models.BUILTIN):
-            sha256 = await self._evaluate(stages.build_base, spec.removeprefix(models.BUILTIN), destination)
-            return destination, str(sha256)
+            # Built once, whoever asks first; a reference that is also a base is the same folder.
+            if spec not in self.built:
+                name, shape = spec.removeprefix(models.BUILTIN), Shape("trainer", 1, 0)
+                build = self._evaluate(stages.build_base, name, destination, shape=shape)
+                self.built[spec] = asyncio.create_task(build), destination
+            build_task, folder = self.built[spec]
+            return folder, str(await build_task)
         path = models.check(spec, self.config_folder, key)
         if path is None:
             path = await asyncio.to_thread(models.download, spec, destination, key)
@@ -287,9 +293,9 @@ class Tournament:
             out=out,
         )
 
-    async def _evaluate(self, function: Any, *args: Any) -> Any:
+    async def _evaluate(self, function: Any, *args: Any, shape: Shape | None = None) -> Any:
         """Call a stage in an evaluator. A Forfeit or UserError comes through; anything else is tried again."""
-        shape = self._shape("evaluator", self.config.evaluation.resources)
+        shape = shape or self._shape("evaluator", self.config.evaluation.resources)
         trouble: Exception | None = None
         for _ in range(ATTEMPTS):
             async with self.pool.worker(shape, EVALUATOR) as worker:

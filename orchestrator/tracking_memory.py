@@ -136,8 +136,9 @@ def chart_path(experiment_id: str) -> str:
 
 
 def tree_path(experiment_id: str) -> str:
-    """The address, below a server's root, of the experiment's table of runs, tournaments at the top."""
-    return f"#/experiments/{experiment_id}/runs?{urlencode(TRAINING)}"
+    """The address, below a server's root, of the experiment's table of runs: the tree, first rounds first."""
+    query = urlencode({"orderByKey": "attributes.start_time", "orderByAsc": "true", **TRAINING})
+    return f"#/experiments/{experiment_id}/runs?{query}"
 
 
 def linked(note: str, experiment_id: str) -> str:

@@ -236,7 +236,7 @@ class Tracker:
         self._reached.log_points(sent.run_id, [p for p in points if math.isfinite(p.value)])
         odd = sorted({p.name for p in points if not math.isfinite(p.value)} | set(sent.not_finite))
         if odd != sent.not_finite:
-            self._reached.log_tags(sent.run_id, {"not finite": ", ".join(odd)})
+            self._reached.log_tags(sent.run_id, {"not_finite": ", ".join(odd)})
             self._update(key, not_finite=odd)
 
     @property

@@ -173,7 +173,7 @@ def _lineage(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> V
             "chart": "rounds",
             "lineage": lineage.name,
             "champion": verdicts[-1].champion if verdicts else "base",
-            "rounds done": str(len(verdicts)),
+            "rounds_done": str(len(verdicts)),
         },
         note=words.about_lineage(lineage, verdicts),
         params=words.parameters([("base", lineage.base)]),
@@ -184,7 +184,7 @@ def _lineage(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> V
 def _round(config: TournamentConfig, run: RunDirectory, lineage: str, number: int) -> View:
     folder = run.round(lineage, number)
     verdict = Verdict.read_if_there(path := folder / "verdict.json")
-    name, tags = f"{lineage} round {number}", {"lineage": lineage, "round": str(number)}
+    name, tags = f"round {number} ({lineage})", {"lineage": lineage, "round": str(number)}
     began = min((written_ms(brief) for brief in folder.glob("*/brief.json")), default=now_ms())
     if verdict is None:
         return View(name, began, tags=tags, note="Competitors are training; the verdict comes when all are scored.")
@@ -199,7 +199,7 @@ def _round(config: TournamentConfig, run: RunDirectory, lineage: str, number: in
             "winner": verdict.winner or "none",
             "champion": verdict.champion,
             "dethroned": str(verdict.dethroned).lower(),
-            "seeds the next round": verdict.seed_next,
+            "seed_next": verdict.seed_next,
         },
         note=words.about_round(verdict),
         points=of_scorecard(card, number, when),
@@ -215,7 +215,7 @@ def _competitor(config: TournamentConfig, run: RunDirectory, lineage: str, numbe
     rejection = Rejection.read_if_there(folder / "rejected.json")
     card = Scorecard.read_if_there(folder / "scorecard.json")
     verdict = Verdict.read_if_there(folder.parent / "verdict.json")
-    tags = {"lineage": lineage, "round": str(number), "competitor": name, "seed sha256": brief.seed_sha256}
+    tags = {"lineage": lineage, "round": str(number), "competitor": name, "seed_sha256": brief.seed_sha256}
     if kind := (submission.kind if submission else recipe.kind if recipe else None):
         tags["kind"] = kind
     status, tags["status"], tags["reason"] = _standing(submission, rejection, card)

@@ -45,29 +45,29 @@ def joined(source: str | list[str]) -> str:
 def about_experiment() -> str:
     """The description of the experiment."""
     return (
-        "Tournaments of fine-tuning recipes. Each row without a parent is one tournament: open it with the arrow to"
-        " see its lineages (base models), their rounds and each round's competitors.\n\n"
-        f"[Chart of the test loss over rounds]({CHART_LINK}): filter the runs with `{CHART_FILTER}`, sort them by"
-        " test_loss and choose the chart view. Each lineage is a line that falls from round to round, each reference a horizontal line."
+        f"[Chart of the test loss over rounds]({CHART_LINK}). Each run at the top is one tournament of fine-tuning"
+        " recipes: its plus sign opens its lineages (base models), their rounds, and each round's competitors.\n\n"
+        f"The chart by hand: filter the runs with `{CHART_FILTER}`, sort them by test_loss, choose the chart view."
+        " Each lineage is a line from its base model at step 0 down through its champions, each reference a"
+        " horizontal line."
     )
 
 
 def about_tournament(config: TournamentConfig, run: RunDirectory, board: Leaderboard | None) -> str:
-    """The leaderboard, and how to read the chart."""
-    lines = [
-        f"# Tournament {config.name}",
-        f"{len(config.lineages)} base models × {config.rounds} rounds × {len(config.competitors)} competing recipes,"
-        f" on {joined(config.data.source)}. In each round all recipes train from one seed model with the same data"
-        " and budget; the best seeds the next round, and becomes champion once it is proven better.",
+    """The chart's address, the leaderboard, and what it means. The UI folds away all but the first lines."""
+    lines = [f"**[Chart: test loss of the champions, round by round]({CHART_LINK})**"]
+    lines += ["", *(_now(row) for row in board.lineages if row.rounds)] if board else []
+    lines += [
         "",
-        f"**[Chart: test loss of the champions, round by round]({CHART_LINK})** (in the experiment's runs, filter"
-        f" `{CHART_FILTER}`, sort by test_loss and choose the chart view; step 0 is the base model, horizontal lines"
-        " are references).",
+        f"Tournament **{config.name}**: {len(config.lineages)} base models × {config.rounds} rounds ×"
+        f" {len(config.competitors)} competing recipes, on {joined(config.data.source)}. In each round all recipes"
+        " train from one seed model with the same data and budget. The best seeds the next round, and becomes champion"
+        " once it is proven better. In the chart, step 0 is the base model and horizontal lines are references.",
     ]
     for lineage in board.lineages if board else []:
         lines += _table_of(lineage)
     if board and board.references:
-        lines += ["", "## References", "", "| model | test loss | bits per byte |", "|---|---|---|"]
+        lines += ["", "### References", "", "| model | test loss | bits per byte |", "|---|---|---|"]
         lines += [f"| {r.name} | {r.test_loss:.4f} | {r.test_bits_per_byte:.4f} |" for r in board.references]
     lines += [
         "",
@@ -78,8 +78,16 @@ def about_tournament(config: TournamentConfig, run: RunDirectory, board: Leaderb
     return fitted("\n".join(lines), NOTE_LIMIT)
 
 
+def _now(lineage: LineageRow) -> str:
+    first, last = lineage.rounds[0], lineage.rounds[-1]
+    return (
+        f"- **{lineage.name}**: champion {last.champion} after {last.round} rounds, test loss {last.test_loss:.4f}"
+        f" (base {first.test_loss:.4f})"
+    )
+
+
 def _table_of(lineage: LineageRow) -> list[str]:
-    lines = ["", f"## {lineage.name} (from {lineage.base})", ""]
+    lines = ["", f"### {lineage.name} (from {lineage.base})", ""]
     lines += ["| round | champion | test loss | bits per byte | perplexity |", "|---|---|---|---|---|"]
     for row in lineage.rounds:
         new = " **new**" if row.dethroned else ""
@@ -139,7 +147,7 @@ def about_champion(verdict: Verdict, card: Scorecard, path: Path) -> str:
     name, _, number = verdict.champion.partition("@")
     reasons = "".join(f"\n- {reason}" for reason in verdict.reasons)
     return (
-        f"**{name}**, champion of {verdict.lineage} since round {number}: test loss {card.test.loss:.4f} nats per"
+        f"{name}, champion of {verdict.lineage} since round {number}: test loss {card.test.loss:.4f} nats per"
         f" token, {card.test.bits_per_byte:.4f} bits per byte.\n{reasons}\n\n"
         f"The weights lie where the tournament left them, as a Hugging Face model folder: `{path}`"
     )

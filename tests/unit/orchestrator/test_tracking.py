@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fabricate import COMPETITORS, REFERENCES, fabricate
 
 from competitors.contract import Brief
 from orchestrator import leaderboard
@@ -21,6 +20,7 @@ from orchestrator.tracking_memory import Memory, memory_file, store_uri, ui_argv
 from orchestrator.tracking_points import of_event
 from orchestrator.tracking_sync import Tracker
 from orchestrator.tracking_words import parameters
+from tests.fabricate import COMPETITORS, REFERENCES, fabricate
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -111,7 +111,7 @@ def test_the_tree_has_a_run_for_each_level(whole: tuple[TournamentConfig, RunDir
         assert one.data.tags.get("mlflow.parentRunId") == expected
     levels = [one.data.tags["tournament.level"] for _, one in sorted(runs.items())]
     assert levels == ["tournament", "lineage", *["round", "competitor", "competitor"] * 2, "reference", "reference"]
-    assert runs["llama/2"].info.run_name == "llama round 2"
+    assert runs["llama/2"].info.run_name == "round 2 (llama)"
     assert runs["llama/2/lora-r16"].info.run_name == "lora-r16"
     assert runs["llama/2/full"].info.status == "FAILED"
     assert {runs[key].info.status for key in ("", "llama", "llama/1", "llama/1/full")} == {"FINISHED"}
@@ -257,7 +257,7 @@ def test_values_that_are_no_numbers_are_left_out_and_named(tmp_path: Path) -> No
     assert Tracker(config, run).sync("stopped")
     one = runs_of(config, run)["llama/1/full"]
     assert series(client_of(config, run), one, "train_loss") == [(1, 2.0)]
-    assert one.data.tags["not finite"] == "train_loss"
+    assert one.data.tags["not_finite"] == "train_loss"
 
 
 def test_an_unreachable_database_is_a_warning_and_then_gets_all(
