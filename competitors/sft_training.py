@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 from transformers.optimization import get_scheduler
@@ -322,6 +323,7 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             "loss": float(trainer.loss_sum) / self.steps_unreported,
             "learning_rate": trainer.lr_scheduler.get_last_lr()[0],
         }
+        event["memory_megabytes"] = psutil.Process().memory_info().rss // 2**20
         if torch.cuda.is_available():
             event["gpu_memory_megabytes"] = torch.cuda.max_memory_allocated() // 2**20
         trainer.report(event)

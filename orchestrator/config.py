@@ -16,6 +16,8 @@ from cluster.records import Settings, nearest
 from competitors import KINDS, Recipe
 from competitors.contract import Allowance, Resources
 
+RESERVED_NAMES = ("seed", "champion")
+"""A round's folder holds these beside its competitors' folders."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -144,6 +146,14 @@ class TournamentConfig(Settings):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> "TournamentConfig":
+        for recipe in self.competitors:
+            if recipe.name in RESERVED_NAMES:
+                raise ValueError(f'competitors[{recipe.name}].name: "{recipe.name}" is the name of a folder of ours')
+        folders: dict[str, str] = {}
+        for reference in self.references:
+            other = folders.setdefault(folder_name(reference.name), reference.name)
+            if other != reference.name:
+                raise ValueError(f'references: "{other}" and "{reference.name}" would lie in one folder')
         for key in ("lineages", "references", "competitors"):
             names = [item.name for item in getattr(self, key)]
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -154,6 +164,11 @@ class TournamentConfig(Settings):
     def to_yaml(self) -> str:
         """The resolved config, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+def folder_name(name: str) -> str:
+    """A reference's name, which may hold any characters, as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
 
 
 class _OnceLoader(yaml.SafeLoader):

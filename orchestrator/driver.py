@@ -73,6 +73,7 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> N
     if not run.config_file.is_file():
         shutil.rmtree(run.data, ignore_errors=True)
         make_data(config, config_file, run.data)
+        _download_models(config, config_file, run)
         write_text(run.environment_file, json.dumps(environment(), indent=1) + "\n")
         run.adopt(config)
 
@@ -91,6 +92,16 @@ def check_inputs(config: TournamentConfig, config_file: Path) -> None:
                 python.resolve(recipe.entrypoint)
             except UserError as error:
                 raise UserError(f"{config_file}: competitors[{recipe.name}].{error}") from error
+
+
+def _download_models(config: TournamentConfig, config_file: Path, run: RunDirectory) -> None:
+    """Fetch hub models to where every node finds them, before anything is placed."""
+    named = [(f"lineages[{x.name}].base", x.base) for x in config.lineages]
+    named += [(f"references[{r.name}].model", r.model) for r in config.references if r.model]
+    for key, spec in named:
+        where = f"{config_file}: {key}"
+        if not spec.startswith(models.BUILTIN) and models.check(spec, config_file.parent, where) is None:
+            models.download(spec, run.model(spec), where)
 
 
 def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:

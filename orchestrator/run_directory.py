@@ -15,7 +15,11 @@ import yaml
 
 from cluster.errors import UserError
 from cluster.storage import write_text
-from orchestrator.config import TournamentConfig, differences
+from orchestrator.config import TournamentConfig, differences, folder_name
+
+
+PREPARED = (".lock", "data", "models", "environment.json")
+"""What lies in a run directory before its config does: a preparation that did not end well."""
 
 
 class RunDirectory:
@@ -32,8 +36,12 @@ class RunDirectory:
         self.report_file = self.root / "report.html"
 
     def reference(self, name: str) -> Path:
-        """Folder of a reference; its name may hold any characters."""
-        return self.root / "references" / "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+        """Folder of a reference."""
+        return self.root / "references" / folder_name(name)
+
+    def model(self, spec: str) -> Path:
+        """Folder of a model that was built or downloaded for this run."""
+        return self.root / "models" / folder_name(spec)
 
     def lineage(self, lineage: str) -> Path:
         """Folder of a lineage."""
@@ -61,7 +69,7 @@ class RunDirectory:
             if different:
                 shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
                 raise UserError(f"{self.root}: belongs to another config: {shown}. Give another --run-dir")
-        elif self.root.is_dir() and any(p.name not in (".lock", "data") for p in self.root.iterdir()):
+        elif self.root.is_dir() and any(p.name not in PREPARED for p in self.root.iterdir()):
             raise UserError(f"{self.root}: is not empty and no run directory. Give another --run-dir")
 
     def adopt(self, config: TournamentConfig) -> None:

@@ -44,12 +44,11 @@ def settle_late(brief: Brief, kind: str, reason: str, began: float) -> Submissio
     return settle(brief, kind, reason, began)
 
 
-def build_base(name: str, folder: Path) -> str:
-    """Build a built-in base model; returns its SHA-256."""
+def build_base(name: str, folder: Path) -> None:
+    """Build a built-in base model."""
     from competitors.builtin_bases import build
 
     build(name, folder)
-    return sha256_of(folder)
 
 
 def hash_folder(folder: Path) -> str:

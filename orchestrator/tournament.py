@@ -45,7 +45,7 @@ class Tournament:
     ) -> None:
         self.config, self.dir, self.config_folder = config, run, config_folder
         self.pool, self.board, self.has_gpus = pool, board, has_gpus
-        self.built: dict[str, tuple[asyncio.Task[Any], Path]] = {}
+        self.fetching: dict[str, asyncio.Lock] = {}
         self.rows = [(row.prompt, row.completion) for row in read_split(run.held_out / "test.parquet")]
 
     async def run(self) -> None:
@@ -80,7 +80,7 @@ class Tournament:
         folder = self.dir.round(lineage.name, 0)
         seed = Seed.read_if_there(folder / "seed.json")
         if seed is None:
-            path, sha256 = await self._fetch(lineage.base, folder / "seed", f"lineages[{lineage.name}].base")
+            path, sha256 = await self._fetch(lineage.base, f"lineages[{lineage.name}].base")
             seed = Seed(label="base", path=path, sha256=sha256).write(folder / "seed.json")
         await self._score_plain(f"{lineage.name} base", seed.path, "plain", folder)
         await self.sample(seed, seed, folder)
@@ -92,7 +92,7 @@ class Tournament:
         folder = self.dir.reference(reference.name)
         if (folder / "scorecard.json").exists():
             return
-        path, _ = await self._fetch(reference.model, folder / "model", f"references[{reference.name}].model")
+        path, _ = await self._fetch(reference.model, f"references[{reference.name}].model")
         await self._score_plain(reference.name, path, reference.prompt, folder)
 
     def brief(self, lineage: Lineage, number: int, recipe: Recipe, seed: Seed) -> Brief:
@@ -258,20 +258,14 @@ class Tournament:
             if continuation != seed.continuation:
                 shutil.rmtree(continuation)
 
-    async def _fetch(self, spec: str, destination: Path, key: str) -> tuple[Path, str]:
+    async def _fetch(self, spec: str, key: str) -> tuple[Path, str]:
         """The folder and SHA-256 of a model that the config names."""
-        if spec.startswith(models.BUILTIN):
-            # Built once, whoever asks first; a reference that is also a base is the same folder.
-            if spec not in self.built:
+        folder = models.check(spec, self.config_folder, key) or self.dir.model(spec)
+        async with self.fetching.setdefault(spec, asyncio.Lock()):  # built once, whoever asks first
+            if spec.startswith(models.BUILTIN) and not folder.exists():
                 name, shape = spec.removeprefix(models.BUILTIN), Shape("trainer", 1, 0)
-                build = self._evaluate(stages.build_base, name, destination, shape=shape)
-                self.built[spec] = asyncio.create_task(build), destination
-            build_task, folder = self.built[spec]
-            return folder, str(await build_task)
-        path = models.check(spec, self.config_folder, key)
-        if path is None:
-            path = await asyncio.to_thread(models.download, spec, destination, key)
-        return path, str(await self._evaluate(stages.hash_folder, path))
+                await self._evaluate(stages.build_base, name, folder, shape=shape)
+        return folder, str(await self._evaluate(stages.hash_folder, folder))
 
     async def _score_plain(self, name: str, model: Path, prompt: Any, folder: Path) -> None:
         if not (folder / "scorecard.json").exists():

@@ -53,6 +53,11 @@ def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: 
         ("budget={}", "budget: give at least one of tokens, minutes and steps"),
         ("lineages=[]", "lineages: List should have at least 1 item"),
         ("references=[{name: r}]", "references[r]: give either model or published"),
+        ("competitors.a.name=champion", '"champion" is the name of a folder of ours'),
+        (
+            "references=[{name: a b, published: [1.0]}, {name: a/b, published: [1.0]}]",
+            '"a b" and "a/b" would lie in one folder',
+        ),
         ("cluster.storage=s3://bucket/runs", "object stores are not supported yet"),
     ],
 )

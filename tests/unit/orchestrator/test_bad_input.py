@@ -1,0 +1,211 @@
+"""A user's mistake exits 1 with one line that names the file, the key or the row; no traceback, nothing lost."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from orchestrator import cli
+from tests.tiny import tiny_model, tiny_rows, write_jsonl
+
+Edit = Callable[[Path, dict[str, Any]], str | None]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture
+def config(tmp_path: Path, base: Path) -> dict[str, Any]:
+    write_jsonl(tmp_path / "rows.jsonl", tiny_rows(50))
+    return {
+        "name": "t",
+        "data": {
+            "source": "rows.jsonl",
+            "prompt": "{instruction}",
+            "completion": "{response}",
+            "validation": 5,
+            "test": 5,
+        },
+        "lineages": [{"name": "l", "base": str(base)}],
+        "rounds": 1,
+        "budget": {"steps": 1},
+        "competitors": [{"name": "a", "kind": "sft", "learning_rate": 1e-3}],
+    }
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and standard error of `tournament ARGUMENTS`, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["tournament", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+    assert isinstance(exit_.value.code, int)
+    return exit_.value.code, capsys.readouterr().err
+
+
+def no_weights(folder: Path, config: dict[str, Any]) -> None:
+    (folder / "empty").mkdir()
+    (folder / "empty" / "config.json").write_text("{}")
+    config["lineages"][0]["base"] = "empty"
+
+
+def no_tokenizer(folder: Path, config: dict[str, Any]) -> None:
+    no_weights(folder, config)
+    (folder / "empty" / "model.safetensors").write_bytes(b"")
+
+
+def broken_line(folder: Path, config: dict[str, Any]) -> None:
+    with (folder / "rows.jsonl").open("a") as stream:
+        stream.write('{"instruction": "what\n')
+
+
+def no_rows(folder: Path, config: dict[str, Any]) -> None:
+    (folder / "rows.jsonl").write_text("")
+
+
+def put(*keys: Any, value: Any) -> Callable[[Path, dict[str, Any]], None]:
+    def edit(folder: Path, config: dict[str, Any]) -> None:
+        node: Any = config
+        for key in keys[:-1]:
+            node = node[key]
+        node[keys[-1]] = value
+
+    return edit
+
+
+def clone(folder: Path, config: dict[str, Any]) -> None:
+    config["competitors"] *= 2
+
+
+CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
+    "an unknown key": (put("rouns", value=3), 'unknown key "rouns"; did you mean "rounds"?'),
+    "a wrong type": (put("rounds", value="many"), "rounds: Input should be a valid integer"),
+    "a column that is not in the data": (put("data", "completion", value="{answer}"), "answer"),
+    "a template naming a missing column": (put("data", "prompt", value="{question}: {instruction}"), "question"),
+    "a template that is broken": (put("data", "prompt", value="{instruction"), "data.prompt"),
+    "an empty data set": (no_rows, "rows.jsonl"),
+    "fewer rows than are held out": (put("data", "validation", value=48), "data.validation"),
+    "a source that is not there": (put("data", "source", value="absent.jsonl"), "absent.jsonl"),
+    "an unknown built-in data set": (put("data", "source", value="builtin:quickstar"), "quickstart"),
+    "a data set of the hub, offline": (put("data", "source", value="hf://org/name"), "hf://org/name"),
+    "a base without weights": (no_weights, "lineages[l].base: "),
+    "a base without a tokenizer": (no_tokenizer, "has no tokenizer"),
+    "a base that is not there": (put("lineages", 0, "base", value="./absent"), "./absent: there is no such folder"),
+    "an unknown built-in base": (put("lineages", 0, "base", value="builtin:tiny-bp"), 'did you mean "tiny-bpe"?'),
+    "two competitors of one name": (clone, 'competitors: two of them are named "a"'),
+    "a broken line of JSON": (broken_line, "rows.jsonl, line 51"),
+    "a base of the hub, offline": (
+        put("lineages", 0, "base", value="organisation/model"),
+        "organisation/model is no local folder and could not be had from the Hugging Face hub",
+    ),
+    "an entrypoint that does not import": (
+        put("competitors", 0, value={"name": "p", "kind": "python", "entrypoint": "nowhere:run"}),
+        "competitors[p].entrypoint nowhere:run does not import",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mistake_is_one_line(
+    name: str, tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    edit, message = CASES[name]
+    edit(tmp_path, config)
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(config))
+    code, error = call(capsys, "run", str(path), "--run-dir", str(tmp_path / "run"))
+    assert code == 1
+    assert error.startswith("error: ")
+    assert str(path) in error
+    assert message in error
+    assert error.count("\n") == 1
+    # Nothing is in the way of the mended config.
+    assert not (tmp_path / "run" / "tournament.yaml").exists()
+
+
+def test_a_run_directory_of_another_config(tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]):
+    from orchestrator.config import load_config
+    from orchestrator.run_directory import RunDirectory
+
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(config))
+    RunDirectory(tmp_path / "run").adopt(load_config(path))
+    path.write_text(yaml.safe_dump(config | {"rounds": 4}))
+    before = (tmp_path / "run" / "tournament.yaml").read_text()
+    code, error = call(capsys, "run", str(path), "--run-dir", str(tmp_path / "run"))
+    assert code == 1
+    assert "belongs to another config: rounds: 4 is 1 there" in error
+    assert (tmp_path / "run" / "tournament.yaml").read_text() == before
+
+
+def test_a_folder_that_holds_something_else(tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]):
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(config))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("mine")
+    code, error = call(capsys, "run", str(path), "--run-dir", str(tmp_path / "run"))
+    assert code == 1
+    assert "is not empty and no run directory" in error
+    assert (tmp_path / "run" / "thesis.tex").read_text() == "mine"
+
+
+def test_a_run_directory_that_cannot_be_written(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(config))
+    (tmp_path / "file").write_text("")  # below a file nobody can write, not even root
+    code, error = call(capsys, "run", str(path), "--run-dir", str(tmp_path / "file" / "run"))
+    assert code == 1
+    assert "cannot be written" in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_directory_that_another_driver_holds(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    from orchestrator.run_directory import RunDirectory
+
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(config))
+    with RunDirectory(tmp_path / "run").locked():
+        code, error = call(capsys, "run", str(path), "--run-dir", str(tmp_path / "run"))
+    assert code == 1
+    assert "another driver is running this tournament now" in error
+
+
+@pytest.mark.parametrize("command", ["status", "leaderboard", "report", "ui"])
+def test_a_folder_that_is_no_run(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    code, error = call(capsys, command, str(tmp_path))
+    assert code == 1
+    assert "is no run directory" in error
+
+
+def test_a_wrong_call(capsys: pytest.CaptureFixture[str]):
+    code, error = call(capsys, "run", "--nonsense")
+    assert code == 1
+    assert "No such option" in error
+    assert "Traceback" not in error
+
+
+def test_hub_names_are_planned_and_said_to_be_unchecked(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    config["lineages"][0]["base"] = "organisation/model"
+    config["data"]["source"] = "hf://organisation/data"
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(config))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["tournament", "plan", str(path), "--json"])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+    assert exit_.value.code == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert any("organisation/model is not on this machine" in line for line in plan["unchecked"])
+    assert any("hf://organisation/data is not on this machine" in line for line in plan["unchecked"])
