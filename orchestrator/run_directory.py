@@ -17,7 +17,6 @@ from cluster.errors import UserError
 from cluster.storage import write_text
 from orchestrator.config import TournamentConfig, differences, folder_name
 
-
 PREPARED = (".lock", "data", "models", "environment.json")
 """What lies in a run directory before its config does: a preparation that did not end well."""
 

@@ -14,6 +14,7 @@ from orchestrator.leaderboard import LineageRow, RoundRow, State, build
 from orchestrator.report import ancestry, change, describe, discreet, intervals, write_report
 from orchestrator.report_charts import CURVE_POINTS, train_curve
 from orchestrator.run_directory import RunDirectory
+from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, fabricate
 from tests.page import Page
 
@@ -266,15 +267,9 @@ def test_import_is_light() -> None:
 
 @pytest.mark.browser
 def test_browser_draws_every_chart_offline(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here")
-    sync_api = pytest.importorskip("playwright.sync_api")
     _, run, parsed = whole
     asked, complaints = [], []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 500, "height": 900})
+    with browser_page(500, 900) as page:
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -283,7 +278,6 @@ def test_browser_draws_every_chart_offline(whole: tuple[TournamentConfig, RunDir
         page.get_by_role("button", name="zoom to round 1 and later").first.click()
         zoomed = page.evaluate("document.getElementById('loss-nats').layout.xaxis.range[0]")
         width = page.evaluate("document.documentElement.scrollWidth")
-        browser.close()
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert complaints == []
     assert zoomed == 0.85

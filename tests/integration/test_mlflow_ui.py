@@ -1,0 +1,154 @@
+"""What a stranger sees in the MLflow UI: the tree of runs, the chart of test loss, the registered champion."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from orchestrator import leaderboard
+from orchestrator.config import TournamentConfig
+from orchestrator.run_directory import RunDirectory
+from orchestrator.tracking_memory import TRAINING, Memory, chart_path, store_uri, tree_path, ui_argv
+from orchestrator.tracking_sync import Tracker
+from tests.browser import browser_page
+from tests.fabricate import COMPETITORS, fabricate
+from tests.unit.orchestrator.test_tracking import brief
+
+WAIT_SECONDS = 180.0
+"""For the server and for each thing on a page; on a quiet machine they take a few seconds."""
+
+
+def make(root: Path) -> tuple[TournamentConfig, RunDirectory]:
+    """A finished tournament of two lineages, with a reference and a published series, in its SQLite store."""
+    config, run = fabricate(root, competitors=COMPETITORS[:2])
+    for folder in root.glob("lineages/*/round-*/*/"):
+        if (folder / "submission.json").exists():
+            lineage, round_, name = folder.parts[-3:]
+            brief(config, run, lineage, int(round_[-3:]), name).write(folder / "brief.json")
+    run.environment_file.write_text("{}")
+    run.report_file.write_text("<p>report</p>")
+    leaderboard.write(config, run, "finished")
+    tracker = Tracker(config, run)
+    tracker.open()
+    assert tracker.sync("finished")
+    tracker.close("finished")
+    return config, run
+
+
+@contextmanager
+def served(argv: list[str], port: int, log: Path) -> Iterator[str]:
+    """The root of a server that runs while the block lasts; of its processes none may be left behind."""
+    with log.open("wb") as out:
+        server = subprocess.Popen(argv, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        root = f"http://127.0.0.1:{port}/"
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not answers(f"{root}health"):
+            assert server.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.3)
+        yield root
+    finally:
+        end(server)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    """End the server's session: its group first; what of its children has a group of its own after that."""
+    left = [psutil.Process(pid) for pid in psutil.pids() if in_session(pid, server.pid)]
+    os.killpg(server.pid, signal.SIGTERM)
+    _, alive = psutil.wait_procs([process for process in left if process.pid != server.pid], timeout=30)
+    for process in alive:
+        process.kill()
+    server.wait(30)
+    assert [pid for pid in psutil.pids() if in_session(pid, server.pid)] == []
+
+
+def in_session(pid: int, session: int) -> bool:
+    try:
+        return os.getsid(pid) == session
+    except ProcessLookupError:
+        return False
+
+
+@pytest.mark.browser
+def test_a_stranger_finds_tree_chart_and_champion(tmp_path: Path) -> None:
+    with browser_page(1600, 1400) as page:  # first, since it may skip
+        page.set_default_timeout(WAIT_SECONDS * 1000)
+        config, run = make(tmp_path / "demo")
+        experiment = Memory.of(run, store_uri(config, run)).experiment_id
+        assert experiment is not None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        with served(ui_argv(config, run, port), port, tmp_path / "ui.log") as root:
+            check_tree(page, root + tree_path(experiment))
+            check_chart(page, root + chart_path(experiment), config, run)
+            check_champion(page, root, config, run)
+
+
+def check_tree(page: Any, address: str) -> None:
+    """Plus signs open it: tournament, lineage, round, competitor."""
+    go(page, address)
+    for name in ("demo", "llama", "round 2 (llama)"):
+        row = page.locator(".ag-row", has=page.get_by_role("link", name=name, exact=True))
+        row.locator("[col-id]", has=page.get_by_role("link", name=name, exact=True)).locator("button").first.click()
+    page.get_by_role("link", name="lora-r16", exact=True).wait_for()
+    assert page.get_by_role("link", name="full", exact=True).count() == 1  # of this round alone
+
+
+def check_chart(page: Any, address: str, config: TournamentConfig, run: RunDirectory) -> None:
+    """One line for each lineage, reference and published series, and in it the numbers of the leaderboard."""
+    board = leaderboard.build(config, run, "finished")
+    rounds = range(config.rounds + 1)
+    expected = {row.name: [r.test_loss for r in row.rounds] for row in board.lineages}
+    expected |= {row.name: [row.test_loss for _ in rounds] for row in board.references}
+    expected |= {row.name: row.published for row in config.references if row.published}
+    assert len(expected) == 4
+    go(page, address)
+    script = """names => {
+      const plots = [...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.data || []);
+      const lines = plots.map(data => data.filter(line => line.y && (line.name || '').endsWith('(test_loss)')));
+      const chart = lines.find(found => found.length >= names) || null;
+      return chart && chart.map(line => [line.name, [...line.x], [...line.y]]);
+    }"""
+    lines = page.wait_for_function(script, arg=len(expected)).json_value()
+    found = {name.removesuffix(" (test_loss)"): (x, y) for name, x, y in lines}
+    assert set(found) == set(expected)
+    for name, losses in expected.items():
+        assert found[name] == (list(rounds), pytest.approx(losses, abs=1e-6))
+
+
+def check_champion(page: Any, root: str, config: TournamentConfig, run: RunDirectory) -> None:
+    """The registered model's newest version has the alias, and says which competitor it was."""
+    verdicts = leaderboard.settled(config, run, config.lineages[0])
+    crowned = [verdict for verdict in verdicts if verdict.dethroned]
+    go(page, f"{root}#/models/demo-llama?workflowType={TRAINING['workflowType']}")
+    row = page.get_by_role("row", name=f"Version {len(crowned)}")
+    row.get_by_text("champion", exact=False).first.wait_for()
+    words = row.inner_text()
+    assert "@ champion" in " ".join(words.split())
+    assert crowned[-1].champion.partition("@")[0] in words
+    assert page.get_by_text("@ champion").count() == 1
+
+
+def go(page: Any, address: str) -> None:
+    """Load an address anew: where only the part after # differs, the UI would keep its state."""
+    page.goto("about:blank")
+    page.goto(address)
