@@ -17,13 +17,14 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     """
     import ray
 
-    address = address or os.environ.get("RAY_ADDRESS") or None
+    # "local" and not None: with None Ray joins whatever cluster was last started on this machine, dead or not.
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     # Ray would overwrite the accelerator variables of actors without GPUs; such an actor must see none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     try:
         ray.init(
-            address=None if address == "local" else address,
-            include_dashboard=False if address in (None, "local") else None,
+            address=address,
+            include_dashboard=False if address == "local" else None,
             log_to_driver=False,
             logging_level=logging.WARNING,
             configure_logging=False,
@@ -31,7 +32,7 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     except ConnectionError as error:
         raise UserError(f"no Ray cluster answers at {address}: {_first_line(error)}") from error
     except (RuntimeError, ValueError, TimeoutError) as error:
-        if address in (None, "local"):
+        if address == "local":
             raise ClusterTrouble(f"Ray did not start on this machine: {_first_line(error)}") from error
         raise UserError(f"cannot join the Ray cluster at {address}: {_first_line(error)}") from error
     try:

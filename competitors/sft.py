@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cluster.records import Settings, nearest
 from competitors.contract import Brief, RecipeBase, Report
@@ -68,18 +68,12 @@ class SftRecipe(RecipeBase):
     def _none_is_full(cls, value: Any) -> Any:
         return None if value == "none" else value
 
-    @field_validator("schedule")
+    @field_validator("schedule", "optimizer")
     @classmethod
-    def _known_schedule(cls, value: str) -> str:
-        if value not in SCHEDULES:
-            raise ValueError(f'unknown schedule "{value}"{nearest(value, SCHEDULES)}')
-        return value
-
-    @field_validator("optimizer")
-    @classmethod
-    def _known_optimizer(cls, value: str) -> str:
-        if value not in OPTIMIZERS:
-            raise ValueError(f'unknown optimizer "{value}"{nearest(value, OPTIMIZERS)}')
+    def _known_name(cls, value: str, info: ValidationInfo) -> str:
+        known = SCHEDULES if info.field_name == "schedule" else OPTIMIZERS
+        if value not in known:
+            raise ValueError(f'unknown {info.field_name} "{value}"{nearest(value, known)}')
         return value
 
     @model_validator(mode="after")

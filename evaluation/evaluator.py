@@ -145,9 +145,7 @@ def _wrap(model: Any, adapter: Path) -> Any:
         missing = set(get_peft_model_state_dict(wrapped)) - set(tensors.keys())
     if missing:
         # PEFT only warns, and scores the untrained values instead.
-        raise Forfeit(
-            f"the adapter lacks {len(missing)} weights that its config promises, {min(missing)} first"
-        )
+        raise Forfeit(f"the adapter lacks {len(missing)} weights that its config promises, {min(missing)} first")
     return wrapped
 
 
@@ -175,9 +173,7 @@ def make_full(seed: Path, submission: Path, form: Form, tokenizer: Path, out: Pa
     return sha256_of(out)
 
 
-def generate(
-    model: Path, tokenizer: Path, prompts: list[str], max_new_tokens: int, dtype: Dtype
-) -> list[str]:
+def generate(model: Path, tokenizer: Path, prompts: list[str], max_new_tokens: int, dtype: Dtype) -> list[str]:
     """Greedy completions of `prompts`, encoded as in scoring: what a person sees before and after."""
     import torch
     from transformers import AutoTokenizer

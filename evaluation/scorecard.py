@@ -106,6 +106,4 @@ def read_losses(path: Path, split: Split) -> RowLosses:
     import pyarrow.parquet as pq
 
     table = pq.read_table(path, filters=[("split", "=", split)])
-    return RowLosses(
-        table["nats"].to_numpy().astype(np.float64), table["tokens"].to_numpy().astype(np.float64)
-    )
+    return RowLosses(table["nats"].to_numpy().astype(np.float64), table["tokens"].to_numpy().astype(np.float64))

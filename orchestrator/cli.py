@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,6 +19,12 @@ from cluster.errors import ClusterTrouble, TournamentError, UserError
 from orchestrator.config import TournamentConfig, load_config
 from orchestrator.run_directory import RunDirectory
 
+if TYPE_CHECKING:
+    from orchestrator.leaderboard import Leaderboard
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Set by Ray in a job's entrypoint, whose current folder is a temporary copy of what was submitted."""
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -26,7 +32,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Fine-tune language models by competition: many recipes, round after round, on your own Ray cluster.",
 )
-console = Console()
+# A log has no width of its own: 120 keeps the tables whole.
+console = Console() if sys.stdout.isatty() else Console(width=120)
 errors = Console(stderr=True)
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The tournament's YAML.")]
@@ -54,11 +61,15 @@ def run(
     from orchestrator.tables import print_leaderboard, print_outcome
 
     loaded = load_config(config, set_)
-    run = RunDirectory(run_dir or default_run_dir(loaded))
+    chosen = run_dir or default_run_dir(loaded)
+    if JOB_VARIABLE in os.environ and not chosen.is_absolute():
+        raise UserError(f"--run-dir {chosen}: in a Ray job this would be a temporary folder; give an absolute path")
+    run = RunDirectory(chosen)
     if run.config_file.is_file():
         run.check(loaded)
         done = is_finished(loaded, run)
-        console.print(f"{run.root}: {'finished already: nothing to do' if done else 'going on with what is there'}")
+        found = "finished already: nothing to do" if done else "going on with what is there"
+        console.print(f"{run.root}: {found}", soft_wrap=True)
     board = make_board(console, loaded.rounds)
     with going_on(run):
         result = run_tournament(loaded, config, run, address, board)
@@ -84,27 +95,22 @@ def plan(
 @app.command()
 def status(run_dir: RunArgument, json: JsonOption = False) -> None:
     """Show what each entry of the newest round is doing."""
-    from orchestrator.leaderboard import build, state_of
     from orchestrator.tables import print_status
 
     run = RunDirectory(run_dir)
-    config = run.config
-    board = build(config, run, state_of(config, run))
+    board = _board(run)
     if json:
         console.print_json(board.model_dump_json())
     else:
-        print_status(console, config, run, board)
+        print_status(console, run.config, run, board)
 
 
 @app.command()
 def leaderboard(run_dir: RunArgument, json: JsonOption = False) -> None:
     """Show every settled round: entries, winner, champion, and the verdict in words."""
-    from orchestrator.leaderboard import build, state_of
     from orchestrator.tables import print_leaderboard
 
-    run = RunDirectory(run_dir)
-    config = run.config
-    board = build(config, run, state_of(config, run))
+    board = _board(RunDirectory(run_dir))
     if json:
         console.print_json(board.model_dump_json())
     else:
@@ -160,15 +166,26 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI on this run's store."""
-    from orchestrator.tracking_memory import ui_argv
+    from orchestrator.tracking_memory import Memory, chart_path, store_uri, ui_argv
 
     run = RunDirectory(run_dir)
-    argv = ui_argv(run.config, run, port)
-    if len(argv) == 1:
-        console.print(f"this run is tracked at {argv[0]}", soft_wrap=True)
-        return
-    console.print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)")
-    os.execv(argv[0], argv)
+    config = run.config
+    argv = ui_argv(config, run, port)
+    served_elsewhere = len(argv) == 1
+    server = argv[0] if served_elsewhere else f"http://127.0.0.1:{port}"
+    experiment = Memory.of(run, store_uri(config, run)).experiment_id
+    chart = "nothing of this run was sent there yet" if experiment is None else f"{server}/{chart_path(experiment)}"
+    console.print(f"MLflow: {server}{'' if served_elsewhere else ' (Ctrl-C ends it)'}", soft_wrap=True)
+    console.print(f"test loss over rounds: {chart}", soft_wrap=True, markup=False, highlight=False)
+    if not served_elsewhere:
+        os.execv(argv[0], argv)
+
+
+def _board(run: RunDirectory) -> "Leaderboard":
+    from orchestrator.leaderboard import build, state_of
+
+    config = run.config
+    return build(config, run, state_of(config, run))
 
 
 def default_run_dir(config: TournamentConfig) -> Path:

@@ -156,7 +156,9 @@ def _run_rounds(
 
     board.say("starting Ray")
     with connected(address or config.cluster.address) as resources:
-        board.say(f"on {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs")
+        board.say(
+            f"on {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs; starting the first workers"
+        )
         try:
             with board.shown():
                 asyncio.run(drive(resources.get("GPU", 0) > 0))

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from orchestrator import leaderboard
@@ -21,6 +20,7 @@ from orchestrator.tracking_memory import TRAINING, Memory, chart_path, store_uri
 from orchestrator.tracking_sync import Tracker
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, fabricate
+from tests.processes import processes_of
 from tests.unit.orchestrator.test_tracking import brief
 
 WAIT_SECONDS = 180.0
@@ -70,21 +70,15 @@ def answers(url: str) -> bool:
 
 
 def end(server: subprocess.Popen[bytes]) -> None:
-    """End the server's session: its group first; what of its children has a group of its own after that."""
-    left = [psutil.Process(pid) for pid in psutil.pids() if in_session(pid, server.pid)]
-    os.killpg(server.pid, signal.SIGTERM)
-    _, alive = psutil.wait_procs([process for process in left if process.pid != server.pid], timeout=30)
-    for process in alive:
+    """End the server as Ctrl-C in a terminal would: its whole group is told, and nothing of it may stay."""
+    os.killpg(server.pid, signal.SIGINT)
+    server.wait(WAIT_SECONDS)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (left := processes_of(server.pid)) and time.monotonic() < deadline:
+        time.sleep(0.3)
+    for process in left:
         process.kill()
-    server.wait(30)
-    assert [pid for pid in psutil.pids() if in_session(pid, server.pid)] == []
-
-
-def in_session(pid: int, session: int) -> bool:
-    try:
-        return os.getsid(pid) == session
-    except ProcessLookupError:
-        return False
+    assert left == []
 
 
 @pytest.mark.browser
@@ -122,14 +116,13 @@ def check_chart(page: Any, address: str, config: TournamentConfig, run: RunDirec
     expected |= {row.name: row.published for row in config.references if row.published}
     assert len(expected) == 4
     go(page, address)
-    script = """names => {
+    script = """count => {
       const plots = [...document.querySelectorAll('.js-plotly-plot')].map(plot => plot.data || []);
-      const lines = plots.map(data => data.filter(line => line.y && (line.name || '').endsWith('(test_loss)')));
-      const chart = lines.find(found => found.length >= names) || null;
+      const chart = plots.find(lines => lines.length >= count && lines.every(line => line.metricKey === 'test_loss'));
       return chart && chart.map(line => [line.name, [...line.x], [...line.y]]);
     }"""
     lines = page.wait_for_function(script, arg=len(expected)).json_value()
-    found = {name.removesuffix(" (test_loss)"): (x, y) for name, x, y in lines}
+    found = {name: (x, y) for name, x, y in lines}
     assert set(found) == set(expected)
     for name, losses in expected.items():
         assert found[name] == (list(rounds), pytest.approx(losses, abs=1e-6))
