@@ -70,15 +70,17 @@ class Worker:
     dead: bool = field(default=False)
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Run `function(*args)` in the actor's process. Its own errors come back as they were raised.
+        """Run `function(*args)` in the actor's process. Our own errors come back as they were raised there.
 
-        Raises WorkerDied when the process or its node ends under the call.
+        Raises WorkerDied when the process or its node ends under the call, ClusterTrouble for any other error.
         """
         try:
             return await self.handle.call.remote(function, args)
         except RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, TournamentError) else error
-            raise cause from error
+            if isinstance(error.cause, TournamentError):
+                raise error.cause from error
+            what = f"{type(error.cause).__name__}: {error.cause}".strip().splitlines()[0]
+            raise ClusterTrouble(f"{function.__name__} failed in its worker: {what}") from error
         except (ActorDiedError, ActorUnavailableError) as error:
             self.dead = True
             alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}

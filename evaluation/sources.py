@@ -182,7 +182,7 @@ def _from_hub(source: str) -> "Dataset":
         return load_dataset(name, config or None, split=split or "train")
     except Exception as error:
         remedy = (
-            "check the name, `huggingface-cli login` if it is gated, set HF_HUB_OFFLINE=1 if it is in the cache, "
+            "check the name, `hf auth login` if it is gated, set HF_HUB_OFFLINE=1 if it is in the cache, "
             "or give files (data.source: data/*.jsonl)"
         )
         raise UserError(f"data.source: cannot load {source}: {_first_line(error)}; {remedy}") from error

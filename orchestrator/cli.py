@@ -198,7 +198,7 @@ def going_on(run: RunDirectory) -> Iterator[None]:
     """When the tournament stops, say with which command it goes on."""
     try:
         yield
-    except (ClusterTrouble, KeyboardInterrupt) as error:
+    except (ClusterTrouble, KeyboardInterrupt, OSError) as error:  # OSError: the disk is full, or went away
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         again = shlex.join(["tournament", *sys.argv[1:]])
         raise ClusterTrouble(f"stopped: {reason}\ngo on with the same command: {again}") from error

@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.errors import ClusterTrouble, Forfeit, TournamentError
+from cluster.errors import ClusterTrouble, Forfeit
 from cluster.pool import Pool, Shape, WorkerDied
 from cluster.storage import link_folder
 from competitors import Recipe
 from competitors.contract import Brief, Resources, Submission
-from competitors.entry import compete, describe, forfeit
+from competitors.entry import compete, forfeit
 from evaluation.evaluator import ScoringJob
 from evaluation.scorecard import RowLosses, Scorecard, read_losses
 from evaluation.splits import read_split
@@ -288,22 +288,19 @@ class Tournament:
         )
 
     async def _evaluate(self, function: Any, *args: Any, shape: Shape | None = None) -> Any:
-        """Call a stage in an evaluator. A Forfeit or UserError comes through; anything else is tried again."""
+        """Call a stage in an evaluator. A Forfeit or UserError comes through; other trouble is tried again."""
         shape = shape or self._shape("evaluator", self.config.evaluation.resources)
         trouble: Exception | None = None
         for _ in range(ATTEMPTS):
             async with self.pool.worker(shape, EVALUATOR) as worker:
                 try:
                     return await worker.call(function, *args)
-                except TournamentError:
-                    raise
-                except Exception as error:  # noqa: BLE001 - an evaluator's trouble of any kind is tried again
+                except (ClusterTrouble, WorkerDied) as error:
                     trouble = error
                     log.warning("evaluator: %s failed, trying again: %s", function.__name__, error)
                     worker.kill()
         assert trouble is not None
-        cause = getattr(trouble, "cause", None) or trouble
-        raise ClusterTrouble(f"{function.__name__} failed {ATTEMPTS} times: {describe(cause)}") from trouble
+        raise ClusterTrouble(f"{trouble} ({function.__name__}, tried {ATTEMPTS} times)") from trouble
 
     async def _settle(self, brief: Brief, recipe: Recipe, reason: str, began: float) -> Submission:
         submission: Submission = await self._evaluate(stages.settle_late, brief, recipe.kind, reason, began)

@@ -114,7 +114,9 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
 def test_a_mistake_is_one_line(
     name: str, tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    # The libraries read HF_HUB_OFFLINE when they are imported, which they are by now.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     edit, message = CASES[name]
     edit(tmp_path, config)
     path = tmp_path / "t.yaml"
@@ -209,3 +211,14 @@ def test_hub_names_are_planned_and_said_to_be_unchecked(
     plan = json.loads(capsys.readouterr().out)
     assert any("organisation/model is not on this machine" in line for line in plan["unchecked"])
     assert any("hf://organisation/data is not on this machine" in line for line in plan["unchecked"])
+
+
+def test_a_ray_job_needs_an_absolute_run_directory(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    code, error = call(capsys, "run", str(path))
+    assert code == 1
+    assert "--run-dir runs/t: in a Ray job this would be a temporary folder" in error
