@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,8 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     # Ray would overwrite the accelerator variables of actors without GPUs; such an actor must see none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    if address != "local" and "://" not in address:
+        _require_answer(address)
     try:
         ray.init(
             address=address,
@@ -39,6 +42,25 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+
+
+def _require_answer(address: str) -> None:
+    """UserError unless something listens at `address`: ray.init would try a dead one for many minutes."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    # The one private call: what `auto` stands for is known to Ray alone.
+    try:
+        resolved = canonicalize_bootstrap_address(address) or ""
+    except ValueError as error:
+        raise UserError(f"{address} is no Ray address: give host:port, auto or local") from error
+    host, _, port = resolved.rpartition(":")
+    if not port.isdigit():
+        raise UserError(f"no Ray cluster answers at {address}: none was started on this machine")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        where = address if address == resolved else f"{address} ({resolved})"
+        raise UserError(f"no Ray cluster answers at {where}: {error.strerror or error}") from error
 
 
 def _first_line(error: BaseException) -> str:

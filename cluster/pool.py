@@ -154,7 +154,8 @@ class Pool:
                 async with self._changed:
                     self._busy.remove(worker)
                     self._changed.notify_all()
-                raise ClusterTrouble(f"a {shape.role} process did not start: {error}") from error
+                first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                raise ClusterTrouble(f"a {shape.role} process did not start: {first}") from error
         return worker
 
     def _is_next(self, ticket: tuple[int, int, Shape]) -> bool:

@@ -6,6 +6,7 @@ same command. Heavy libraries are imported inside the commands that need them, s
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ def run(
     with going_on(run):
         result = run_tournament(loaded, config, run, address, board)
     print_leaderboard(console, result)
-    print_outcome(console, loaded, run, result)
+    print_outcome(console, run, result, command_name())
 
 
 @app.command()
@@ -188,6 +189,14 @@ def _board(run: RunDirectory) -> "Leaderboard":
     return build(config, run, state_of(config, run))
 
 
+def command_name() -> str:
+    """How to call us again: by our bare name where the shell finds it, else the way that was used."""
+    if shutil.which("tournament"):
+        return "tournament"
+    called = Path(sys.argv[0])
+    return f"{sys.executable} -m orchestrator" if called.name == "__main__.py" else str(called)
+
+
 def default_run_dir(config: TournamentConfig) -> Path:
     """Where a run lies when nobody says: below cluster.storage, or runs/ here."""
     return Path(config.cluster.storage or "runs") / config.name
@@ -200,7 +209,7 @@ def going_on(run: RunDirectory) -> Iterator[None]:
         yield
     except (ClusterTrouble, KeyboardInterrupt, OSError) as error:  # OSError: the disk is full, or went away
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        again = shlex.join(["tournament", *sys.argv[1:]])
+        again = f"{command_name()} {shlex.join(sys.argv[1:])}"
         raise ClusterTrouble(f"stopped: {reason}\ngo on with the same command: {again}") from error
 
 

@@ -141,13 +141,20 @@ def _run_rounds(
     from cluster.pool import Pool
     from orchestrator.tournament import Tournament
 
+    stopped: list[bool] = []
+
     async def drive(has_gpus: bool) -> None:
         pool = Pool(WORKER_ENVIRONMENT)
         views = asyncio.create_task(_keep_views(config, run, tracker))
         task = asyncio.current_task()
         assert task is not None
+
+        def stop() -> None:
+            stopped.append(True)
+            task.cancel()
+
         # `ray job stop` sends SIGTERM, which Ray's own handler would answer with a stack trace.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         try:
             await Tournament(config, run, config_folder, pool, board, has_gpus).run()
         finally:
@@ -165,7 +172,8 @@ def _run_rounds(
         except asyncio.CancelledError as error:
             raise KeyboardInterrupt from error
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            # What breaks while everything is being cancelled is not why it stopped.
+            raise (KeyboardInterrupt() if stopped else _first(group)) from group
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

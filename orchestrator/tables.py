@@ -105,7 +105,7 @@ def _doing(folder: Path, config: TournamentConfig) -> tuple[str, str, str]:
     return state, f"{tokens:,}", f"{last['loss']:.4f}" if "loss" in last else ""
 
 
-def print_outcome(console: Console, config: TournamentConfig, run: RunDirectory, board: Leaderboard) -> None:
+def print_outcome(console: Console, run: RunDirectory, board: Leaderboard, command: str) -> None:
     """Where the champions, the report and the MLflow UI are."""
     console.print()
     for lineage in board.lineages:
@@ -119,7 +119,7 @@ def print_outcome(console: Console, config: TournamentConfig, run: RunDirectory,
             highlight=False,
         )
     console.print(f"report: {run.report_file}", soft_wrap=True, highlight=False)
-    console.print(f"MLflow: tournament ui {run.root}", soft_wrap=True, highlight=False)
+    console.print(f"MLflow: {command} ui {run.root}", soft_wrap=True, highlight=False)
 
 
 def champion_folder(run: RunDirectory, lineage: str, label: str) -> str:

@@ -175,7 +175,7 @@ def test_a_stopped_job_goes_on_with_the_same_command(head: Head, inputs: Path, t
     stopped = head.job("stop", "tiny-3")
     log = head.job("logs", "tiny-3").stdout
     assert "'tiny-3' was stopped" in stopped.stdout + stopped.stderr, log
-    assert "go on with the same command: tournament run" in log
+    assert "go on with the same command: " in log
     assert "Traceback" not in log
     assert json.loads((run_dir / "leaderboard.json").read_text())["state"] == "stopped"
     base = run_dir / "lineages/one/round-000/scorecard.json"
