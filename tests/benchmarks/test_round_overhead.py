@@ -1,4 +1,4 @@
-"""What share of a round's wall time is neither training nor scoring, and what a warm start costs.
+"""What share of a round's wall time is neither training nor scoring, and how long an entry loads.
 
 Read off the record of a real tournament with the quickstart's data and one of its bases.
 """
@@ -56,11 +56,11 @@ def test_share_of_a_round_that_is_neither_training_nor_scoring(tmp_path: Path):
         print(
             f"round {number}: {end - start:.1f} s, {share:.1%} of it neither training nor scoring;"
             f" {trained:.1f} s of training in {len(entries)} entries;"
-            f" placement to first step {loads[0]:.1f} to {loads[-1]:.1f} s"
+            f" call to first step {loads[0]:.1f} to {loads[-1]:.1f} s"
         )
 
 
 def _load_seconds(entry: Path) -> float:
-    events = read_events(entry / "progress.jsonl")
-    first = os.stat(entry / "brief.json").st_mtime
-    return next(e["time"] for e in events if e["event"] == "started") - first
+    """From the call in a worker to the first training step."""
+    times = {event["event"]: event["time"] for event in reversed(read_events(entry / "progress.jsonl"))}
+    return float(times["started"] - times["loading"])
