@@ -14,11 +14,12 @@ from typing import Any
 
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.pool import Pool, Shape, WorkerDied
-from cluster.storage import link_folder
+from cluster.storage import link_folder, sha256_of
 from competitors import Recipe
+from competitors.builtin_bases import build
 from competitors.contract import Brief, Resources, Submission
-from competitors.entry import compete, forfeit
-from evaluation.evaluator import ScoringJob
+from competitors.entry import compete, forfeit, settle
+from evaluation.evaluator import ScoringJob, generate, make_full
 from evaluation.scorecard import RowLosses, Scorecard, read_losses
 from evaluation.splits import read_split
 from orchestrator import models, stages
@@ -231,7 +232,7 @@ class Tournament:
         rows = self.rows[:wanted]
         prompts, tokens = [prompt for prompt, _ in rows], self.config.evaluation.sample_tokens
         dtype = self.config.evaluation.dtype
-        texts = await self._evaluate(stages.write_samples, model.path, base.path, prompts, tokens, dtype)
+        texts = await self._evaluate(generate, model.path, base.path, prompts, tokens, dtype)
         Samples(
             samples=[Sample(prompt=p, expected=c, completion=t) for (p, c), t in zip(rows, texts, strict=True)]
         ).write(path)
@@ -245,9 +246,7 @@ class Tournament:
             return known[label].model_copy(update={"path": out})
         entry = self.dir.entry(verdict.lineage, verdict.round, label.partition("@")[0])
         submission = Submission.read(entry / "submission.json")
-        sha256 = await self._evaluate(
-            stages.promote_submission, seed.path, entry / "submission", submission.form, base.path, out
-        )
+        sha256 = await self._evaluate(make_full, seed.path, entry / "submission", submission.form, base.path, out)
         continuation = entry / "continuation" if submission.has_continuation else None
         return Seed(label=label, path=out, sha256=sha256, continuation=continuation)
 
@@ -264,8 +263,8 @@ class Tournament:
         async with self.fetching.setdefault(spec, asyncio.Lock()):  # built once, whoever asks first
             if spec.startswith(models.BUILTIN) and not folder.exists():
                 name, shape = spec.removeprefix(models.BUILTIN), Shape("trainer", 1, 0)
-                await self._evaluate(stages.build_base, name, folder, shape=shape)
-        return folder, str(await self._evaluate(stages.hash_folder, folder))
+                await self._evaluate(build, name, folder, shape=shape)
+        return folder, str(await self._evaluate(sha256_of, folder))
 
     async def _score_plain(self, name: str, model: Path, prompt: Any, folder: Path) -> None:
         if not (folder / "scorecard.json").exists():
@@ -303,7 +302,7 @@ class Tournament:
         raise ClusterTrouble(f"{trouble} ({function.__name__}, tried {ATTEMPTS} times)") from trouble
 
     async def _settle(self, brief: Brief, recipe: Recipe, reason: str, began: float) -> Submission:
-        submission: Submission = await self._evaluate(stages.settle_late, brief, recipe.kind, reason, began)
+        submission: Submission = await self._evaluate(settle, brief, recipe.kind, reason, began)
         return submission
 
     def _candidate(self, lineage: Lineage, label: str) -> Candidate:
