@@ -24,16 +24,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shape:
-    """What an actor holds. `role` keeps trainers and evaluators in processes of their own."""
+    """What an entry holds. `role` keeps trainers and evaluators in processes of their own.
+
+    With `gang`, the actor itself holds nothing: it coordinates `workers` processes of these resources each,
+    which it starts itself on what is reserved for them.
+    """
 
     role: str
     cpus: float
     gpus: float
     memory_gb: float | None = None
+    workers: int = 1
+    gang: bool = False
 
     @property
     def resources(self) -> dict[str, float]:
-        """The same by Ray's names."""
+        """Of one worker, by Ray's names."""
         memory = {} if self.memory_gb is None else {"memory": self.memory_gb * 2**30}
         return {"CPU": self.cpus, "GPU": self.gpus, **memory}
 
@@ -172,8 +178,8 @@ class Pool:
     def _fits(shape: Shape, holders: list[Worker]) -> bool:
         total = ray.cluster_resources()
         for name, amount in shape.resources.items():
-            held = sum(worker.shape.resources.get(name, 0.0) for worker in holders)
-            if amount and held + amount > total.get(name, 0.0) + 1e-9:
+            held = sum(worker.shape.workers * worker.shape.resources.get(name, 0.0) for worker in holders)
+            if amount and held + shape.workers * amount > total.get(name, 0.0) + 1e-9:
                 return False
         return True
 
@@ -189,7 +195,8 @@ class Pool:
         while self._idle and not self._fits(shape, self._busy + self._idle):
             ray.kill(self._idle.pop(0).handle)
         memory = None if shape.memory_gb is None else int(shape.memory_gb * 2**30)
-        actor = _Actor.options(num_cpus=shape.cpus, num_gpus=shape.gpus, memory=memory)  # type: ignore[attr-defined]
+        held = (0, 0, None) if shape.gang else (shape.cpus, shape.gpus, memory)
+        actor = _Actor.options(num_cpus=held[0], num_gpus=held[1], memory=held[2])  # type: ignore[attr-defined]
         return Worker(shape, actor.remote(self._environment))
 
     def close(self) -> None:

@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from competitors import python, sft
+from competitors import python, sft, unchanged
 from competitors.python import PythonRecipe
 from competitors.sft import SftRecipe
+from competitors.unchanged import UnchangedRecipe
 
-Recipe = Annotated[SftRecipe | PythonRecipe, Field(discriminator="kind")]
+Recipe = Annotated[SftRecipe | PythonRecipe | UnchangedRecipe, Field(discriminator="kind")]
 
 KINDS: dict[str, Callable[..., Any]] = {
     "sft": sft.run,
     "python": python.run,
+    "unchanged": unchanged.run,
 }

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -35,10 +35,37 @@ class Resources(Settings):
 
 
 class RecipeBase(Settings):
-    """What every kind of competitor has."""
+    """What every kind of competitor has, and what the tournament asks of a recipe before it runs.
+
+    Nothing here loads torch: it is asked when a config is checked and planned.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
     resources: Resources = Resources()
+
+    @property
+    def is_gang(self) -> bool:
+        """Whether `run` only coordinates: it then runs in a process without resources, and starts
+        `resources.workers` processes of its own on what was reserved for them."""
+        return self.resources.workers > 1
+
+    @property
+    def summary(self) -> str:
+        """The recipe in a few words."""
+        return ""
+
+    @property
+    def needs_gpu(self) -> str | None:
+        """Why this recipe cannot run on a CPU, in words; None when it can."""
+        return None
+
+    def check(self) -> None:
+        """Raise UserError, naming the key, for what is wrong with the recipe beyond its form: a program or a
+        module that is not there. Called on a `located` recipe, before anything starts."""
+
+    def located(self, config_folder: Path) -> Self:
+        """The recipe with its relative paths made absolute: they are meant from the config's folder."""
+        return self
 
 
 class Allowance(Record):
@@ -47,6 +74,17 @@ class Allowance(Record):
     tokens: int | None = None
     seconds: float | None = None
     steps: int | None = None
+
+
+class Ingredient(Record):
+    """A submission that a soup may blend: of this round or an earlier one, inspected, on the same seed."""
+
+    label: str
+    """`competitor@round`."""
+    folder: Path
+    form: Literal["full", "adapter"]
+    seed_sha256: str
+    continuation: Path | None
 
 
 class Brief(Record):
@@ -66,6 +104,8 @@ class Brief(Record):
     output_dir: Path
     random_seed: int
     resources: Resources
+    race_at: tuple[float, ...] = Field((), description="shares of the budget at which to save a checkpoint")
+    ingredients: list[Ingredient] = Field([], description="what a soup may blend; empty for every other kind")
 
     @property
     def continuation_dir(self) -> Path:

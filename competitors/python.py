@@ -20,6 +20,15 @@ class PythonRecipe(RecipeBase):
     kind: Literal["python"]
     entrypoint: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
+    @property
+    def summary(self) -> str:
+        """The function."""
+        return self.entrypoint
+
+    def check(self) -> None:
+        """UserError when the entrypoint does not import."""
+        resolve(self.entrypoint)
+
 
 def resolve(entrypoint: str) -> Callable[[Brief, Report], None]:
     """The function that `package.module:function` names; UserError when it does not import."""

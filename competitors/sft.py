@@ -84,6 +84,23 @@ class SftRecipe(RecipeBase):
             raise ValueError("schedule_args.num_decay_steps: give decay, a share of the span, instead")
         return self
 
+    @property
+    def summary(self) -> str:
+        """Method, optimizer, rate, schedule and batch."""
+        what = f"{self.adapter.method} r{self.adapter.rank}" if self.adapter else "full"
+        spans = " over the lineage" if self.schedule_spans == "lineage" else ""
+        batch = self.batch_size * self.gradient_accumulation * self.resources.workers
+        return f"{what}, {self.optimizer}, {self.learning_rate:g} {self.schedule}{spans}, batch {batch}"
+
+    @property
+    def needs_gpu(self) -> str | None:
+        """Kernels that exist for GPUs only."""
+        if self.liger:
+            return "liger: its kernels need a GPU"
+        if any(word in self.optimizer for word in ("bit", "bnb", "paged")) and self.optimizer != "lion_32bit":
+            return f"optimizer {self.optimizer}: bitsandbytes needs a GPU"
+        return None
+
 
 def run(brief: Brief, recipe: SftRecipe, report: Report) -> None:
     """Train as the recipe says and write the submission; imports torch only now, in the worker."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoConfig, AutoTokenizer, TrainerCallback, set_seed
 from transformers.optimization import get_scheduler
 from trl import SFTConfig, SFTTrainer
 
@@ -25,6 +25,7 @@ from competitors import continuation
 from competitors.budget import VIRTUAL_STEPS, Meter, rate_factor
 from competitors.contract import Brief, Report
 from competitors.sft import SftRecipe
+from competitors.sft_model import compute_dtype, load_model, on_gpu
 from competitors.stream import Stream, prepare
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ REPORT_SECONDS = 0.25
 
 def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
     """Train on the brief's data within its budget and leave the submission in its output folder."""
-    _check_hardware(brief, recipe)
+    if recipe.needs_gpu and not on_gpu(brief):
+        raise Forfeit(recipe.needs_gpu)
     set_seed(brief.random_seed)
     torch.set_num_threads(max(1, int(brief.resources.cpus)))
     tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
@@ -72,57 +74,6 @@ def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
     trainer.hand_in()
 
 
-def load_model(brief: Brief, recipe: SftRecipe) -> Any:
-    """The seed, with the recipe's adapter on it.
-
-    What is trained is kept in float32, since small updates vanish in bfloat16; frozen weights take the
-    compute dtype. The forward pass runs under autocast.
-    """
-    frozen = recipe.adapter is not None
-    model = AutoModelForCausalLM.from_pretrained(
-        brief.seed_model,
-        dtype=compute_dtype(brief, recipe) if frozen else torch.float32,
-        attn_implementation=recipe.attention,
-    )
-    if recipe.adapter is None:
-        return model
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    adapter = recipe.adapter
-    config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=adapter.rank,
-        lora_alpha=adapter.alpha or 2 * adapter.rank,
-        lora_dropout=adapter.dropout,
-        target_modules=adapter.target_modules,
-        modules_to_save=adapter.modules_to_save or None,
-        use_dora=adapter.method == "dora",
-        use_rslora=adapter.method == "rslora",
-    )
-    return get_peft_model(model, config)
-
-
-def compute_dtype(brief: Brief, recipe: SftRecipe) -> torch.dtype:
-    """The dtype of the forward pass: bfloat16 on a GPU that has it, else float32, unless the recipe says."""
-    if recipe.dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[recipe.dtype]
-    return torch.bfloat16 if _on_gpu(brief) and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def _on_gpu(brief: Brief) -> bool:
-    return brief.resources.gpus != 0 and torch.cuda.is_available()
-
-
-def _check_hardware(brief: Brief, recipe: SftRecipe) -> None:
-    """Forfeit with the reason where the recipe needs a GPU and there is none, before anything is loaded."""
-    if _on_gpu(brief):
-        return
-    if recipe.liger:
-        raise Forfeit("liger: its kernels need a GPU")
-    if any(word in recipe.optimizer for word in ("bit", "bnb", "paged")) and recipe.optimizer != "lion_32bit":
-        raise Forfeit(f"optimizer {recipe.optimizer}: bitsandbytes needs a GPU")
-
-
 def training_arguments(brief: Brief, recipe: SftRecipe, steps: int, scratch: str) -> SFTConfig:
     """What TRL and transformers are told. Saving, reporting and the schedule's end are ours."""
     dtype = compute_dtype(brief, recipe)
@@ -143,7 +94,7 @@ def training_arguments(brief: Brief, recipe: SftRecipe, steps: int, scratch: str
         max_length=brief.max_tokens,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        use_cpu=not _on_gpu(brief),
+        use_cpu=not on_gpu(brief),
         use_liger_kernel=recipe.liger,
         dataset_kwargs={"skip_prepare_dataset": True},
         train_sampling_strategy="sequential",

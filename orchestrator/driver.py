@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import TournamentError, UserError
 from cluster.storage import write_text
-from competitors import python
 from orchestrator import leaderboard, models
 from orchestrator.config import TournamentConfig
 from orchestrator.leaderboard import Leaderboard, State
@@ -79,7 +78,7 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> N
 
 
 def check_inputs(config: TournamentConfig, config_file: Path) -> None:
-    """UserError for a base or a reference that is no model, or an entrypoint that does not import."""
+    """UserError for a base or a reference that is no model, or a recipe whose programs are not there."""
     for lineage in config.lineages:
         models.check(lineage.base, config_file.parent, f"{config_file}: lineages[{lineage.name}].base")
     for reference in config.references:
@@ -87,11 +86,10 @@ def check_inputs(config: TournamentConfig, config_file: Path) -> None:
             key = f"{config_file}: references[{reference.name}].model"
             models.check(reference.model, config_file.parent, key)
     for recipe in config.competitors:
-        if recipe.kind == "python":
-            try:
-                python.resolve(recipe.entrypoint)
-            except UserError as error:
-                raise UserError(f"{config_file}: competitors[{recipe.name}].{error}") from error
+        try:
+            recipe.located(config_file.parent).check()
+        except UserError as error:
+            raise UserError(f"{config_file}: competitors[{recipe.name}].{error}") from error
 
 
 def _download_models(config: TournamentConfig, config_file: Path, run: RunDirectory) -> None:

@@ -8,7 +8,6 @@ from competitors.contract import Submission
 from evaluation.scorecard import Scorecard
 from orchestrator.config import TournamentConfig
 from orchestrator.leaderboard import scorecard_of, settled
-from orchestrator.plan import summary
 from orchestrator.run_directory import RunDirectory
 from orchestrator.verdict import Verdict
 
@@ -57,7 +56,7 @@ pipeline_tag: text-generation
 # {config.name}: champion of lineage {lineage}
 
 Fine-tuned from `{base}` on `{config.data.source}` by a tournament of {len(config.competitors)} recipes over
-{len(verdicts)} rounds. The title was won in round {label.partition("@")[2]} by `{recipe.name}` ({summary(recipe)}).
+{len(verdicts)} rounds. The title was won in round {label.partition("@")[2]} by `{recipe.name}` ({recipe.summary}).
 
 | | base | champion |
 |---|---|---|

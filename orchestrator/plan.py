@@ -100,22 +100,12 @@ def _entry(config: TournamentConfig, config_file: Path, lineage: str, base: str,
         lineage=lineage,
         competitor=recipe.name,
         kind=recipe.kind,
-        recipe=summary(recipe),
+        recipe=recipe.summary,
         workers=recipe.resources.workers,
         cpus=recipe.resources.cpus,
         gpus=recipe.resources.gpus,
         memory_gb=memory,
     )
-
-
-def summary(recipe: object) -> str:
-    """A recipe in a few words."""
-    if not isinstance(recipe, SftRecipe):
-        return str(getattr(recipe, "entrypoint", ""))
-    what = f"{recipe.adapter.method} r{recipe.adapter.rank}" if recipe.adapter else "full"
-    spans = " over the lineage" if recipe.schedule_spans == "lineage" else ""
-    batch = recipe.batch_size * recipe.gradient_accumulation
-    return f"{what}, {recipe.optimizer}, {recipe.learning_rate:g} {recipe.schedule}{spans}, batch {batch}"
 
 
 def _gpus(resources: Resources) -> float:

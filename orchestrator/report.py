@@ -129,8 +129,7 @@ def describe(recipe: Recipe) -> str:
     """A recipe in a few words, such as `LoRA r16, adamw, lr 2e-4`."""
     settings: dict[str, Any] = recipe.model_dump(by_alias=True)
     if recipe.kind != "sft":
-        own = (str(value) for key, value in settings.items() if key not in ("name", "kind", "resources") and value)
-        return ", ".join([recipe.kind, *own])[:80]
+        return f"{recipe.kind}, {recipe.summary}"[:80]
     adapter = settings["adapter"]
     names = {"lora": "LoRA", "dora": "DoRA", "rslora": "rsLoRA"}
     what = f"{names[adapter['method']]} r{adapter['rank']}" if adapter else "full fine-tuning"

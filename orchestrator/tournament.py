@@ -141,14 +141,15 @@ class Tournament:
 
     async def train(self, brief: Brief, recipe: Recipe, state: EntryState) -> Submission:
         """Run the competitor in a worker, ended from outside when it hangs. Lost nodes are tried again."""
-        shape = self._shape("trainer", brief.resources)
+        shape = self._shape("trainer", brief.resources, recipe.is_gang)
         for _ in range(ATTEMPTS):
             shutil.rmtree(brief.output_dir.parent, ignore_errors=True)
             brief.output_dir.parent.mkdir(parents=True)
             brief.write(brief.output_dir.parent / "brief.json")
             async with self.pool.worker(shape, TRAINER) as worker:
                 began, watch = time.time(), Watch(brief, self.config.limits, state)
-                call = asyncio.ensure_future(worker.call(compete, brief, recipe))
+                located = recipe.located(self.config_folder)
+                call = asyncio.ensure_future(worker.call(compete, brief, located))
                 try:
                     while not call.done() and (overdue := watch.overdue()) is None:
                         await asyncio.wait({call}, timeout=POLL_SECONDS)
@@ -311,11 +312,13 @@ class Tournament:
         folder = self.dir.entry(lineage.name, int(number), name) if number else self.dir.round(lineage.name, 0)
         return Candidate(label, read_losses(folder / "losses.parquet", "validation"))
 
-    def _shape(self, role: str, resources: Resources) -> Shape:
+    def _shape(self, role: str, resources: Resources, gang: bool = False) -> Shape:
         gpus = float(self.has_gpus) if resources.gpus == "auto" else float(resources.gpus)
-        return Shape(role, resources.cpus, gpus, resources.memory_gb)
+        return Shape(role, resources.cpus, gpus, resources.memory_gb, resources.workers, gang)
 
     def _refuse_impossible(self) -> None:
         for recipe in self.config.competitors:
-            self.pool.refuse_impossible(self._shape("trainer", recipe.resources), f"competitors[{recipe.name}]")
+            self.pool.refuse_impossible(
+                self._shape("trainer", recipe.resources, recipe.is_gang), f"competitors[{recipe.name}]"
+            )
         self.pool.refuse_impossible(self._shape("evaluator", self.config.evaluation.resources), "evaluation")
