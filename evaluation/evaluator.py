@@ -65,7 +65,7 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
 
     began = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
-    pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+    pad_id = _pad_id(tokenizer)
     losses: dict[str, RowLosses] = {}
     scores: dict[str, SplitScore] = {}
     row_ids: dict[str, list[str]] = {}
@@ -93,6 +93,23 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
         dtype=dtype,
         seconds=time.monotonic() - began,
     ).write(job.out / "scorecard.json")
+
+
+def _pad_id(tokenizer: Any) -> int:
+    return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+
+
+def score_slice(job: ScoringJob, rows: int) -> float:
+    """Loss on the first `rows` validation rows, in nats per completion token; nothing is written.
+
+    Rows lie in the order of their hashes, so the first ones are a random sample.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    encoded = encode(read_split(job.held_out / "validation.parquet")[:rows], tokenizer, job.max_tokens)
+    with loaded(job.model, job.adapter, job.dtype) as model:
+        return score(model, encoded, job.batch_tokens, _pad_id(tokenizer)).loss
 
 
 @contextmanager

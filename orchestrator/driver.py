@@ -50,6 +50,7 @@ def run_tournament(
     """
     with run.locked():
         prepare(config, config_file, run)
+        config = run.with_changes(config)
         from orchestrator.tracking_sync import Tracker
 
         tracker = Tracker(config, run)
@@ -120,6 +121,7 @@ def write_views(config: TournamentConfig, run: RunDirectory, state: State) -> Le
     """leaderboard.json, and report.html where it would say something else."""
     from orchestrator.report import write_report
 
+    config = run.with_changes(config)
     before = run.leaderboard_file.read_text(encoding="utf-8") if run.leaderboard_file.exists() else None
     board = leaderboard.write(config, run, state)
     if run.leaderboard_file.read_text(encoding="utf-8") != before or not run.report_file.exists():

@@ -61,10 +61,10 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         for lineage in config.lineages
         for index in range(len(config.competitors))
     ]
-    trainings = len(entries) * config.rounds
+    trainings = len(entries) * config.all_rounds
     gpus = [_gpus(recipe.resources) * recipe.resources.workers for recipe in config.competitors]
     hours = None if config.budget.minutes is None else config.budget.minutes / 60
-    per_round = len(config.lineages) * config.rounds
+    per_round = len(config.lineages) * config.all_rounds
     assumptions = [
         "GPU hours and tokens are upper bounds: budgets used up, start-up and scoring not counted",
         "memory: trained weights, gradients and optimizer state in float32, frozen weights and activations in"
@@ -79,7 +79,7 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         tournament=config.name,
         lineages=[f"{lineage.name}: {lineage.base}" for lineage in config.lineages],
         references=[f"{r.name}: {r.model or 'published, drawn only'}" for r in config.references],
-        rounds=config.rounds,
+        rounds=config.all_rounds,
         entries=entries,
         trainings=trainings,
         training_tokens=None if config.budget.tokens is None else config.budget.tokens * trainings,

@@ -1,0 +1,250 @@
+"""One entry of one round: brief, training under watch, racing, inspection and score.
+
+Every step looks first whether its result lies in the run directory.
+"""
+
+import asyncio
+import hashlib
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import ClusterTrouble, Forfeit
+from cluster.pool import Pool, WorkerDied
+from competitors import Recipe
+from competitors.contract import Brief, Event, Ingredient, Submission, model_form
+from competitors.entry import compete, forfeit, settle
+from competitors.soup import SoupRecipe
+from competitors.unchanged import UnchangedRecipe
+from evaluation.scorecard import RowLosses, read_losses
+from orchestrator import stages
+from orchestrator.config import Lineage, TournamentConfig
+from orchestrator.evaluators import ATTEMPTS, TRAINER, Evaluators
+from orchestrator.field import read_roster
+from orchestrator.progress import Board, EntryState
+from orchestrator.racing import is_out, rank_at
+from orchestrator.run_directory import RunDirectory
+from orchestrator.supervise import Watch
+from orchestrator.tournament_records import Rejection, Seed
+
+POLL_SECONDS = 0.5
+
+Rungs = dict[float, dict[str, float]]
+"""Of a round that races: the losses at each share of the budget, by competitor."""
+
+
+class Entries:
+    """Has recipes compete on one cluster."""
+
+    def __init__(
+        self,
+        config: TournamentConfig,
+        run: RunDirectory,
+        config_folder: Path,
+        pool: Pool,
+        board: Board,
+        evaluators: Evaluators,
+    ) -> None:
+        self.config, self.dir, self.config_folder = config, run, config_folder
+        self.pool, self.board, self.evaluators = pool, board, evaluators
+
+    async def compete_round(
+        self, lineage: Lineage, number: int, recipes: list[Recipe], seed: Seed, base: Seed, rounds: int
+    ) -> dict[str, RowLosses]:
+        """All entries of a round side by side, soups after what they blend; the scored ones' validation losses."""
+        rungs: Rungs = {}
+        running: dict[str, asyncio.Task[RowLosses | None]] = {}
+
+        async def one(recipe: Recipe) -> RowLosses | None:
+            ingredients = []
+            if isinstance(recipe, SoupRecipe):
+                blended = {r.name: running[r.name] for r in recipes if _is_ingredient(r, recipe)}
+                await asyncio.gather(*blended.values())
+                ingredients = self.ingredients(lineage, number, recipe, seed)
+            brief = self.brief(lineage, number, recipe, seed, rounds).model_copy(update={"ingredients": ingredients})
+            return await self.enter(brief, recipe, base, rungs)
+
+        async with asyncio.TaskGroup() as group:
+            for recipe in sorted(recipes, key=lambda recipe: isinstance(recipe, SoupRecipe)):
+                running[recipe.name] = group.create_task(one(recipe))
+        losses = {recipe.name: running[recipe.name].result() for recipe in recipes}
+        return {name: loss for name, loss in losses.items() if loss is not None}
+
+    def brief(self, lineage: Lineage, number: int, recipe: Recipe, seed: Seed, rounds: int) -> Brief:
+        """What the competitor gets this round. Nothing in it leads to held-out data."""
+        key = f"{self.config.seed}/{lineage.name}/{number}/{recipe.name}"
+        gpus = self.evaluators.shape("trainer", recipe.resources).gpus
+        return Brief(
+            tournament=self.config.name,
+            lineage=lineage.name,
+            round=number,
+            competitor=recipe.name,
+            seed_model=seed.path,
+            seed_sha256=seed.sha256,
+            seed_continuation=seed.continuation,
+            train_data=self.dir.data / "train.parquet",
+            max_tokens=self.config.data.max_tokens,
+            budget=self.config.budget.allowance,
+            progress=((number - 1) / rounds, number / rounds),
+            output_dir=self.dir.entry(lineage.name, number, recipe.name) / "submission",
+            random_seed=int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) % 2**31,
+            resources=recipe.resources.model_copy(update={"gpus": gpus}),
+            race_at=tuple(self.config.racing.at) if self.config.racing else (),
+        )
+
+    def ingredients(self, lineage: Lineage, number: int, soup: SoupRecipe, seed: Seed) -> list[Ingredient]:
+        """What a soup may blend: scored submissions of this round, and of earlier ones that stand on this seed."""
+        found = []
+        for earlier in range(number if not soup.earlier else 1, number + 1):
+            roster = read_roster(self.dir, lineage.name, earlier)
+            for entry in roster.entries if roster else []:
+                folder = self.dir.entry(lineage.name, earlier, entry.recipe.name)
+                submission = Submission.read_if_there(folder / "submission.json")
+                if submission is None or submission.form is None or not _is_ingredient(entry.recipe, soup):
+                    continue
+                if submission.seed_sha256 == seed.sha256 and (folder / "scorecard.json").exists():
+                    continuation = folder / "continuation"
+                    found.append(
+                        Ingredient(
+                            label=f"{entry.recipe.name}@{earlier}",
+                            folder=folder / "submission",
+                            form=submission.form,
+                            seed_sha256=submission.seed_sha256,
+                            continuation=continuation if (continuation / "continuation.json").is_file() else None,
+                        )
+                    )
+        return found
+
+    async def enter(self, brief: Brief, recipe: Recipe, base: Seed, rungs: Rungs) -> RowLosses | None:
+        """One entry: train, then inspect and score. None when it forfeited or was rejected."""
+        folder = brief.output_dir.parent
+        state = self.board.entry(brief, recipe.kind)
+        submission = Submission.read_if_there(folder / "submission.json")
+        if submission is None:
+            submission = await self.train(brief, recipe, state, base, rungs)
+            submission.write(folder / "submission.json")
+        if submission.status == "forfeit":
+            state.end("forfeit", submission.reason)
+            return None
+        if not (folder / "scorecard.json").exists():
+            rejection = Rejection.read_if_there(folder / "rejected.json")
+            rejection = rejection or await self.score_submission(brief, submission, base, state)
+            if rejection is not None:
+                rejection.write(folder / "rejected.json")
+                state.end("rejected", rejection.reason)
+                return None
+        losses = read_losses(folder / "losses.parquet", "validation")
+        state.end("scored", f"validation loss {losses.loss:.4f}")
+        return losses
+
+    async def train(self, brief: Brief, recipe: Recipe, state: EntryState, base: Seed, rungs: Rungs) -> Submission:
+        """Run the competitor in a worker, ended from outside when it hangs. Lost nodes are tried again."""
+        shape = self.evaluators.shape("trainer", brief.resources, recipe.is_gang)
+        located = recipe.located(self.config_folder)
+        try:
+            self.pool.refuse_impossible(shape, brief.competitor)
+        except ClusterTrouble as never:
+            # The config's own were refused before the tournament began; this one was entered since.
+            _begin(brief)
+            return forfeit(brief, recipe.kind, str(never), time.time())
+        for _ in range(ATTEMPTS):
+            async with self.pool.worker(shape, TRAINER) as worker:
+                _begin(brief)
+                began, watch = time.time(), Watch(brief, self.config.limits, state)
+                call = asyncio.ensure_future(worker.call(compete, brief, located))
+                races: list[asyncio.Task[None]] = []
+                try:
+                    while not call.done() and (overdue := watch.overdue()) is None:
+                        races += [
+                            asyncio.create_task(self.race(brief, event, base, state, rungs))
+                            for event in watch.take_checkpoints()
+                        ]
+                        _raise_trouble(races)
+                        await asyncio.wait({call}, timeout=POLL_SECONDS)
+                    if call.done():
+                        watch.read()
+                        submission: Submission = call.result()
+                        return submission
+                    assert overdue is not None
+                    worker.kill()
+                except WorkerDied as died:
+                    if died.node_lost:
+                        state.note(f"{died}, its node is lost: again on another")
+                        continue
+                    return forfeit(brief, recipe.kind, str(died), began)
+                finally:
+                    call.cancel()
+                    for race in races:
+                        race.cancel()
+            settled: Submission = await self.evaluators.call(settle, brief, recipe.kind, overdue, began)
+            return settled
+        raise ClusterTrouble(f"{brief.competitor}: its node was lost {ATTEMPTS} times")
+
+    async def race(self, brief: Brief, event: Event, base: Seed, state: EntryState, rungs: Rungs) -> None:
+        """Score a checkpoint that a running entry saved at a rung, and ask the entry to stop if it is out."""
+        racing = self.config.racing
+        assert racing is not None
+        fraction, checkpoint = float(event["fraction"]), brief.output_dir / str(event["folder"])
+        form = model_form(checkpoint)
+        if fraction not in racing.at or form is None:
+            return
+        model = brief.seed_model if form == "adapter" else checkpoint
+        job = self.evaluators.job(brief.competitor, model, base.path, checkpoint)
+        job = job.model_copy(update={"adapter": checkpoint if form == "adapter" else None})
+        try:
+            loss: float = await self.evaluators.call(stages.score_checkpoint, job, racing.rows)
+        except Forfeit:
+            return  # what is wrong with it will be said when it is handed in
+        except ClusterTrouble:
+            if checkpoint.exists():
+                raise
+            return  # the entry ended meanwhile, and its checkpoints with it
+        rung = rungs.setdefault(fraction, {})
+        others = [other for name, other in rung.items() if name != brief.competitor]
+        rung[brief.competitor] = loss
+        if is_out(loss, others, racing.keep):
+            reason = (
+                f"stopped by racing at {fraction:.0%} of its budget: {loss:.4f} nats on {racing.rows} validation rows,"
+                f" place {rank_at(loss, others)} of the {len(others) + 1} that got there"
+            )
+            (brief.output_dir.parent / "stop").write_text(reason, encoding="utf-8")
+            state.note(reason)
+
+    async def score_submission(
+        self, brief: Brief, submission: Submission, base: Seed, state: EntryState
+    ) -> Rejection | None:
+        """Score a submission into its folder; a Rejection when it does not pass inspection."""
+        assert submission.form is not None
+        adapter = brief.output_dir if submission.form == "adapter" else None
+        model = brief.seed_model if adapter else brief.output_dir
+        job = self.evaluators.job(f"{brief.competitor}@{brief.round}", model, base.path, brief.output_dir.parent)
+        job = job.model_copy(update={"adapter": adapter})
+        watch = Watch(brief, self.config.limits, state, from_now=True)
+        state.phase = "scoring"
+        try:
+            work = self.evaluators.call(stages.score_entry, job, submission.form, brief.seed_model, brief.progress_file)
+            await watch.follow(work, POLL_SECONDS)
+        except Forfeit as reason:
+            return Rejection(reason=str(reason))
+        return None
+
+
+def _begin(brief: Brief) -> None:
+    """An empty folder for the entry, with its brief; whatever an earlier try left there is gone."""
+    shutil.rmtree(brief.output_dir.parent, ignore_errors=True)
+    brief.output_dir.parent.mkdir(parents=True)
+    brief.write(brief.output_dir.parent / "brief.json")
+
+
+def _is_ingredient(recipe: Any, soup: SoupRecipe) -> bool:
+    """Whether `soup` may blend what `recipe` hands in: neither another soup nor the control."""
+    if isinstance(recipe, SoupRecipe | UnchangedRecipe):
+        return False
+    return soup.of is None or recipe.name in soup.of
+
+
+def _raise_trouble(races: list[asyncio.Task[None]]) -> None:
+    for race in races:
+        if race.done():
+            race.result()
