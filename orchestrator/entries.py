@@ -21,6 +21,7 @@ from evaluation.scorecard import RowLosses, read_losses
 from orchestrator import stages
 from orchestrator.config import Lineage, TournamentConfig
 from orchestrator.evaluators import ATTEMPTS, TRAINER, Evaluators
+from orchestrator.evolution import root_name
 from orchestrator.field import read_roster
 from orchestrator.progress import Board, EntryState
 from orchestrator.racing import is_out, rank_at
@@ -238,10 +239,11 @@ def _begin(brief: Brief) -> None:
 
 
 def _is_ingredient(recipe: Any, soup: SoupRecipe) -> bool:
-    """Whether `soup` may blend what `recipe` hands in: neither another soup nor the control."""
+    """Whether `soup` may blend what `recipe` hands in: neither another soup nor the control. Who is named in
+    `of` stands for its children by evolution too."""
     if isinstance(recipe, SoupRecipe | UnchangedRecipe):
         return False
-    return soup.of is None or recipe.name in soup.of
+    return soup.of is None or recipe.name in soup.of or root_name(recipe.name) in soup.of
 
 
 def _raise_trouble(races: list[asyncio.Task[None]]) -> None:

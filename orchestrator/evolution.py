@@ -73,9 +73,14 @@ def seeded(random_seed: int, lineage: str, number: int) -> random.Random:
     return random.Random(hashlib.sha256(key.encode()).digest())
 
 
+def root_name(name: str) -> str:
+    """The recipe that a chain of children began with: `full` for `full.3a`."""
+    return re.sub(r"\.\d+[a-z]+$", "", name)
+
+
 def child_name(parent: str, number: int, index: int, taken: set[str]) -> str:
     """A name that says whose child of which round it is: `full.3a` for a copy of `full` or of `full.2b`."""
-    root = re.sub(r"\.\d+[a-z]+$", "", parent)[:50]
+    root = root_name(parent)[:50]
     while (name := f"{root}.{number}{_letters(index)}") in taken:
         index += 1
     taken.add(name)

@@ -172,7 +172,8 @@ class Tournament:
             known[label] = done
         if verdict.dethroned:
             await self.sample(known[verdict.champion], base, folder)
-        self._drop_continuations(verdict.lineage, known[verdict.seed_next], same_seed=verdict.seed_next == seed.label)
+        if verdict.seed_next != seed.label or not self._blends:
+            self._drop_continuations(verdict, known[verdict.seed_next])
         return known[verdict.seed_next], known[verdict.champion]
 
     async def sample(self, model: Seed, base: Seed, folder: Path) -> None:
@@ -201,14 +202,20 @@ class Tournament:
         continuation = entry / "continuation" if submission.has_continuation else None
         return Seed(label=label, path=out, sha256=sha256, continuation=continuation)
 
-    def _drop_continuations(self, lineage: str, seed: Seed, same_seed: bool) -> None:
-        """An optimizer's state is twice the model: only what the next round can go on from, or blend, is kept."""
-        soups = any(isinstance(recipe, SoupRecipe) for recipe in self.config.competitors) or self.config.exploit
-        if same_seed and soups:
-            return
-        for continuation in self.dir.lineage(lineage).glob("round-*/*/continuation"):
-            if continuation != seed.continuation:
-                shutil.rmtree(continuation)
+    def _drop_continuations(self, verdict: Verdict, seed: Seed) -> None:
+        """An optimizer's state is twice the model: only what the next round can go on from, or blend, is kept.
+
+        Up to this round: a resumed run passes here again, with later rounds on record.
+        """
+        for number in range(1, verdict.round + 1):
+            for continuation in self.dir.round(verdict.lineage, number).glob("*/continuation"):
+                if continuation != seed.continuation:
+                    shutil.rmtree(continuation)
+
+    @property
+    def _blends(self) -> bool:
+        """Whether a soup may come to blend submissions of several rounds on one seed."""
+        return self.config.exploit is not None or any(isinstance(r, SoupRecipe) for r in self.config.competitors)
 
     async def _fetch(self, spec: str, key: str) -> tuple[Path, str]:
         """The folder and SHA-256 of a model that the config names."""
