@@ -17,6 +17,8 @@ from competitors.sft import SftRecipe
 from orchestrator.tournament_records import MadeBy, RosterEntry
 
 FACTORS = [0.8, 1.25]
+DRAWS = 16
+"""So often other factors are drawn where a child would be the twin of a recipe that competes already."""
 
 
 class Evolution(Settings):
@@ -58,10 +60,16 @@ def evolve(
     best, count = ours[0], min(len(ours) - 1, max(1, round(rules.replace * len(ours))))
     rng = seeded(random_seed, lineage, number)
     names = {entry.recipe.name for entry in entries}
-    children, reasons = {}, []
+    children: dict[str, RosterEntry] = {}
+    reasons = []
     for index, loser in enumerate(ours[-count:]):
-        factors = {key: rng.choice(choices) for key, choices in rules.perturb.items()}
-        child = copy(best, child_name(best.recipe.name, number, index, names), factors, "evolution", number)
+        name = child_name(best.recipe.name, number, index, names)
+        there = [entry.recipe for entry in (*ours[:-count], *children.values())]
+        for _ in range(DRAWS):
+            factors = {key: rng.choice(choices) for key, choices in rules.perturb.items()}
+            child = copy(best, name, factors, "evolution", number)
+            if all(child.recipe != recipe.model_copy(update={"name": name}) for recipe in there):
+                break
         children[loser.recipe.name] = child
         reasons.append(f"{child.recipe.name} takes the place of {loser.recipe.name}: {child.origin}.")
     return [children.get(entry.recipe.name, entry) for entry in entries], reasons
