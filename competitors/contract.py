@@ -50,6 +50,11 @@ class RecipeBase(Settings):
         return self.resources.workers > 1
 
     @property
+    def trains(self) -> bool:
+        """Whether it spends the budget and hands in a model of its own: neither a blend nor a control."""
+        return True
+
+    @property
     def summary(self) -> str:
         """The recipe in a few words."""
         return ""

@@ -34,6 +34,11 @@ class SoupRecipe(RecipeBase):
         return self
 
     @property
+    def trains(self) -> bool:
+        """A soup only averages."""
+        return False
+
+    @property
     def summary(self) -> str:
         """Method and what it blends."""
         which = "all" if self.of is None else ", ".join(self.of)

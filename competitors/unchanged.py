@@ -16,6 +16,11 @@ class UnchangedRecipe(RecipeBase):
     resources: Resources = Resources(gpus=0)
 
     @property
+    def trains(self) -> bool:
+        """A control does nothing."""
+        return False
+
+    @property
     def summary(self) -> str:
         """What it is for."""
         return "the seed as it is, a control"

@@ -16,7 +16,6 @@ from competitors import Recipe
 from competitors.contract import Brief, Event, Ingredient, Submission, model_form
 from competitors.entry import compete, forfeit, settle
 from competitors.soup import SoupRecipe
-from competitors.unchanged import UnchangedRecipe
 from evaluation.scorecard import RowLosses, read_losses
 from orchestrator import stages
 from orchestrator.config import Lineage, TournamentConfig
@@ -241,9 +240,8 @@ def _begin(brief: Brief) -> None:
 def _is_ingredient(recipe: Any, soup: SoupRecipe) -> bool:
     """Whether `soup` may blend what `recipe` hands in: neither another soup nor the control. Who is named in
     `of` stands for its children by evolution too."""
-    if isinstance(recipe, SoupRecipe | UnchangedRecipe):
-        return False
-    return soup.of is None or recipe.name in soup.of or root_name(recipe.name) in soup.of
+    named = soup.of is None or recipe.name in soup.of or root_name(recipe.name) in soup.of
+    return bool(recipe.trains) and named
 
 
 def _raise_trouble(races: list[asyncio.Task[None]]) -> None:

@@ -61,8 +61,9 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         for lineage in config.lineages
         for index in range(len(config.competitors))
     ]
-    trainings = len(entries) * config.all_rounds
-    gpus = [_gpus(recipe.resources) * recipe.resources.workers for recipe in config.competitors]
+    training = [recipe for recipe in config.competitors if recipe.trains]
+    trainings = len(training) * len(config.lineages) * config.all_rounds
+    gpus = [_gpus(recipe.resources) * recipe.resources.workers for recipe in training]
     hours = None if config.budget.minutes is None else config.budget.minutes / 60
     per_round = len(config.lineages) * config.all_rounds
     assumptions = [

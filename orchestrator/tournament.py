@@ -141,7 +141,7 @@ class Tournament:
         already = history[-1][1].exploits if history else None
         if rules is None or already is not None:
             return verdict.model_copy(update={"exploits": already})
-        trained = [e.recipe.name for e in roster.entries if exploit.is_recipe(e) and e.recipe.name in scored]
+        trained = [e.recipe.name for e in roster.entries if e.recipe.trains and e.recipe.name in scored]
         separated = rules.when is not None and beats_all(
             {name: scored[name] for name in trained}, self.config.selection, self.config.seed
         )

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from cluster.errors import UserError
 from competitors.soup import SoupRecipe
+from orchestrator.cli import app
 from orchestrator.config import Change, TournamentConfig
 from orchestrator.evolution import child_name
 from orchestrator.exploit import decide
@@ -278,3 +280,19 @@ def test_who_is_out_of_a_race():
     assert not is_out(5.0, [4.0, 6.0], keep=0.5)  # the better two of three
     assert is_out(float("nan"), [4.0, 5.0], keep=0.5)
     assert not is_out(5.0, [float("nan")], keep=0.5)
+
+
+def test_the_commands_say_from_when_a_change_counts(run: RunDirectory, tmp_path: Path):
+    (tmp_path / "entry.yaml").write_text("- {name: z, like: a}")
+
+    def call(*arguments: str) -> str:
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    assert "z: enters in round 2" in call("enter", str(run.root), str(tmp_path / "entry.yaml"))
+    assert "a: is out from round 2 on" in call("withdraw", str(run.root), "a")
+    assert "5 rounds now; go on with the command that started it" in call("extend", str(run.root), "--rounds", "1")
+    assert [c.from_round for c in run.config.changes] == [2, 2, 2]
+    missing = CliRunner().invoke(app, ["withdraw", str(tmp_path / "nowhere"), "a"])
+    assert isinstance(missing.exception, UserError)
