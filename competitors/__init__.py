@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -16,9 +16,10 @@ from competitors.unchanged import UnchangedRecipe
 
 Recipe = Annotated[SftRecipe | PythonRecipe | SoupRecipe | UnchangedRecipe, Field(discriminator="kind")]
 
-KINDS: dict[str, Callable[..., Any]] = {
+KINDS: dict[str, Callable[..., str | None]] = {
     "sft": sft.run,
     "python": python.run,
     "soup": soup.run,
     "unchanged": unchanged.run,
 }
+"""Each takes (brief, recipe, report), writes the submission, and may return how it ended, in words."""

@@ -26,7 +26,7 @@ def compete(brief: Brief, recipe: Recipe) -> Submission:
     with _captured_output(brief.log_file):
         try:
             report({"event": "loading"})
-            KINDS[recipe.kind](brief, recipe, report)
+            reason = KINDS[recipe.kind](brief, recipe, report) or reason
         except Exception as error:  # noqa: BLE001 - a competitor's own code may raise anything at all
             traceback.print_exc()
             return forfeit(brief, recipe.kind, describe(error), began)

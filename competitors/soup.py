@@ -45,8 +45,8 @@ class SoupRecipe(RecipeBase):
         return f"{self.method} of {f'the best {self.best} of ' if self.best else ''}{which}"
 
 
-def run(brief: Brief, recipe: SoupRecipe, report: Report) -> None:
-    """Blend the brief's ingredients; imports torch only now, in the worker."""
+def run(brief: Brief, recipe: SoupRecipe, report: Report) -> str:
+    """Blend the brief's ingredients and say which; imports torch only now, in the worker."""
     from competitors.soup_blend import blend
 
-    blend(brief, recipe, report)
+    return blend(brief, recipe, report)

@@ -40,8 +40,8 @@ class Blend(Record):
     """Of the blend on the same rows, where it is known."""
 
 
-def blend(brief: Brief, recipe: SoupRecipe, report: Report) -> None:
-    """Write a soup of the brief's ingredients. Raises Forfeit where there are fewer than two to blend."""
+def blend(brief: Brief, recipe: SoupRecipe, report: Report) -> str:
+    """Write a soup of the brief's ingredients and say of which. Forfeit where there are fewer than two to blend."""
     torch.manual_seed(brief.random_seed)
     torch.set_num_threads(max(1, int(brief.resources.cpus)))
     ingredients = list(brief.ingredients)
@@ -58,7 +58,7 @@ def blend(brief: Brief, recipe: SoupRecipe, report: Report) -> None:
         _write_model(brief, weights)
     _blend_continuations(brief, chosen)
     result.write(brief.output_dir.parent / "soup.json")
-    report({"event": "note", "text": f"{recipe.method} of {', '.join(result.blended)}"})
+    return f"{recipe.method} blend of {', '.join(result.blended)}"
 
 
 def _require_two(ingredients: list[Ingredient]) -> list[Ingredient]:

@@ -26,7 +26,8 @@ class UnchangedRecipe(RecipeBase):
         return "the seed as it is, a control"
 
 
-def run(brief: Brief, recipe: UnchangedRecipe, report: Report) -> None:
+def run(brief: Brief, recipe: UnchangedRecipe, report: Report) -> str:
     """Link the seed's files; nothing is loaded."""
     report({"event": "started"})
     link_folder(brief.seed_model, brief.output_dir)
+    return "the seed as it is"
