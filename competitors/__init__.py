@@ -8,15 +8,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from competitors import python, sft, unchanged
+from competitors import command, python, sft, unchanged
+from competitors.command import CommandRecipe
 from competitors.python import PythonRecipe
 from competitors.sft import SftRecipe
 from competitors.unchanged import UnchangedRecipe
 
-Recipe = Annotated[SftRecipe | PythonRecipe | UnchangedRecipe, Field(discriminator="kind")]
+Recipe = Annotated[SftRecipe | PythonRecipe | CommandRecipe | UnchangedRecipe, Field(discriminator="kind")]
 
 KINDS: dict[str, Callable[..., Any]] = {
     "sft": sft.run,
     "python": python.run,
+    "command": command.run,
     "unchanged": unchanged.run,
 }

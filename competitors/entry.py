@@ -15,6 +15,7 @@ from cluster.errors import Forfeit
 from cluster.storage import sha256_of
 from competitors import KINDS, Recipe
 from competitors.contract import Brief, Submission, read_events, reporter, settle_output
+from competitors.untrusted import refuse_odd_files
 
 
 def compete(brief: Brief, recipe: Recipe) -> Submission:
@@ -26,7 +27,7 @@ def compete(brief: Brief, recipe: Recipe) -> Submission:
     with _captured_output(brief.log_file):
         try:
             report({"event": "loading"})
-            KINDS[recipe.kind](brief, recipe, report)
+            reason = KINDS[recipe.kind](brief, recipe, report) or reason
         except Exception as error:  # noqa: BLE001 - a competitor's own code may raise anything at all
             traceback.print_exc()
             return forfeit(brief, recipe.kind, describe(error), began)
@@ -37,7 +38,11 @@ def compete(brief: Brief, recipe: Recipe) -> Submission:
 
 def settle(brief: Brief, kind: str, reason: str, began: float) -> Submission:
     """The submission that lies in the brief's output folder, or a forfeit when nothing valid does."""
-    form = settle_output(brief.output_dir)
+    try:
+        form = settle_output(brief.output_dir)
+        refuse_odd_files(brief.continuation_dir)
+    except Forfeit as odd:
+        return forfeit(brief, kind, f"{reason}, and {odd}", began)
     if form is None:
         return forfeit(brief, kind, f"{reason}, and left no valid model", began)
     return _submission(brief, kind, began).model_copy(
