@@ -78,7 +78,7 @@ def test_links_and_odd_files_are_refused_wherever_they_are(tmp_path: Path):
 def test_a_config_that_cannot_be_read_forfeits(tmp_path: Path, text: str):
     out = put(tmp_path / "submission", "config.json", "model.safetensors")
     (out / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(Forfeit, match="config.json"):
+    with pytest.raises(Forfeit, match=r"config\.json"):
         settle_output(out)
 
 
