@@ -156,8 +156,10 @@ def _start(brief: Brief, recipe: CommandRecipe, scratch: Path, bounds: Bounds) -
             program, brief, recipe.folder, recipe.read, scratch, recipe.network, bounds.memory_bytes
         )
     own = {name: str(value) for name, value in recipe.environment.items()}
+    arguments = [os.getpid(), scratch, brief.running_file, bounds.disk_bytes, *program]
+    brief.running_file.touch()
     return subprocess.Popen(
-        [sys.executable, "-I", reaper.__file__, str(os.getpid()), str(scratch), str(bounds.disk_bytes), *program],
+        [sys.executable, "-I", reaper.__file__, *map(str, arguments)],
         cwd=recipe.folder,
         env=sandbox.environment(brief, home, recipe.network, own),
         stdin=subprocess.DEVNULL,

@@ -120,6 +120,11 @@ class Brief(Record):
         return self.output_dir.parent / "progress.jsonl"
 
     @property
+    def running_file(self) -> Path:
+        """There while processes that the competitor started may still write to its output."""
+        return self.output_dir.parent / "running"
+
+    @property
     def log_file(self) -> Path:
         """What a competitor prints and logs."""
         return self.output_dir.parent / "log.txt"

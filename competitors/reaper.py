@@ -1,10 +1,11 @@
 """Runs the program of kind `command` and ends everything that it started; a script of its own process.
 
-    python reaper.py PARENT SCRATCH FILE_BYTES PROGRAM [ARGUMENT]...
+    python reaper.py PARENT SCRATCH RUNNING FILE_BYTES PROGRAM [ARGUMENT]...
 
 It stands between the worker and the program, and outlives both for a moment: when the program ends, when the
 worker asks (SIGTERM) or is itself killed, every descendant is killed, daemons and sessions of their own
-included, and the scratch folder is deleted. Then it exits with the program's code (128 + signal).
+included, and the scratch folder is deleted, and last the file RUNNING: whoever settles what the program left
+waits for that. Then it exits with the program's code (128 + signal).
 """
 
 import ctypes
@@ -25,7 +26,7 @@ KILL_SECONDS = 10
 NOT_FOUND = 127
 
 
-def main(parent: int, scratch: Path, file_bytes: int, program: list[str]) -> int:
+def main(parent: int, scratch: Path, running: Path, file_bytes: int, program: list[str]) -> int:
     """Run `program` until it ends, or we are told to; its exit code."""
     signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)  # taken by sigwait, so that nothing interrupts the end
     libc = ctypes.CDLL(None)
@@ -37,7 +38,8 @@ def main(parent: int, scratch: Path, file_bytes: int, program: list[str]) -> int
             limit(file_bytes)
             code = run(program)
     finally:
-        end_descendants()
+        if end_descendants():
+            running.unlink(missing_ok=True)
         remove(scratch)
     return code
 
@@ -77,8 +79,11 @@ def limit(file_bytes: int) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-def end_descendants() -> None:
-    """Kill and bury until there are none: what forks while it is being looked for is found the next time."""
+def end_descendants() -> bool:
+    """Kill and bury until there are none: what forks while it is being looked for is found the next time.
+
+    False when some would not die in KILL_SECONDS: those that wait in the kernel for a disk that is gone.
+    """
     deadline = time.monotonic() + KILL_SECONDS
     while (left := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
         for process in left:
@@ -86,6 +91,7 @@ def end_descendants() -> None:
                 process.kill()
         bury()
         time.sleep(0.005)
+    return not left
 
 
 def remove(folder: Path) -> None:
@@ -95,4 +101,4 @@ def remove(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]))
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5:]))

@@ -18,7 +18,7 @@ from cluster.errors import UserError
 from competitors import sandbox, supervision, untrusted
 from competitors.command import CommandRecipe
 from competitors.contract import Allowance, Brief, Resources, Submission, read_events
-from competitors.entry import compete
+from competitors.entry import compete, settle
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
 needs_sandbox = pytest.mark.skipif(sandbox.trouble() is not None, reason=f"no sandbox here: {sandbox.trouble()}")
@@ -260,9 +260,13 @@ def test_a_program_dies_with_its_worker(brief: Brief, how: str, tmp_path: Path):
         return [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "986"]]
 
     wait_for(lambda: len(sleepers()) == 2)
+    assert brief.running_file.exists()
     worker.kill()
     worker.wait()
-    wait_for(lambda: not sleepers() and not list((tmp_path / "scratch").iterdir()))
+    # What it left is settled elsewhere, once nothing can write to it any more.
+    assert settle(brief, "command", "was silent", 0.0).reason == "was silent, and left no valid model"
+    assert sleepers() == []
+    wait_for(lambda: not list((tmp_path / "scratch").iterdir()))
 
 
 def wait_for(condition: Any, seconds: float = 30) -> None:
