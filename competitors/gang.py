@@ -40,6 +40,7 @@ def train_together(brief: Brief, recipe: SftRecipe) -> None:
     placed though their place was reserved.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # would log a second time what is printed
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _trainer(brief, recipe, attempt).fit()
@@ -80,7 +81,7 @@ def _trainer(brief: Brief, recipe: SftRecipe, attempt: int) -> Any:
 
 def _environment(gpus: bool) -> dict[str, str]:
     passed_on = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-    # ninja, with which DeepSpeed builds what it needs, lies beside the interpreter.
+    # ninja, with which DeepSpeed builds what it needs on a GPU, lies beside the interpreter.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return passed_on | {"PATH": path} | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
 
@@ -93,22 +94,12 @@ def _work(config: dict[str, Any]) -> None:
     from competitors.entry import captured_output
     from competitors.sft_training import train
 
-    if not float(brief.resources.gpus):
-        _without_shared_memory_kernel()
     with captured_output(brief.log_file if rank == 0 else brief.log_file.with_name(f"log-{rank}.txt")):
         train(brief, config["recipe"], reporter(brief.progress_file) if rank == 0 else _to_nobody)
 
 
 def _to_nobody(event: Event) -> None:
     pass
-
-
-def _without_shared_memory_kernel() -> None:
-    """Keep DeepSpeed from compiling its kernel for reductions in shared memory, in every process that has none
-    cached: gloo does the same, and a worker lost while it compiles would leave a lock that the next waits for."""
-    import deepspeed
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _is_loss(failure: BaseException) -> bool:

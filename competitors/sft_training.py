@@ -69,6 +69,8 @@ def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
     resume = Resume.read_if_there(_resume_folder(brief) / "resume.json") if recipe.is_gang else None
     done = resume.step if resume else 0
     with tempfile.TemporaryDirectory() as scratch:
+        if recipe.deepspeed is not None:
+            _join_deepspeed(on_gpu(brief))
         # Made before the model: it is what tells transformers to load it in ZeRO-3's shards.
         arguments = training_arguments(brief, recipe, stream.steps - done, scratch)
         set_seed(brief.random_seed)
@@ -133,6 +135,17 @@ def training_arguments(brief: Brief, recipe: SftRecipe, steps: int, scratch: str
         deepspeed=zero.configuration(recipe),
         ddp_backend="gloo" if recipe.is_gang and not on_gpu(brief) else None,
     )
+
+
+def _join_deepspeed(gpu: bool) -> None:
+    """Have DeepSpeed use the group that this worker is in; it would do so only once a model is loaded."""
+    import deepspeed
+
+    if not gpu:
+        # Its kernel for reductions in shared memory would be compiled now, and a worker lost while it compiles
+        # leaves a lock that every later one waits for. Gloo does the same.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo")
 
 
 def _seen_before(folder: Path, brief: Brief) -> Any:

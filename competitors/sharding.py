@@ -110,6 +110,7 @@ class Sharded(Whole):
         """Gathers the optimizer's state of a parameter."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
+        self._link_state()
         shard = self.held()[0]
         state = self.inner.state.get(shard, {})
         tensors = [k for k, v in state.items() if isinstance(v, torch.Tensor) and v.shape == shard.shape]
@@ -132,8 +133,7 @@ class Sharded(Whole):
             made = {key: torch.zeros_like(shard, requires_grad=False) for key in tensors}
             device = shard.device if fused else "cpu"
             self.inner.state[shard] = made | {k: torch.tensor(v, device=device) for k, v in scalars.items()}
-        if not self.stage3:
-            self.optimizer._lazy_init_hp_params_optimizer_state()
+        self._link_state()
         for name, parameter in named.items():
             for key, value in state[name][0].items():
                 if self.stage3:
@@ -141,6 +141,16 @@ class Sharded(Whole):
                 else:
                     safe_set_full_optimizer_state(parameter, value, key)
         return None
+
+    def _link_state(self) -> None:
+        """Tell DeepSpeed where each parameter's state lies: it does so itself after the first step of its first
+        parameter group, when the other groups have none yet."""
+        if self.stage3:
+            return
+        from deepspeed.utils import lazy_init_hp_params_optimizer_state
+
+        for parameters, shard in zip(self.optimizer.bit16_groups, self.held(), strict=True):
+            lazy_init_hp_params_optimizer_state(parameters, shard, self.inner.state)
 
 
 def holding(model: Any, optimizer: Any) -> Whole:
@@ -156,9 +166,9 @@ def gathered(parameters: Iterable[Any], write: bool = False) -> Iterator[None]:
     if not cut:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters(cut, modifier_rank=0 if write else None):
+    with deepspeed.zero.GatheredParameters(cut, modifier_rank=0 if write else None):
         yield
 
 
