@@ -21,9 +21,9 @@ class Meter:
         self.budget, self.tokens_after, self.clock = budget, tokens_after, clock
         self.began: float | None = None
 
-    def start(self) -> None:
-        """Call when the first step begins."""
-        self.began = self.clock()
+    def start(self, spent_seconds: float = 0.0) -> None:
+        """Call when the first step begins, or the first after an interruption that `spent_seconds` came before."""
+        self.began = self.clock() - spent_seconds
 
     @property
     def seconds(self) -> float:

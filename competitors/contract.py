@@ -21,8 +21,9 @@ from competitors.untrusted import refuse_broken_json, refuse_odd_files
 
 Event = dict[str, Any]
 """One line of progress.jsonl. Keys, all optional but `event` and `time`: `event` (loading, started, step, note,
-ended), `time` (seconds since the epoch), `tokens`, `step`, `loss` (nats per completion token),
-`learning_rate`, `seconds` (since the first step), `memory_megabytes`, `gpu_memory_megabytes`, `text`."""
+checkpoint, ended), `time` (seconds since the epoch), `tokens`, `step`, `loss` (nats per completion token),
+`learning_rate`, `seconds` (since the first step), `memory_megabytes`, `gpu_memory_megabytes`, `text`. A
+`checkpoint` for `race_at` says at which `fraction` it is and its `folder`'s name, once that is whole."""
 
 Report = Callable[[Event], None]
 
@@ -128,6 +129,16 @@ class Brief(Record):
     def running_file(self) -> Path:
         """There while processes that the competitor started may still write to its output."""
         return self.output_dir.parent / "running"
+
+    @property
+    def scratch_dir(self) -> Path:
+        """What a kind needs only while it runs; removed when the entry is settled."""
+        return self.output_dir.parent / "scratch"
+
+    @property
+    def stop_file(self) -> Path:
+        """Appears when the tournament wants the entry to end; holds the reason. Looked for by kinds that can."""
+        return self.output_dir.parent / "stop"
 
     @property
     def log_file(self) -> Path:

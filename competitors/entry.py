@@ -4,6 +4,7 @@ This is the one place that turns a competitor's crash into a forfeit.
 """
 
 import logging
+import shutil
 import sys
 import time
 import traceback
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from cluster.errors import Forfeit
+from cluster.errors import ClusterTrouble, Forfeit
 from cluster.storage import sha256_of
 from competitors import KINDS, Recipe
 from competitors.contract import Brief, Submission, read_events, reporter, settle_output
@@ -21,15 +22,20 @@ ENDING_SECONDS = 60
 
 
 def compete(brief: Brief, recipe: Recipe) -> Submission:
-    """Run a competitor on its brief. Whatever it raises becomes a forfeit with the reason in words."""
+    """Run a competitor on its brief. Whatever it raises becomes a forfeit with the reason in words.
+
+    Raises ClusterTrouble when a gang's processes could not be placed: no competitor's failure.
+    """
     brief.output_dir.mkdir(parents=True, exist_ok=True)
     report = reporter(brief.progress_file)
     began = time.time()
     reason = "used its budget"
-    with _captured_output(brief.log_file):
+    with captured_output(brief.log_file):
         try:
             report({"event": "loading"})
             reason = KINDS[recipe.kind](brief, recipe, report) or reason
+        except ClusterTrouble:
+            raise
         except Exception as error:  # noqa: BLE001 - a competitor's own code may raise anything at all
             traceback.print_exc()
             return forfeit(brief, recipe.kind, describe(error), began)
@@ -42,6 +48,7 @@ def settle(brief: Brief, kind: str, reason: str, began: float) -> Submission:
     """The submission that lies in the brief's output folder, or a forfeit when nothing valid does."""
     try:
         _wait_for_its_processes(brief)
+        shutil.rmtree(brief.scratch_dir, ignore_errors=True)
         form = settle_output(brief.output_dir)
         refuse_odd_files(brief.continuation_dir)
     except Forfeit as odd:
@@ -71,6 +78,7 @@ def _wait_for_its_processes(brief: Brief) -> None:
 
 def forfeit(brief: Brief, kind: str, reason: str, began: float) -> Submission:
     """A submission that says why there is none."""
+    shutil.rmtree(brief.scratch_dir, ignore_errors=True)
     return _submission(brief, kind, began).model_copy(update={"reason": reason})
 
 
@@ -106,7 +114,7 @@ def _submission(brief: Brief, kind: str, began: float) -> Submission:
 
 
 @contextmanager
-def _captured_output(path: Path) -> Iterator[None]:
+def captured_output(path: Path) -> Iterator[None]:
     """Send prints and log records to the entry's own log.txt."""
     with path.open("a", encoding="utf-8", buffering=1) as stream:
         handler = logging.StreamHandler(stream)

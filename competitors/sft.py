@@ -1,10 +1,13 @@
 """Competitor of kind `sft`: supervised fine-tuning with TRL's SFTTrainer, full or through a PEFT adapter."""
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from cluster.errors import UserError
 from cluster.records import Settings, nearest
+from competitors import zero
 from competitors.contract import Brief, RecipeBase, Report
 
 # The names that transformers knows and that need nothing but the training loss. Written down here because
@@ -62,6 +65,7 @@ class SftRecipe(RecipeBase):
     attention: str | None = None
     liger: bool = False
     checkpoints: int = Field(4, ge=0, description="how many times a round to save one, for the deadline")
+    deepspeed: str | dict[str, Any] | None = None
 
     @field_validator("adapter", mode="before")
     @classmethod
@@ -76,13 +80,43 @@ class SftRecipe(RecipeBase):
             raise ValueError(f'unknown {info.field_name} "{value}"{nearest(value, known)}')
         return value
 
+    @field_validator("deepspeed")
+    @classmethod
+    def _known_deepspeed(cls, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+        if isinstance(value, str) and (why := zero.unknown(value)):
+            raise ValueError(why)
+        return value
+
     @model_validator(mode="after")
     def _whole(self) -> "SftRecipe":
-        if self.resources.workers > 1:
-            raise ValueError("resources.workers: more than one worker is not supported yet")
+        gpus = self.resources.gpus
+        if self.is_gang and isinstance(gpus, float) and 0 < gpus != 1:
+            raise ValueError(f"resources.gpus: each worker of a gang trains on one whole GPU, not {gpus:g}")
+        if self.deepspeed is not None and self.optimizer not in zero.OPTIMIZERS:
+            known = ", ".join(zero.OPTIMIZERS)
+            raise ValueError(f"optimizer: DeepSpeed's flat shards do for {known}, not for {self.optimizer}")
         if self.schedule == "warmup_stable_decay" and "num_decay_steps" in self.schedule_args:
             raise ValueError("schedule_args.num_decay_steps: give decay, a share of the span, instead")
         return self
+
+    @property
+    def is_gang(self) -> bool:
+        """DeepSpeed wants torch.distributed, which is set up for a gang, if of one."""
+        return self.resources.workers > 1 or self.deepspeed is not None
+
+    def located(self, config_folder: Path) -> Self:
+        """With the DeepSpeed file's content in the place of its name: workers may not see the config's folder."""
+        if not isinstance(self.deepspeed, str) or self.deepspeed in zero.PRESETS:
+            return self
+        path = config_folder / self.deepspeed
+        return self.model_copy(update={"deepspeed": zero.read(path) if path.is_file() else str(path)})
+
+    def check(self) -> None:
+        """Whether the DeepSpeed configuration is there and agrees with the recipe."""
+        if isinstance(self.deepspeed, dict):
+            zero.check(self.deepspeed, self)
+        elif self.deepspeed is not None and self.deepspeed not in zero.PRESETS:
+            raise UserError(f"deepspeed: {self.deepspeed} is not there")
 
     @property
     def summary(self) -> str:
@@ -90,7 +124,10 @@ class SftRecipe(RecipeBase):
         what = f"{self.adapter.method} r{self.adapter.rank}" if self.adapter else "full"
         spans = " over the lineage" if self.schedule_spans == "lineage" else ""
         batch = self.batch_size * self.gradient_accumulation * self.resources.workers
-        return f"{what}, {self.optimizer}, {self.learning_rate:g} {self.schedule}{spans}, batch {batch}"
+        gang = f"{self.resources.workers} workers, " if self.is_gang else ""
+        if self.deepspeed is not None:
+            gang += f"{self.deepspeed}, " if isinstance(self.deepspeed, str) else "DeepSpeed, "
+        return f"{gang}{what}, {self.optimizer}, {self.learning_rate:g} {self.schedule}{spans}, batch {batch}"
 
     @property
     def needs_gpu(self) -> str | None:
@@ -103,7 +140,12 @@ class SftRecipe(RecipeBase):
 
 
 def run(brief: Brief, recipe: SftRecipe, report: Report) -> None:
-    """Train as the recipe says and write the submission; imports torch only now, in the worker."""
+    """Train as the recipe says and write the submission; imports torch or Ray only now, in the worker."""
+    if recipe.is_gang:
+        from competitors.gang import train_together
+
+        train_together(brief, recipe)
+        return
     from competitors.sft_training import train
 
     train(brief, recipe, report)

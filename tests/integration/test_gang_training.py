@@ -1,0 +1,220 @@
+"""What the workers of a gang do together: the same training as one worker, whatever the ZeRO stage."""
+
+import itertools
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from competitors.contract import Allowance, Brief, Resources, read_events, reporter
+from competitors.sft import SftRecipe
+from competitors.sft_training import train
+from tests.tiny import tiny_model, tiny_rows
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 1e-4
+LORA = {"adapter": {"method": "lora", "rank": 2}, "learning_rate": 0.1}
+DORA = {"adapter": {"method": "dora", "rank": 2}, "learning_rate": 0.1}
+AVERAGE = {"score_weights": "tail_average", "tail": 0.5, "schedule": "constant"}
+COOLED = {"score_weights": "cool_down", "tail": 0.5}
+ACCUMULATED = {"gradient_accumulation": 2, "batch_size": 2, "weight_decay": 0.1}
+ZERO3 = {"deepspeed": "zero3"}
+
+SAME: dict[str, dict[str, Any]] = {
+    "ddp-full": {},
+    "ddp-lora": LORA,
+    "zero1-full": {"deepspeed": "zero1", **ACCUMULATED},
+    "zero2-full": {"deepspeed": "zero2"},
+    "zero2-lora": {"deepspeed": "zero2", **LORA},
+    "zero2-average": {"deepspeed": "zero2", **AVERAGE},
+    "zero2-sgd": {"deepspeed": "zero2", "optimizer": "sgd", "learning_rate": 1.0},
+    "zero3-full": {**ZERO3},
+    "zero3-lora": {**ZERO3, **LORA},
+    "zero3-dora": {**ZERO3, **DORA},
+    "zero3-average": {**ZERO3, **AVERAGE},
+    "zero3-cooled": {**ZERO3, **COOLED},
+}
+"""Recipes that end where one worker with the same global batch ends."""
+
+
+class Cases:
+    """Entries of gangs, and of one worker to compare them with, below one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seed = tiny_model(folder / "seed")
+        rows = tiny_rows(60)
+        prompts = [r["instruction"] + " \n" for r in rows]
+        pq.write_table(pa.table({"prompt": prompts, "completion": [r["response"] for r in rows]}), folder / "rows")
+        self.cases: list[dict[str, Any]] = []
+
+    def brief(self, name: str, workers: int, **changes: Any) -> Brief:
+        out = self.folder / name / "submission"
+        out.mkdir(parents=True, exist_ok=True)
+        return Brief(
+            tournament="t", lineage="l", round=1, competitor="a", seed_model=self.seed, seed_sha256="0",
+            seed_continuation=None, train_data=self.folder / "rows", max_tokens=64, budget=Allowance(steps=10),
+            progress=(0.0, 1.0), output_dir=out, random_seed=7, resources=Resources(gpus=0, workers=workers),
+        ).model_copy(update=changes)  # fmt: skip
+
+    def recipe(self, workers: int, settings: dict[str, Any]) -> SftRecipe:
+        base = {"name": "a", "kind": "sft", "learning_rate": 0.01, "batch_size": 4, "warmup": 0}
+        return SftRecipe.model_validate(base | settings | {"resources": {"gpus": 0, "workers": workers}})
+
+    def add(self, name: str, settings: dict[str, Any], lost_at: int | None = None, **changes: Any) -> None:
+        brief, recipe = self.brief(name, 2, **changes), self.recipe(2, settings)
+        case = {"brief": brief.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json", by_alias=True)}
+        self.cases.append(case | {"lost_at": lost_at})
+
+    def run(self) -> None:
+        """All cases of gangs, on two workers."""
+        path = self.folder / "cases.json"
+        path.write_text(json.dumps(self.cases))
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        command = [sys.executable, "-m", "tests.integration.gang_worker"]
+        logs = [(self.folder / f"worker-{rank}.txt").open("w") for rank in (0, 1)]
+        workers = [
+            subprocess.Popen(
+                [*command, str(rank), "2", port, str(path)], cwd=ROOT, stdout=logs[rank], stderr=logs[rank]
+            )
+            for rank in (0, 1)
+        ]
+        try:
+            codes = [worker.wait(timeout=240) for worker in workers]
+        finally:
+            for worker in workers:
+                worker.kill()
+        assert codes == [0, 0], (self.folder / "worker-0.txt").read_text()[-3000:]
+
+    def alone(self, name: str, settings: dict[str, Any], **changes: Any) -> Path:
+        """The same with one worker and twice the batch."""
+        whole = {k: v for k, v in settings.items() if k != "deepspeed"}
+        brief = self.brief(name, 1, **changes)
+        recipe = self.recipe(1, whole | {"batch_size": 2 * settings.get("batch_size", 4)})
+        train(brief, recipe, reporter(brief.progress_file))
+        return brief.output_dir.parent
+
+    def ended(self, name: str) -> list[str]:
+        return [(self.folder / name / f"ended-{rank}").read_text() for rank in (0, 1)]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return read_events(self.folder / name / "progress.jsonl")
+
+    def loss(self, entry: Path) -> float:
+        """Of a submission, on fixed rows: the mean over their tokens."""
+        return self.loss_of(entry / "submission")
+
+    def loss_of(self, submission: Path) -> float:
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        is_adapter = (submission / "adapter_config.json").exists()
+        model = AutoModelForCausalLM.from_pretrained(self.seed if is_adapter else submission)
+        model = PeftModel.from_pretrained(model, submission) if is_adapter else model
+        texts = [row["instruction"] + " \n" + row["response"] for row in tiny_rows(20)]
+        ids = AutoTokenizer.from_pretrained(self.seed)(texts, return_tensors="pt", padding=True)
+        labels = ids.input_ids.masked_fill(ids.attention_mask == 0, -100)
+        with torch.no_grad():
+            return float(model(**ids, labels=labels).loss)
+
+
+@pytest.fixture(scope="module")
+def gangs(tmp_path_factory: pytest.TempPathFactory) -> Cases:
+    """Every case, run."""
+    cases = Cases(tmp_path_factory.mktemp("gangs"))
+    for name, settings in SAME.items():
+        cases.add(name, settings)
+    first = cases.alone("first-round", {"schedule": "constant"})
+    with_tokenizer(cases.seed, first / "submission")
+    later = {"seed_model": first / "submission", "seed_continuation": first / "continuation", "random_seed": 8}
+    for stage in ("zero2", "zero3"):
+        cases.add(f"{stage}-later", {"deepspeed": stage, "schedule": "constant", "continue": True}, **later)
+    # A gang that is lost after its checkpoint of step 6, and goes on in another ZeRO stage.
+    cases.add("lost", {"deepspeed": "zero3", **AVERAGE}, lost_at=7)
+    cases.add("lost", {"deepspeed": "zero2", **AVERAGE})
+    cases.add("timed", {"deepspeed": "zero2"}, budget=Allowance(seconds=0.7), race_at=(0.3, 0.6))
+    cases.add("stopped", {"deepspeed": "zero3"}, budget=Allowance(steps=100_000))
+    (cases.folder / "stopped" / "stop").write_text("is among the worst at 25 % of its budget\n")
+    cases.run()
+    return cases
+
+
+def with_tokenizer(seed: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
+    AutoTokenizer.from_pretrained(seed).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_a_gang_ends_where_one_worker_with_its_global_batch_ends(gangs: Cases, name: str):
+    assert gangs.ended(name) == ["delivered", "delivered"]
+    alone = gangs.alone(f"{name}-alone", SAME[name])
+    assert gangs.loss(gangs.folder / name) == pytest.approx(gangs.loss(alone), abs=TOLERANCE)
+    assert gangs.loss(alone) != pytest.approx(gangs.loss_of(gangs.seed), abs=0.05)
+    both = [read_events(folder / "progress.jsonl") for folder in (gangs.folder / name, alone)]
+    assert train_loss(both[0]) == pytest.approx(train_loss(both[1]), abs=TOLERANCE)
+    assert [(e[-1]["step"], e[-1]["tokens"]) for e in both] == [(10, 1040)] * 2
+    same_continuation(gangs.folder / name / "continuation", alone / "continuation")
+
+
+def train_loss(events: list[dict[str, Any]]) -> float:
+    """The mean over all steps; each event says that of the steps since the one before it."""
+    steps = [(0, 0.0)] + [(event["step"], event["loss"]) for event in events if event["event"] == "step"]
+    return sum((b[0] - a[0]) * b[1] for a, b in itertools.pairwise(steps)) / steps[-1][0]
+
+
+def same_continuation(one: Path, other: Path) -> None:
+    for file in ("trunk.safetensors", "optimizer.safetensors"):
+        left, right = load_file(one / file), load_file(other / file)
+        assert left.keys() == right.keys()
+        for name in left:
+            assert (left[name] - right[name]).abs().max() < 1e-3, name
+    records = [json.loads((folder / "continuation.json").read_text()) for folder in (one, other)]
+    assert records[0] == records[1]
+
+
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_a_gang_goes_on_from_the_trunk_and_optimizer_of_one_worker(gangs: Cases, stage: str):
+    first = gangs.folder / "first-round"
+    later = {"seed_model": first / "submission", "seed_continuation": first / "continuation", "random_seed": 8}
+    settings = {"schedule": "constant", "continue": True}
+    alone = gangs.alone(f"{stage}-later-alone", settings, **later)
+    notes = [event["text"] for event in gangs.events(f"{stage}-later") if event["event"] == "note"]
+    assert notes == ["goes on with the seed's optimizer"]
+    assert gangs.loss(gangs.folder / f"{stage}-later") == pytest.approx(gangs.loss(alone), abs=TOLERANCE)
+    same_continuation(gangs.folder / f"{stage}-later" / "continuation", alone / "continuation")
+
+
+def test_a_lost_gang_goes_on_from_its_last_checkpoint_in_any_stage(gangs: Cases):
+    assert gangs.ended("lost") == ["delivered", "delivered"]
+    events = gangs.events("lost")
+    steps = [event["step"] for event in events if event["event"] == "step"]
+    back = next(i for i in range(1, len(steps)) if steps[i] <= steps[i - 1])
+    assert steps[back] > 6
+    assert "a worker was lost: goes on from step 6" in [event.get("text") for event in events]
+    assert gangs.loss(gangs.folder / "lost") == pytest.approx(gangs.loss(gangs.folder / "zero3-average"), abs=TOLERANCE)
+    same_continuation(gangs.folder / "lost/continuation", gangs.folder / "zero3-average/continuation")
+
+
+def test_workers_agree_on_the_time_and_race_on_the_way(gangs: Cases):
+    assert gangs.ended("timed") == ["delivered", "delivered"]
+    events = gangs.events("timed")
+    races = [event for event in events if event["event"] == "checkpoint"]
+    assert [race["fraction"] for race in races] == [0.3, 0.6]
+    assert all(race["folder"] == f"checkpoint-{race['step']}" for race in races)
+    assert [event["event"] for event in events][-1] == "ended"
+
+
+def test_a_stop_file_ends_every_worker_with_its_text(gangs: Cases):
+    assert gangs.ended("stopped") == ["Forfeit: is among the worst at 25 % of its budget"] * 2
+    assert not (gangs.folder / "stopped/submission/model.safetensors").exists()
