@@ -5,8 +5,10 @@ Every step looks first whether its result lies in the run directory.
 
 import asyncio
 import hashlib
+import re
 import shutil
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,10 @@ from orchestrator.run_directory import RunDirectory
 from orchestrator.supervise import Watch
 from orchestrator.tournament_records import Rejection, Seed
 
+CHECKPOINT = re.compile(r"checkpoint-\d+")
 POLL_SECONDS = 0.5
+STOP_SECONDS = 10.0
+"""An entry that was stopped by racing and has not ended after so long is ended from outside."""
 
 Rungs = dict[float, dict[str, float]]
 """Of a round that races: the losses at each share of the budget, by competitor."""
@@ -148,68 +153,74 @@ class Entries:
             # The config's own were refused before the tournament began; this one was entered since.
             _begin(brief)
             return forfeit(brief, recipe.kind, str(never), time.time())
+        trouble = ""
         for _ in range(ATTEMPTS):
             async with self.pool.worker(shape, TRAINER) as worker:
                 _begin(brief)
                 began, watch = time.time(), Watch(brief, self.config.limits, state)
                 call = asyncio.ensure_future(worker.call(compete, brief, located))
-                races: list[asyncio.Task[None]] = []
+                races = Races()
                 try:
-                    while not call.done() and (overdue := watch.overdue()) is None:
-                        races += [
-                            asyncio.create_task(self.race(brief, event, base, state, rungs))
-                            for event in watch.take_checkpoints()
-                        ]
-                        _raise_trouble(races)
+                    while not call.done() and (ended := watch.overdue() or races.ignored()) is None:
+                        for event in watch.take_checkpoints():
+                            races.begin(self.race(brief, event, base, state, rungs))
                         await asyncio.wait({call}, timeout=POLL_SECONDS)
                     if call.done():
                         watch.read()
                         submission: Submission = call.result()
                         return submission
-                    assert overdue is not None
+                    assert ended is not None
                     worker.kill()
-                except WorkerDied as died:
-                    if died.node_lost:
-                        state.note(f"{died}, its node is lost: again on another")
-                        continue
-                    return forfeit(brief, recipe.kind, str(died), began)
+                except (WorkerDied, ClusterTrouble) as error:
+                    if not call.done():
+                        worker.kill()
+                    if isinstance(error, WorkerDied) and not error.node_lost:
+                        return forfeit(brief, recipe.kind, str(error), began)
+                    trouble = str(error)
+                    state.note(f"{trouble}: trying again")
+                    continue
                 finally:
                     call.cancel()
-                    for race in races:
-                        race.cancel()
-            settled: Submission = await self.evaluators.call(settle, brief, recipe.kind, overdue, began)
+                    races.cancel()
+            if races.stopped is not None:
+                return forfeit(brief, recipe.kind, races.stopped, began)
+            settled: Submission = await self.evaluators.call(settle, brief, recipe.kind, ended, began)
             return settled
-        raise ClusterTrouble(f"{brief.competitor}: its node was lost {ATTEMPTS} times")
+        raise ClusterTrouble(f"{brief.competitor}: {trouble} ({ATTEMPTS} times)")
 
-    async def race(self, brief: Brief, event: Event, base: Seed, state: EntryState, rungs: Rungs) -> None:
-        """Score a checkpoint that a running entry saved at a rung, and ask the entry to stop if it is out."""
+    async def race(self, brief: Brief, event: Event, base: Seed, state: EntryState, rungs: Rungs) -> str | None:
+        """Score a checkpoint that a running entry saved at a rung. If it is out, ask it to stop and say why."""
         racing = self.config.racing
         assert racing is not None
-        fraction, checkpoint = float(event["fraction"]), brief.output_dir / str(event["folder"])
-        form = model_form(checkpoint)
+        fraction, folder = float(event["fraction"]), str(event.get("folder"))
+        checkpoint = brief.output_dir / folder
+        # What a competitor reports is its own affair: only a folder in its own output is looked at.
+        form = model_form(checkpoint) if CHECKPOINT.fullmatch(folder) and not checkpoint.is_symlink() else None
         if fraction not in racing.at or form is None:
-            return
+            return None
         model = brief.seed_model if form == "adapter" else checkpoint
         job = self.evaluators.job(brief.competitor, model, base.path, checkpoint)
         job = job.model_copy(update={"adapter": checkpoint if form == "adapter" else None})
         try:
-            loss: float = await self.evaluators.call(stages.score_checkpoint, job, racing.rows)
+            work = self.evaluators.call(stages.score_checkpoint, job, form, brief.seed_model, racing.rows)
+            loss: float = await work
         except Forfeit:
-            return  # what is wrong with it will be said when it is handed in
+            return None  # what is wrong with it will be said when it is handed in
         except ClusterTrouble:
             if checkpoint.exists():
                 raise
-            return  # the entry ended meanwhile, and its checkpoints with it
+            return None  # the entry ended meanwhile, and its checkpoints with it
         rung = rungs.setdefault(fraction, {})
         others = [other for name, other in rung.items() if name != brief.competitor]
         rung[brief.competitor] = loss
-        if is_out(loss, others, racing.keep):
-            reason = (
-                f"stopped by racing at {fraction:.0%} of its budget: {loss:.4f} nats on {racing.rows} validation rows,"
-                f" place {rank_at(loss, others)} of the {len(others) + 1} that got there"
-            )
-            (brief.output_dir.parent / "stop").write_text(reason, encoding="utf-8")
-            state.note(reason)
+        if not is_out(loss, others, racing.keep):
+            return None
+        reason = (
+            f"stopped by racing at {fraction:.0%} of its budget: {loss:.4f} nats on {racing.rows} validation rows,"
+            f" place {rank_at(loss, others)} of the {len(others) + 1} that got there"
+        )
+        brief.stop_file.write_text(reason, encoding="utf-8")
+        return reason
 
     async def score_submission(
         self, brief: Brief, submission: Submission, base: Seed, state: EntryState
@@ -230,6 +241,33 @@ class Entries:
         return None
 
 
+class Races:
+    """An entry's checkpoints that are being scored beside it, and whether it was asked to stop."""
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[str | None]] = []
+        self.stopped: str | None = None
+        self.asked = 0.0
+
+    def begin(self, race: Coroutine[Any, Any, str | None]) -> None:
+        """Score one more checkpoint."""
+        self.tasks.append(asyncio.create_task(race))
+
+    def ignored(self) -> str | None:
+        """The reason that the entry was asked to stop for, once it should have; trouble of a scoring is raised."""
+        for task in [task for task in self.tasks if task.done()]:
+            self.tasks.remove(task)
+            if (reason := task.result()) is not None and self.stopped is None:
+                self.stopped, self.asked = reason, time.monotonic()
+        late = self.stopped is not None and time.monotonic() - self.asked > STOP_SECONDS
+        return self.stopped if late else None
+
+    def cancel(self) -> None:
+        """The entry has ended: nobody waits for these any more."""
+        for task in self.tasks:
+            task.cancel()
+
+
 def _begin(brief: Brief) -> None:
     """An empty folder for the entry, with its brief; whatever an earlier try left there is gone."""
     shutil.rmtree(brief.output_dir.parent, ignore_errors=True)
@@ -242,9 +280,3 @@ def _is_ingredient(recipe: Any, soup: SoupRecipe) -> bool:
     `of` stands for its children by evolution too."""
     named = soup.of is None or recipe.name in soup.of or root_name(recipe.name) in soup.of
     return bool(recipe.trains) and named
-
-
-def _raise_trouble(races: list[asyncio.Task[None]]) -> None:
-    for race in races:
-        if race.done():
-            race.result()
