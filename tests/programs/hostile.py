@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def forks() -> None:
         if os.fork() == 0:
             time.sleep(60)
             os._exit(0)
+    time.sleep(60)
+
+
+def threads() -> None:
+    """Threads instead, which are not processes."""
+    for _ in range(300):
+        threading.Thread(target=time.sleep, args=[60], daemon=True).start()
     time.sleep(60)
 
 
@@ -173,6 +181,9 @@ def looks_around() -> None:
         "processes": [int(name) for name in os.listdir("/proc") if name.isdigit()],
         "working_folder": os.getcwd(),
         "beside": sorted(os.listdir()),
+        "capabilities": next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("CapEff")),
+        "namespaces": subprocess.run(["unshare", "--user", "true"], stderr=subprocess.DEVNULL).returncode == 0,
+        "shared_memory": (size := os.statvfs("/dev/shm")).f_blocks * size.f_frsize,
         "connects": connects(int(os.environ["PORT"])),
         "writes": [str(p) for p in (OUT, Path("/tmp"), SEED, Path.cwd(), Path("/"), run, Path("/dev")) if can_write(p)],
     }
