@@ -15,17 +15,24 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from transformers import AutoConfig, AutoTokenizer, TrainerCallback, set_seed
 from transformers.optimization import get_scheduler
 from trl import SFTConfig, SFTTrainer
 
-from cluster.errors import Forfeit
 from cluster.storage import writing
 from competitors import continuation
 from competitors.budget import VIRTUAL_STEPS, Meter, rate_factor
 from competitors.contract import Brief, Report
 from competitors.sft import SftRecipe
-from competitors.sft_model import compute_dtype, load_model, on_gpu
+from competitors.sft_model import (
+    compute_dtype,
+    load_model,
+    on_gpu,
+    refuse_unable,
+    save_adapter,
+    train_in_float32,
+)
 from competitors.stream import Stream, prepare
 
 log = logging.getLogger(__name__)
@@ -36,8 +43,7 @@ REPORT_SECONDS = 0.25
 
 def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
     """Train on the brief's data within its budget and leave the submission in its output folder."""
-    if recipe.needs_gpu and not on_gpu(brief):
-        raise Forfeit(recipe.needs_gpu)
+    refuse_unable(brief, recipe)
     set_seed(brief.random_seed)
     torch.set_num_threads(max(1, int(brief.resources.cpus)))
     tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
@@ -145,10 +151,17 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         self.averaged = 0
         self.loss_sum = torch.zeros(())
         super().__init__(**trainer)
+        train_in_float32(self.model)
         self.add_callback(Keeper(self))
 
     def create_optimizer(self, model: Any = None) -> Any:
         """The recipe's optimizer, with the state that the seed's trunk left where it fits."""
+        adapter = self.recipe.adapter
+        if adapter is not None and adapter.lora_plus_ratio:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            settings |= {"loraplus_lr_ratio": adapter.lora_plus_ratio, "loraplus_weight_decay": self.args.weight_decay}
+            # LoRA+ (Hayou et al. 2024): B learns faster than A. transformers leaves an optimizer that is there.
+            self.optimizer = create_loraplus_optimizer(model or self.model, kind, **settings)
         optimizer = super().create_optimizer(model)
         if self.went_on is not None and self.recipe.adapter is None:
             why = continuation.load_optimizer(self.went_on, self.model, optimizer, self.recipe.optimizer)
@@ -214,8 +227,7 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         model = self.accelerator.unwrap_model(self.model)
         with writing(folder) as temporary:
             if self.recipe.adapter is not None:
-                model.save_pretrained(temporary)
-                (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+                save_adapter(model, temporary)
                 return
             # Trained in float32, stored in the seed's own dtype, so that rounds do not grow the model.
             stored = AutoConfig.from_pretrained(self.brief.seed_model).dtype or torch.float32
