@@ -184,7 +184,10 @@ def refusal(shape: Shape, totals: Nodes) -> str | None:
     if shape.workers > 1:
         asked = f"{shape.workers} workers of {asked} each"
     kinds = Counter(_words(size, amounts) for amounts in totals.values())
-    there = "; ".join(f"{count} node{'s' * (count > 1)} of {words}" for words, count in kinds.items())
+    there = "; ".join(
+        f"{count} node{'s' * (count > 1)} of {words}"
+        for words, count in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
+    )
     return f"asks for {asked}, which this cluster can never hold: it has {there or 'no node'}"
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.5
 """How often those who wait look again without being told: nodes come, and other people's work ends."""
 NODE_POLL_SECONDS = 5.0
+NOTICED_SECONDS = 60.0
 START_ATTEMPTS = 3
 """How often a process is started before it is the cluster's trouble: its node may die just then."""
 LOST_ROOM_SECONDS = 600.0
@@ -88,10 +89,21 @@ class Worker(Holder):
             what = f"{type(error.cause).__name__}: {error.cause}".strip().splitlines()[0]
             raise ClusterTrouble(f"{function.__name__} failed in its worker: {what}") from error
         except _DEAD as error:
-            self.dead = True
+            await self._end_is_known()
             raise WorkerDied(_why(error), node_lost=bool(self._lost_nodes())) from error
         finally:
             call.cancel()
+
+    async def _end_is_known(self) -> None:
+        """Wait until Ray knows whether the process died or its node: of a node it knows after some 15 s."""
+        with suppress(TimeoutError, ActorDiedError):
+            async with asyncio.timeout(NOTICED_SECONDS):
+                while not self._lost_nodes():
+                    with suppress(ActorUnavailableError):
+                        await self.handle.node.remote()
+                        break  # only the connection was lost, and the call with it
+                    await asyncio.sleep(1)
+        self.kill()
 
     def _lost_nodes(self) -> set[str]:
         """Those of its nodes that are gone."""
