@@ -136,8 +136,8 @@ def next_served(
     """The ticket to serve now and a node for each of its workers, or None when nobody can be served.
 
     Tickets are tried in turn, and later ones overtake one that does not fit. One that was overtaken
-    MAX_OVERTAKEN times gets a promise: the nodes that are nearest to holding it. What starts there counts on
-    them until it fits, but not against tickets of a more urgent priority.
+    MAX_OVERTAKEN times gets a promise: the nodes that are nearest to holding it. Nothing of its
+    priority or a less urgent one starts there until it fits.
     """
     free = taken_from(totals, busy)
     tried: set[Shape] = set()
