@@ -145,7 +145,7 @@ def _placement(config: TournamentConfig, address: str) -> list[str]:
         for recipe in config.competitors:
             wanted = recipe.resources
             gpus = float(resources.get("GPU", 0) > 0) if wanted.gpus == "auto" else float(wanted.gpus)
-            shape = Shape("trainer", wanted.cpus, gpus, wanted.memory_gb)
+            shape = Shape("trainer", wanted.cpus, gpus, wanted.memory_gb, wanted.workers, recipe.is_gang)
             try:
                 pool.refuse_impossible(shape, f"competitors[{recipe.name}]")
             except ClusterTrouble as trouble:
