@@ -8,20 +8,22 @@ from typing import Annotated
 
 from pydantic import Field
 
-from competitors import command, python, sft, soup, unchanged
+from competitors import command, python, search, sft, soup, unchanged
 from competitors.command import CommandRecipe
 from competitors.python import PythonRecipe
+from competitors.search import SearchRecipe
 from competitors.sft import SftRecipe
 from competitors.soup import SoupRecipe
 from competitors.unchanged import UnchangedRecipe
 
 Recipe = Annotated[
-    SftRecipe | CommandRecipe | PythonRecipe | SoupRecipe | UnchangedRecipe,
+    SftRecipe | SearchRecipe | CommandRecipe | PythonRecipe | SoupRecipe | UnchangedRecipe,
     Field(discriminator="kind"),
 ]
 
 KINDS: dict[str, Callable[..., str | None]] = {
     "sft": sft.run,
+    "search": search.run,
     "command": command.run,
     "python": python.run,
     "soup": soup.run,

@@ -10,6 +10,7 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from competitors.keeper import Clock, Keeper
 from competitors.sft import SftRecipe
 from competitors.sft_model import compute_dtype, load_model, on_gpu, refuse_unable, save_adapter, train_in_float32
 from competitors.sharding import Tensors, exchanged, holding, named_trainable
-from competitors.stream import Stream, prepare
+from competitors.stream import Counts, Stream, prepare
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +45,18 @@ class Resume(Record):
     """Over how many steps the weights in average.safetensors are averaged; 0: there are none."""
 
 
-def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
+Watch = Callable[["RecipeTrainer", float], None]
+"""Called after each optimizer step with the share of the budget that is spent, 1 after the last."""
+
+
+def train(
+    brief: Brief, recipe: SftRecipe, report: Report, watch: Watch | None = None, held_back: Counts | None = None
+) -> None:
     """Train on the brief's data within its budget and leave the submission in its output folder.
 
     In a gang every worker calls it, within one torch.distributed group; worker 0's `report` is heard. Raises
     Forfeit when the budget holds no step, the recipe cannot run here, or the tournament stops the entry.
+    The rows numbered in `held_back` are not trained on. What `watch` raises ends the training.
     """
     refuse_unable(brief, recipe)
     torch.set_num_threads(max(1, int(brief.resources.cpus)))
@@ -65,6 +73,7 @@ def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
         recipe.packing,
         brief.random_seed,
         seen,
+        held_back,
     )
     resume = Resume.read_if_there(_resume_folder(brief) / "resume.json") if recipe.is_gang else None
     done = resume.step if resume else 0
@@ -94,6 +103,7 @@ def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
             report=report,
             went_on=went_on,
             resume=resume,
+            watch=watch,
         )
         trainer.train()
     if trainer.keeper.is_stopped:
@@ -185,9 +195,10 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         report: Report,
         went_on: Path | None,
         resume: Resume | None,
+        watch: Watch | None = None,
         **trainer: Any,
     ) -> None:
-        self.brief, self.recipe, self.stream = brief, recipe, stream
+        self.brief, self.recipe, self.stream, self.watch = brief, recipe, stream, watch
         self.seen, self.report, self.went_on, self.resume = seen, report, went_on, resume
         self.done, self.done_seconds = (resume.step, resume.seconds) if resume else (0, 0.0)
         clock = Clock()
