@@ -96,9 +96,9 @@ def put_adapter(model: Any, adapter: Adapter) -> Any:
 
     _check_names(model, adapter)
     try:
-        wrapped = get_peft_model(model, _peft_config(adapter, model.config))
+        wrapped = get_peft_model(model, _peft_config(adapter))
     except ValueError as error:
-        raise Forfeit(f"PEFT refuses {adapter.method} on this seed: {str(error).strip().splitlines()[0]}") from error
+        raise Forfeit(f"PEFT refuses {adapter.method} on this seed: {' '.join(str(error).split())}") from error
     train_in_float32(wrapped)
     if adapter.splits_the_seed:
         wrapped.adapter_start = {k: v.detach().cpu().clone() for k, v in get_peft_model_state_dict(wrapped).items()}
@@ -115,15 +115,27 @@ def train_in_float32(model: Any) -> None:
 def _check_names(model: Any, adapter: Adapter) -> None:
     """Each name in the adapter's lists has to be there: PEFT passes over one of several that is not."""
     modules = [name for name, _ in model.named_modules() if name]
-    lists = {"target_modules": adapter.target_modules, "modules_to_save": adapter.modules_to_save}
-    lists["feedforward_modules"] = adapter.feedforward_modules
-    for key, wanted in lists.items():
-        for target in [wanted] if isinstance(wanted, str) else wanted or []:
-            rule = target if isinstance(wanted, str) else [target]
-            if target != "all-linear" and not any(names_target(rule, name) for name in modules):
-                linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-                there = _first([name.rpartition(".")[2] for name in linear])
-                raise Forfeit(f"adapter.{key}: no module of the seed is named {target}; it has {there}")
+    targets = adapter.target_modules
+    if isinstance(targets, str):
+        found = targets == "all-linear" or any(names_target(targets, name) for name in modules)
+        missing = [] if found else [targets]
+    else:
+        missing = [target for target in targets or [] if not any(names_target([target], name) for name in modules)]
+    unknown = {
+        "target_modules": missing,
+        "feedforward_modules": _without_end(adapter.feedforward_modules or [], modules),
+        "modules_to_save": _without_end(adapter.modules_to_save, modules),
+    }
+    for key, names in unknown.items():
+        if names:
+            linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+            there = _first([name.rpartition(".")[2] for name in linear])
+            raise Forfeit(f"adapter.{key}: no module of the seed is named {names[0]}; it has {there}")
+
+
+def _without_end(ends: list[str], modules: list[str]) -> list[str]:
+    """Those of `ends` that no module's name ends with."""
+    return [end for end in ends if not any(name.endswith(end) for name in modules)]
 
 
 def _first(names: list[str]) -> str:
@@ -131,7 +143,7 @@ def _first(names: list[str]) -> str:
     return ", ".join(known[:NAMED]) + (", …" if len(known) > NAMED else "")
 
 
-def _peft_config(adapter: Adapter, model_config: Any) -> Any:
+def _peft_config(adapter: Adapter) -> Any:
     from peft import IA3Config, LoraConfig, TaskType
 
     to_save = adapter.modules_to_save or None

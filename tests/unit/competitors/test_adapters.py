@@ -202,7 +202,7 @@ def test_frozen_modules_stay_and_the_others_move(
             "adapter.target_modules: no module of the seed is named qq_proj; it has q_proj, k_proj, v_proj,",
         ),
         ({"adapter": {"method": "lora", "target_modules": "x.*"}}, "adapter.target_modules: no module of the seed"),
-        ({"adapter": {"method": "lora", "modules_to_save": ["head"]}}, "adapter.modules_to_save: no module of"),
+        ({"adapter": {"method": "lora", "modules_to_save": ["score"]}}, "adapter.modules_to_save: no module of"),
         ({"freeze": ["layer.0"]}, "freeze: no module of the seed matches layer.0; it has model.embed_tokens, model."),
         ({"train_only": ["head"]}, "train_only: no module of the seed matches head"),
         ({"freeze": ["model"]}, "nothing is left to train: freeze model covers the whole seed"),
