@@ -1,7 +1,8 @@
-"""Placement groups whose creator was ended: Ray keeps their room until the whole job ends, so we give it back.
+"""Placement groups that nobody is left to remove.
 
-A coordinator (Ray Tune, Ray Train) makes placement groups for the processes that it starts. When it is killed Ray
-ends those processes, but a group is only removed with its job, and the job is the tournament.
+Ray Train's controller makes the placement group of a gang and removes it at the end. When the coordinator is
+ended from outside, the controller and the workers end with it, but Ray keeps what an actor reserved until the
+whole job ends; Ray Train's own cleaner asks the dashboard's server, which a Ray of our own does without.
 """
 
 import ray
@@ -9,20 +10,21 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 
 def remove_orphans() -> int:
-    """Remove the placement groups of dead actors of this job; returns how many there were.
+    """Remove the placement groups of this job whose creating actor is dead. Returns how many there were.
 
-    An actor that was killed a moment ago may not be known to be dead yet.
+    Takes a call to Ray's control store; to be called some times after a coordinator has ended, since its
+    controller ends a moment later.
     """
-    # Private: the public table does not say who made a group, and Ray's state API needs the dashboard.
+    # Private, but no public call says who created a placement group.
     from ray._private.state import state
-    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.core.generated import gcs_pb2
 
-    job = ray.get_runtime_context().get_job_id()
+    job = bytes.fromhex(ray.get_runtime_context().get_job_id())
     removed = 0
-    for data in state._connect_and_get_accessor().get_placement_group_table():
-        group = PlacementGroupTableData.FromString(data)
-        is_orphan = group.creator_actor_dead and not group.is_detached and group.creator_job_id.hex() == job
-        if is_orphan and group.state != PlacementGroupTableData.REMOVED:
+    for packed in state._connect_and_get_accessor().get_placement_group_table():
+        group = gcs_pb2.PlacementGroupTableData.FromString(packed)
+        is_gone = group.state == gcs_pb2.PlacementGroupTableData.REMOVED
+        if group.creator_job_id == job and group.creator_actor_id and group.creator_actor_dead and not is_gone:
             remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
             removed += 1
     return removed

@@ -123,9 +123,28 @@ def loaded(folder: Path, adapter: Path | None, dtype: Dtype) -> Iterator[Any]:
         wrapped = _wrap(model, adapter)
         yield wrapped.get_base_model()
         wrapped.unload()
+        if not _is_undone_by_unloading(wrapped.peft_config["default"]):
+            _loaded.clear()
     except BaseException:
         _loaded.clear()  # the model may be left with half an adapter in it
         raise
+
+
+def _is_undone_by_unloading(config: Any) -> bool:
+    """Whether a model is as it was after such an adapter has been put on it and unloaded.
+
+    Not so with whole modules replaced or biases trained, which stay in it, nor with PiSSA and its like, which
+    take a part out of its weights. So only settings that are known to be harmless are.
+    """
+    harmless = {
+        "base_model_name_or_path", "revision", "task_type", "inference_mode", "auto_mapping", "peft_version",
+        "r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern",
+        "target_modules", "exclude_modules", "feedforward_modules", "layers_to_transform", "layers_pattern",
+    }  # fmt: skip
+    plain, given = type(config)().to_dict(), config.to_dict()
+    return config.peft_type in ("LORA", "IA3") and all(
+        given[key] == plain[key] or not given[key] for key in given if key not in harmless
+    )
 
 
 def _full_model(folder: Path, dtype: Dtype) -> Any:

@@ -1,0 +1,117 @@
+"""Gangs on real local Ray: a lost worker, and a coordinator that is ended from outside."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cluster.connect import connected
+from cluster.orphans import remove_orphans
+from cluster.pool import Pool, Shape, WorkerDied
+from competitors.contract import Allowance, Brief, Resources, Submission, model_form, read_events
+from competitors.entry import compete
+from competitors.sft import SftRecipe
+from tests.tiny import tiny_rows
+
+SHAPE = Shape("trainer", 1, 0, workers=2, gang=True)
+STEPS = 200
+
+
+@pytest.fixture
+def brief(tmp_path: Path, inputs: Path) -> Brief:
+    rows = tiny_rows(60)
+    prompts = [row["instruction"] + " \n" for row in rows]
+    pq.write_table(pa.table({"prompt": prompts, "completion": [row["response"] for row in rows]}), tmp_path / "rows")
+    return Brief(
+        tournament="t", lineage="l", round=1, competitor="gang", seed_model=inputs / "one", seed_sha256="0",
+        seed_continuation=None, train_data=tmp_path / "rows", max_tokens=64, budget=Allowance(steps=STEPS),
+        progress=(0.0, 1.0), output_dir=tmp_path / "entry" / "submission", random_seed=7,
+        resources=Resources(workers=2, gpus=0),
+    )  # fmt: skip
+
+
+def recipe(**settings: Any) -> SftRecipe:
+    base = {"name": "gang", "kind": "sft", "learning_rate": 0.01, "batch_size": 4, "deepspeed": "zero2"}
+    return SftRecipe.model_validate(base | {"resources": {"workers": 2, "gpus": 0}} | settings)
+
+
+def processes(word: str) -> list[psutil.Process]:
+    """Those of our own Ray with `word` in their title."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if any(word in part for part in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+async def until(what: Callable[[], Any], seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    return value
+
+
+def test_a_lost_worker_costs_a_gang_the_steps_since_its_checkpoint(brief: Brief, ray_address: str):
+    async def scenario() -> Submission:
+        pool = Pool({"HF_HUB_OFFLINE": "1"})
+        try:
+            async with pool.worker(SHAPE) as worker:
+                call = asyncio.ensure_future(worker.call(compete, brief, recipe(checkpoints=19)))
+                await until(lambda: call.done() or (brief.scratch_dir / "resume").is_dir())
+                os.kill(processes("RayTrainWorker")[1].pid, signal.SIGKILL)
+                result: Submission = await call
+                return result
+        finally:
+            pool.close()
+
+    with connected(ray_address):
+        submission = asyncio.run(scenario())
+    assert (submission.status, submission.reason) == ("delivered", "used its budget")
+    assert (submission.train_steps, submission.form) == (STEPS, "full")
+    assert model_form(brief.output_dir) == "full"
+    assert not brief.scratch_dir.exists()
+    events = read_events(brief.progress_file)
+    assert [event["event"] for event in events].count("started") == 1
+    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert len(notes) == 1
+    assert notes[0].startswith("a worker was lost: goes on from step ")
+    assert int(notes[0].rpartition(" ")[2]) >= STEPS // 20
+    # Less than a whole budget and the few steps since the checkpoint were reported, not one from the start.
+    after = events[[event.get("text") for event in events].index(notes[0]) :]
+    assert min(event["step"] for event in after if event["event"] == "step") > STEPS // 20
+
+
+@pytest.mark.slow
+def test_a_coordinator_that_is_ended_takes_its_gang_along(brief: Brief, ray_address: str):
+    import ray
+
+    async def scenario() -> None:
+        pool = Pool()
+        try:
+            async with pool.worker(SHAPE) as worker:
+                call = asyncio.ensure_future(worker.call(compete, brief, recipe()))
+                await until(lambda: "started" in [event["event"] for event in read_events(brief.progress_file)])
+                assert len(processes("RayTrainWorker")) == 2
+                worker.kill()
+                with pytest.raises(WorkerDied):
+                    await call
+                await until(lambda: not processes("RayTrainWorker") + processes("TrainController"))
+                assert await until(remove_orphans) == 1
+                await until(lambda: ray.available_resources().get("CPU") == 2)
+        finally:
+            pool.close()
+
+    with connected(ray_address):
+        asyncio.run(scenario())
