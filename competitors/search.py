@@ -46,7 +46,7 @@ class SearchRecipe(RecipeBase):
             except ValidationError as error:
                 raise ValueError(_where(error, key, value, self.space)) from error
             if made.is_gang:
-                raise ValueError("recipe: a trial is one process, no gang")
+                raise ValueError("recipe.deepspeed: a trial is one process, no gang")
         return self
 
     def made(self, values: dict[str, Any]) -> SftRecipe:
@@ -96,8 +96,8 @@ def _where(error: ValidationError, key: str, value: Any, space: dict[str, Any]) 
     return f"recipe.{at}: {message}"
 
 
-def run(brief: Brief, recipe: SearchRecipe, report: Report) -> None:
-    """Search and submit; imports Ray Tune only now, in the coordinator."""
+def run(brief: Brief, recipe: SearchRecipe, report: Report) -> str:
+    """Search, submit and say which values were best; imports Ray Tune only now, in the coordinator."""
     from competitors.search_tune import Search
 
-    Search(brief, recipe, report).run()
+    return Search(brief, recipe, report).run()

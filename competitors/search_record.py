@@ -47,7 +47,9 @@ class Trial:
     spent: float = 0.0
     tokens: int = 0
     steps: int = 0
-    started: bool = False
+    began: float | None = None
+    """When its first step began, by the clock of its own machine in seconds; `heard` is when it last reported."""
+    heard: float = 0.0
     reason: str = ""
     at_mark: bool = False
     """Whether the last that was heard of it is a mark: then nothing is spent that was not reported."""
@@ -67,7 +69,9 @@ class Trial:
 
     def take(self, event: Event) -> None:
         """Bring the trial up to date with one of its events."""
-        self.started |= event["event"] == "started"
+        self.heard = event["time"]
+        if event["event"] == "started":
+            self.began = self.heard
         self.at_mark = event["event"] in ("mark", "ended")
         self.tokens, self.steps = event.get("tokens", self.tokens), event.get("step", self.steps)
         self.memory |= {key: value for key, value in event.items() if key.endswith("megabytes")}

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ from competitors.slice_loss import take_slice
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+START_SECONDS = 120.0
+"""No entry is charged for its start. All the later starts of a search are not charged so much: the tournament
+ends an entry that is minutes past its budget."""
 LONGER = "longer"
 LIBRARIES = ("HF_", "TRANSFORMERS_", "TOKENIZERS_")
 """Environment variables that processes of the pool get and that trials need too."""
@@ -61,7 +64,7 @@ class Search:
     def run(self) -> str:
         """Search, train the best values with what is left, submit whichever model is best on the slice.
 
-        Returns which values that were, in words. Raises Forfeit when every trial failed.
+        Returns and raises what `submit` does.
         """
         self.folder.mkdir(parents=True)
         self.tune()
@@ -143,8 +146,7 @@ class Search:
         if not self.best[1]:
             return None
         chosen, rest = self.trials[self.best[1]], self._rest()
-        words = ", ".join(f"{key} {_short(value)}" for key, value in chosen.values.items())
-        said = f"best of {len(self.trials)} trials: {words} (slice loss {self.best[0]:.4f} nats)"
+        said = f"{self._best_in_words(chosen)} (slice loss {self.best[0]:.4f} nats)"
         if rest is None or _less(rest, self.part):
             self._note(f"{said}; nothing is left to train longer with")
             return None
@@ -152,8 +154,11 @@ class Search:
         self.chosen = chosen
         return {**chosen.config, LONGER: rest.model_dump()}
 
-    def submit(self) -> None:
-        """Put the longer training's model in place where it is best; else the best checkpoint lies there already."""
+    def submit(self) -> str:
+        """Put the longer training's model in place where it is best; else the best checkpoint lies there already.
+
+        Returns the values that were chosen, in words. Raises Forfeit when every trial failed.
+        """
         trials = [trial for name, trial in self.trials.items() if name != LONGER]
         if not self.best[1]:
             raise Forfeit(f"all {len(trials)} trials failed, the first: {self.failures[0] if self.failures else '?'}")
@@ -176,6 +181,7 @@ class Search:
             submitted="longer" if self.best[1] == LONGER else "trial",
         ).write(self.brief.output_dir.parent / "search.json")
         self.report({"event": "ended", **self._totals()})
+        return self._best_in_words(chosen)
 
     def poll(self, now: bool = False) -> None:
         """Take in what the trials reported, at most every half second unless `now`."""
@@ -185,7 +191,7 @@ class Search:
         for name, trial in self.trials.items():
             for event in trial.events():
                 trial.take(event)
-                if trial.started and self.began is None:
+                if trial.began is not None and self.began is None:
                     self.began = time.monotonic()
                     self.report({"event": "started", "tokens": 0, "step": 0})
                 if event["event"] == "mark" and trial.loss is not None:
@@ -215,8 +221,11 @@ class Search:
 
     @property
     def seconds(self) -> float:
-        """Since the first step of the first trial; later trials' starts are charged."""
-        return 0.0 if self.began is None else time.monotonic() - self.began
+        """What is charged: the time in which trials trained, and starts beyond START_SECONDS."""
+        if self.began is None:
+            return 0.0
+        trained = covered([(t.began, t.heard) for t in self.trials.values() if t.began is not None])
+        return max(trained, time.monotonic() - self.began - START_SECONDS)
 
     @property
     def trials_time_is_up(self) -> bool:
@@ -228,10 +237,14 @@ class Search:
         """What the trials left. One that was cut off between reports counts with its whole part."""
         tokens = steps = 0
         for trial in self.trials.values():
-            known = trial.at_mark or not trial.started
+            known = trial.at_mark or trial.began is None
             tokens += trial.tokens if known else self.part.tokens or 0
             steps += trial.steps if known else self.part.steps or 0
         return remainder(self.brief.budget, tokens, steps, self.seconds)
+
+    def _best_in_words(self, chosen: Trial) -> str:
+        values = ", ".join(f"{key} {_short(value)}" for key, value in chosen.values.items())
+        return f"best of {sum(name != LONGER for name in self.trials)} trials: {values}"
 
     def _note(self, text: str) -> None:
         log.info(text)
@@ -294,6 +307,15 @@ def marks(grace: float, reduction: int) -> tuple[float, ...]:
         found.append(grace)
         grace *= reduction
     return (*found, 1.0)
+
+
+def covered(intervals: Iterable[tuple[float, float]]) -> float:
+    """How long at least one of the intervals, each from a beginning to an end, lasted."""
+    total, until = 0.0, -inf
+    for begin, end in sorted(intervals):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
 
 
 def drawn(recipe: SearchRecipe, config: Mapping[str, Any]) -> dict[str, Any]:
