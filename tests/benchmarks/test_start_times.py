@@ -40,7 +40,8 @@ def brief(folder: Path, seed_model: Path, train_data: Path, recipe: Recipe, numb
     return Brief(
         tournament="start-times", lineage="one", round=1, competitor=recipe.name, seed_model=seed_model,
         seed_sha256="", seed_continuation=None, train_data=train_data, max_tokens=96,
-        budget=Allowance(tokens=40_000, seconds=0.001), progress=(0.0, 1.0), output_dir=folder / "submission", random_seed=number,
+        budget=Allowance(tokens=40_000, seconds=0.001), progress=(0.0, 1.0), random_seed=number,
+        output_dir=folder / "submission",
         resources=recipe.resources.model_copy(update={"gpus": 0.0}),
     )  # fmt: skip
 
