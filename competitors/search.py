@@ -91,9 +91,11 @@ def _where(error: ValidationError, key: str, value: Any, space: dict[str, Any]) 
         return f"space.{key}: {value!r} does not fit: {message}"
     if problem["type"] == "missing":
         return f"recipe.{at}: this key is required, here or in space"
-    if at in space or not at:
-        return f"space.{at or key}: {message} (with {key}: {value!r})"
-    return f"recipe.{at}: {message}"
+    if at in space:
+        return f"space.{at}: {message} (with {key}: {value!r})"
+    if not at and problem["type"] == "value_error":  # keys that do not go together
+        return f"recipe: {message} (with {key}: {value!r})"
+    return f"recipe.{at}: {message}" if at else f"recipe: {message}"
 
 
 def run(brief: Brief, recipe: SearchRecipe, report: Report) -> str:

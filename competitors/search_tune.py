@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from cluster.errors import Forfeit
+from cluster.placement import any_member_selector
 from cluster.storage import write_text
 from competitors.budget import remainder, share_out
 from competitors.contract import Allowance, Brief, Report
@@ -67,19 +68,17 @@ class Search:
         Returns and raises what `submit` does.
         """
         self.folder.mkdir(parents=True)
-        self.tune()
+        self.try_values()
         return self.submit()
 
-    def tune(self) -> None:
+    def try_values(self) -> None:
         """Run the trials, and after them the longer training, on Ray Tune."""
         recipe = self.recipe
         os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard and the like
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         at = marks(recipe.grace, recipe.reduction)
-        memory = None if recipe.resources.memory_gb is None else int(recipe.resources.memory_gb * 2**30)
-        resources = {"cpu": recipe.resources.cpus, "gpu": self.brief.resources.gpus, "memory": memory}
         results = tune.Tuner(
-            tune.with_resources(self._trainable(at), {name: amount for name, amount in resources.items() if amount}),
+            tune.with_resources(self._trainable(at), self._place()),
             tune_config=tune.TuneConfig(
                 metric="loss",
                 mode="min",
@@ -109,6 +108,13 @@ class Search:
                     trial.reason = self.failures[-1]
                 log.error("%s failed: %s", Path(result.path).name, result.error)
         self.poll(now=True)
+
+    def _place(self) -> tune.PlacementGroupFactory:
+        """What a trial holds, on any of the nodes where the pool reserved it."""
+        held = self.brief.resources
+        amounts = {"CPU": held.cpus, "GPU": held.gpus, "memory": int((held.memory_gb or 0) * 2**30)}
+        bundle = {name: amount for name, amount in amounts.items() if amount}
+        return tune.PlacementGroupFactory([bundle], bundle_label_selector=[any_member_selector()])
 
     def _trainable(self, at: tuple[float, ...]) -> Callable[[dict[str, Any]], None]:
         """What Tune runs in a trial's process. It goes there by value, so it must not hold the search itself."""
@@ -303,7 +309,7 @@ def _proposer(search: Search) -> OptunaSearch:
 def marks(grace: float, reduction: int) -> tuple[float, ...]:
     """The shares of a trial's part at which it is compared, the last of them 1."""
     found = []
-    while grace < 1:
+    while grace < 1 - 1e-9:
         found.append(grace)
         grace *= reduction
     return (*found, 1.0)
