@@ -98,8 +98,9 @@ class SftRecipe(RecipeBase):
         if self.deepspeed is not None and self.optimizer not in zero.OPTIMIZERS:
             known = ", ".join(zero.OPTIMIZERS)
             raise ValueError(f"optimizer: DeepSpeed's flat shards do for {known}, not for {self.optimizer}")
-        if self.adapter and self.adapter.splits_the_seed and self.deepspeed in ("zero3", "zero3-offload"):
-            raise ValueError(f"adapter.method: {self.adapter.method} splits whole weights, {self.deepspeed} shards")
+        sharded = self.deepspeed in ("zero3", "zero3-offload")
+        if sharded and self.adapter and (self.adapter.splits_the_seed or self.adapter.method in ("mica", "qlora")):
+            raise ValueError(f"adapter.method: {self.adapter.method} needs whole weights, {self.deepspeed} has shards")
         if (self.freeze or self.train_only) and self.adapter:
             key = "freeze" if self.freeze else "train_only"
             raise ValueError(f"{key}: an adapter leaves the whole seed frozen; name its modules in target_modules")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import TournamentError, UserError
 from cluster.storage import write_text
-from orchestrator import leaderboard, models
+from orchestrator import leaderboard, memory, models
 from orchestrator.config import TournamentConfig
 from orchestrator.leaderboard import Leaderboard, State
 from orchestrator.progress import Board
@@ -139,6 +139,7 @@ def _run_rounds(
     tracker: "Tracker",
 ) -> None:
     from cluster.connect import connected
+    from cluster.machine import largest_machine, machine_here
     from cluster.pool import Pool
     from orchestrator.tournament import Tournament
 
@@ -163,10 +164,15 @@ def _run_rounds(
             pool.close()
 
     board.say("starting Ray")
-    with connected(address or config.cluster.address) as resources:
+    address = address or config.cluster.address
+    here = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    with connected(address) as resources:
         board.say(
             f"on {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs; starting the first workers"
         )
+        machine = machine_here() if here else largest_machine()
+        for line in memory.warnings(config, config_folder, machine):
+            board.say(f"warning: {line}")
         try:
             with board.shown():
                 asyncio.run(drive(resources.get("GPU", 0) > 0))
