@@ -183,7 +183,7 @@ def _layers_with_activations(recipe: SftRecipe, base: BaseShape) -> int:
 
 def zero_stage(recipe: SftRecipe) -> tuple[int, bool]:
     """DeepSpeed's ZeRO stage (0 without it) and whether it keeps state in the host's memory. Of a located recipe."""
-    wanted = getattr(recipe, "deepspeed", None)
+    wanted = recipe.deepspeed
     if isinstance(wanted, dict):
         section = wanted.get("zero_optimization", {})
         return int(section.get("stage", 0)), "offload_optimizer" in section

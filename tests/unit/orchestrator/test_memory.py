@@ -73,24 +73,21 @@ def test_full_adamw_holds_sixteen_bytes_per_parameter(base: BaseShape):
     [(None, 4, 8, 8), ("zero1", 4, 4, 3), ("zero2", 4, 1, 3), ("zero3", 1, 1, 3)],
 )
 def test_zero_shards_more_with_each_stage(
-    base: BaseShape, monkeypatch: pytest.MonkeyPatch, deepspeed: str, weights: float, gradients: float, optimizer: float
+    base: BaseShape, deepspeed: str | None, weights: float, gradients: float, optimizer: float
 ):
     """Bytes per parameter and worker, of four; stage 3 gathers two blocks at a time, with DeepSpeed's own copy."""
     wide = base.model_copy(update={"layers": 10**9})
-    monkeypatch.setattr(SftRecipe, "deepspeed", deepspeed, raising=False)
-    made = estimate(recipe(workers=4), wide, 64, on_gpu=False)
+    made = estimate(recipe(workers=4, deepspeed=deepspeed), wide, 64, on_gpu=False)
     count = base.parameters
     assert made.weights == pytest.approx(gb(weights * count), rel=1e-3)
     assert made.gradients == pytest.approx(gb(gradients * count))
     assert made.optimizer == pytest.approx(gb(optimizer * count))
 
 
-def test_a_deepspeed_file_says_its_stage(monkeypatch: pytest.MonkeyPatch):
+def test_a_deepspeed_file_says_its_stage():
     content = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
-    monkeypatch.setattr(SftRecipe, "deepspeed", content, raising=False)
-    assert zero_stage(recipe()) == (2, True)
-    monkeypatch.setattr(SftRecipe, "deepspeed", "zero3-offload", raising=False)
-    assert zero_stage(recipe()) == (3, True)
+    assert zero_stage(recipe(deepspeed=content)) == (2, True)
+    assert zero_stage(recipe(deepspeed="zero3-offload")) == (3, True)
 
 
 def total(base: BaseShape, tokens: int = 64, on_gpu: bool = False, **settings: Any) -> float:
