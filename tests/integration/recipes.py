@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 
+from cluster.errors import Forfeit
 from competitors.contract import Brief, Report
 
 
@@ -58,3 +59,38 @@ def writes_nan(brief: Brief, report: Report) -> None:
 def returns_the_seed(brief: Brief, report: Report) -> None:
     """As good as the seed, exactly."""
     shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+
+
+def races_well(brief: Brief, report: Report) -> None:
+    """Saves a checkpoint at the rung, and hands the same model in."""
+    _checkpoint(brief, report, noise=0.0)
+    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+
+
+def races_badly(brief: Brief, report: Report) -> None:
+    """Gets to the rung later and with a worse model, and ends when it is told to."""
+    time.sleep(4)
+    _checkpoint(brief, report, noise=0.5)
+    while not brief.stop_file.exists():
+        time.sleep(0.1)
+    raise Forfeit(brief.stop_file.read_text())
+
+
+def races_badly_and_deaf(brief: Brief, report: Report) -> None:
+    """The same, but it does not listen."""
+    time.sleep(4)
+    _checkpoint(brief, report, noise=0.5)
+    time.sleep(600)
+
+
+def _checkpoint(brief: Brief, report: Report, noise: float) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    report({"event": "started"})
+    folder = brief.output_dir / "checkpoint-1"
+    shutil.copytree(brief.seed_model, folder)
+    weights = load_file(folder / "model.safetensors")
+    noisy = {name: tensor + noise * torch.randn_like(tensor) for name, tensor in weights.items()}
+    save_file(noisy, folder / "model.safetensors", metadata={"format": "pt"})
+    report({"event": "checkpoint", "step": 1, "fraction": brief.race_at[0], "folder": folder.name})
