@@ -114,6 +114,7 @@ class Brief(Record):
     resources: Resources
     race_at: tuple[float, ...] = Field((), description="shares of the budget at which to save a checkpoint")
     ingredients: list[Ingredient] = Field([], description="what a soup may blend; empty for every other kind")
+    slice_data: Path | None = Field(None, description="for a soup: training rows that no entry trains on")
 
     @property
     def continuation_dir(self) -> Path:

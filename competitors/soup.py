@@ -24,7 +24,7 @@ class SoupRecipe(RecipeBase):
     of: list[str] | None = Field(None, min_length=2, description="names of competitors; none: all that train")
     best: int | None = Field(None, ge=2)
     earlier: bool = Field(True, description="also blend earlier rounds' submissions that stand on the same seed")
-    slice_rows: int = Field(256, ge=1, description="training rows that choose; those nobody has trained on first")
+    slice_rows: int = Field(256, ge=1, description="training rows that choose, kept from all entries")
     density: float = Field(0.5, gt=0, le=1)
 
     @model_validator(mode="after")
@@ -32,6 +32,11 @@ class SoupRecipe(RecipeBase):
         if self.best is not None and self.method != "uniform":
             raise ValueError(f"best: goes with method uniform, not {self.method}")
         return self
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it needs training rows to choose by."""
+        return self.method == "greedy" or self.best is not None
 
     @property
     def trains(self) -> bool:

@@ -124,8 +124,11 @@ def _with_one_more(mean: Weights, new: Weights, count: int) -> Weights:
 
 def _slice_loss(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient]) -> Callable[[Weights], float]:
     """A function from weights to their loss on the slice, on the GPU where the entry has one."""
-    rows = fresh_rows(brief, ingredients, recipe.slice_rows)
-    prompts, completions = read_rows(brief.train_data, rows)
+    if brief.slice_data is not None:
+        kept = np.arange(min(recipe.slice_rows, _count_rows(brief.slice_data)))
+        prompts, completions = read_rows(brief.slice_data, kept)
+    else:
+        prompts, completions = read_rows(brief.train_data, fresh_rows(brief, ingredients, recipe.slice_rows))
     tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
     model = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.float32)
     if brief.resources.gpus != 0 and torch.cuda.is_available():
@@ -141,15 +144,23 @@ def _slice_loss(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient])
 
 
 def fresh_rows(brief: Brief, ingredients: list[Ingredient], count: int) -> Counts:
-    """Numbers of `count` training rows that the ingredients have trained on least, as their continuations say."""
-    import pyarrow.parquet as pq
+    """Numbers of `count` training rows that the ingredients have trained on least, as their continuations say.
 
-    total = pq.read_metadata(brief.train_data).num_rows
+    For a soup that was entered later, when no rows were kept from all entries. What leaves no continuation may
+    have trained on some of them, and then looks better than it is.
+    """
+    total = _count_rows(brief.train_data)
     seen = np.zeros(total, np.int64)
     for ingredient in ingredients:
         seen += _seen(ingredient.continuation, total)
     shuffled = np.random.default_rng(brief.random_seed).permutation(total)
     return np.sort(shuffled[np.argsort(seen[shuffled], kind="stable")][:count])
+
+
+def _count_rows(parquet: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(parquet).num_rows)
 
 
 def _seen(folder: Path | None, rows: int) -> Counts:
@@ -264,9 +275,7 @@ def _trains(record: Continuation) -> tuple[str, tuple[str, ...]]:
 
 def _all_seen(brief: Brief, ingredients: list[Ingredient]) -> Counts:
     """How often each row was trained on by the seed or any ingredient: the soup has learnt from all of them."""
-    import pyarrow.parquet as pq
-
-    rows = pq.read_metadata(brief.train_data).num_rows
+    rows = _count_rows(brief.train_data)
     before = _seen(brief.seed_continuation, rows)
     own: Any = sum(np.maximum(_seen(i.continuation, rows) - before, 0) for i in ingredients if i.continuation)
     return np.asarray(before + own, np.int64)

@@ -32,8 +32,9 @@ PRESETS: dict[str, Json] = {
 }
 FILLED_IN = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 
-OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad")
-"""Those that treat every number alike: ZeRO gives them flat shards, not the weights' shapes."""
+OPTIMIZERS = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop")
+"""Those that treat every number alike: ZeRO gives them flat shards, not the weights' shapes. (DeepSpeed 0.19 makes
+an Adagrad of its own, which loses the groups of parameters with and without weight decay.)"""
 
 NOT_OURS = {
     "scheduler": "the recipe's schedule follows the budget",

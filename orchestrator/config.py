@@ -15,6 +15,7 @@ from cluster.errors import UserError
 from cluster.records import Settings, nearest
 from competitors import KINDS, Recipe
 from competitors.contract import Allowance, Resources
+from competitors.soup import SoupRecipe
 from orchestrator.evolution import Evolution
 from orchestrator.exploit import Exploit
 from orchestrator.racing import Racing
@@ -199,6 +200,11 @@ class TournamentConfig(Settings):
     def all_rounds(self) -> int:
         """How many rounds there are to be, with those that were added."""
         return self.rounds + sum(change.extend or 0 for change in self.changes)
+
+    @property
+    def slice_rows(self) -> int:
+        """How many training rows are kept from all entries, for soups to choose by."""
+        return max((r.slice_rows for r in self.competitors if isinstance(r, SoupRecipe) and r.chooses), default=0)
 
     def rounds_as_of(self, number: int) -> int:
         """How many rounds there were to be when round `number` began."""

@@ -112,7 +112,8 @@ def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
     try:
         rows = sources.load(data.source, config_file.parent)
         source = data.source if isinstance(data.source, str) else ", ".join(data.source)
-        make_splits(rows, data.prompt, data.completion, data.validation, data.test, config.seed, out, source)
+        templates = (data.prompt, data.completion)
+        make_splits(rows, *templates, data.validation, data.test, config.seed, out, source, config.slice_rows)
     except UserError as error:
         raise UserError(f"{config_file}: {error}") from error
 

@@ -53,6 +53,8 @@ class Entries:
     ) -> None:
         self.config, self.dir, self.config_folder = config, run, config_folder
         self.pool, self.board, self.evaluators = pool, board, evaluators
+        kept = run.data / "slice.parquet"
+        self.slice_data = kept if kept.exists() else None
 
     async def compete_round(
         self, lineage: Lineage, number: int, recipes: list[Recipe], seed: Seed, base: Seed, rounds: int
@@ -62,12 +64,13 @@ class Entries:
         running: dict[str, asyncio.Task[RowLosses | None]] = {}
 
         async def one(recipe: Recipe) -> RowLosses | None:
-            ingredients = []
+            held_back: dict[str, Any] = {}
             if isinstance(recipe, SoupRecipe):
                 blended = {r.name: running[r.name] for r in recipes if _is_ingredient(r, recipe)}
                 await asyncio.gather(*blended.values())
                 ingredients = self.ingredients(lineage, number, recipe, seed)
-            brief = self.brief(lineage, number, recipe, seed, rounds).model_copy(update={"ingredients": ingredients})
+                held_back = {"ingredients": ingredients, "slice_data": self.slice_data}
+            brief = self.brief(lineage, number, recipe, seed, rounds).model_copy(update=held_back)
             return await self.enter(brief, recipe, base, rungs)
 
         async with asyncio.TaskGroup() as group:

@@ -7,7 +7,6 @@ with attention that stores no scores. The head is TRL's, which scores tokens in 
 tests/benchmarks/test_memory_estimate.py checks it.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -183,14 +182,13 @@ def _layers_with_activations(recipe: SftRecipe, base: BaseShape) -> int:
 
 
 def zero_stage(recipe: SftRecipe) -> tuple[int, bool]:
-    """DeepSpeed's ZeRO stage (0 without it) and whether it keeps state in the host's memory."""
-    wanted = str(getattr(recipe, "deepspeed", None) or "")
-    if known := re.fullmatch(r"zero(\d)(-offload)?", wanted):
-        return int(known[1]), known[2] is not None
-    if not wanted or not Path(wanted).is_file():
-        return 0, False
-    section = json.loads(Path(wanted).read_text(encoding="utf-8")).get("zero_optimization", {})
-    return int(section.get("stage", 0)), "offload_optimizer" in section
+    """DeepSpeed's ZeRO stage (0 without it) and whether it keeps state in the host's memory. Of a located recipe."""
+    wanted = getattr(recipe, "deepspeed", None)
+    if isinstance(wanted, dict):
+        section = wanted.get("zero_optimization", {})
+        return int(section.get("stage", 0)), "offload_optimizer" in section
+    known = re.fullmatch(r"zero(\d)(-offload)?", wanted or "")
+    return (int(known[1]), known[2] is not None) if known else (0, False)
 
 
 def trains_on_gpu(recipe: RecipeBase, machine: Machine | None) -> bool:
@@ -218,7 +216,7 @@ def warnings(config: TournamentConfig, config_folder: Path, machine: Machine | N
             base = describe_base(lineage.base, config_folder)
             if base is None:
                 continue
-            needed = estimate(recipe, base, config.data.max_tokens, on_gpu).total
+            needed = estimate(recipe.located(config_folder), base, config.data.max_tokens, on_gpu).total
             where = f"competitors[{recipe.name}] on {lineage.name} takes about {needed:.1f} GB per worker"
             lines += [f"{where}, more than {limit}" for limit in _exceeded(recipe, needed, on_gpu, machine)]
     return lines

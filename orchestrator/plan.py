@@ -113,7 +113,8 @@ def _entry(
     shape = describe_base(base, config_file.parent)
     memory = None
     if isinstance(recipe, SftRecipe) and shape is not None:
-        memory = estimate(recipe, shape, config.data.max_tokens, trains_on_gpu(recipe, machine))
+        located = recipe.located(config_file.parent)
+        memory = estimate(located, shape, config.data.max_tokens, trains_on_gpu(recipe, machine))
     return PlannedEntry(
         lineage=lineage,
         competitor=recipe.name,

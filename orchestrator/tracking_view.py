@@ -286,7 +286,7 @@ def _datasets(config: TournamentConfig, run: RunDirectory) -> list[Dataset]:
     manifest = Manifest.read_if_there(run.manifest_file)
     if manifest is None:
         return []
-    paths = {"train": run.data / "train.parquet"}
+    paths = {split: run.data / f"{split}.parquet" for split in ("train", "slice")}
     paths |= {split: run.held_out / f"{split}.parquet" for split in ("validation", "test")}
     return [
         Dataset(split, f"{config.name} {split}", sha256, paths[split], manifest.counts[split], manifest.source)

@@ -1,11 +1,14 @@
 """What each adapter method submits, as the evaluator reads it, and what is refused."""
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
@@ -13,6 +16,7 @@ from competitors import sft_training
 from competitors.adapters import METHODS, Adapter, matches, names_target
 from competitors.contract import Allowance, Brief, model_form, reporter
 from competitors.entry import compete
+from competitors.sft import SftRecipe
 from evaluation import evaluator
 from evaluation.inspection import inspect
 from tests.tiny import tiny_model
@@ -138,6 +142,29 @@ def test_a_plain_adapter_leaves_the_seed_loaded(brief: Brief):
         before = logits(seed)
     scored_logits(brief)
     assert [torch.equal(logits(kept), before) for kept in evaluator._loaded.values()] == [True]
+
+
+def test_qlora_asks_for_nf4_and_submits_float32_over_the_seed(
+    brief: Brief, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All but the 4-bit weights themselves, which need a GPU (test_sft_gpu.py): the seed is loaded whole instead."""
+    asked = {}
+
+    def load(folder: Path, quantization_config: Any, **settings: Any) -> Any:
+        asked.update(quantization_config.to_dict())
+        return AutoModelForCausalLM.from_pretrained(folder, **settings)
+
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr("competitors.sft_model.on_gpu", lambda brief: True)
+    monkeypatch.setattr("competitors.sft.SftRecipe.gpu_packages", {})
+    monkeypatch.setattr("competitors.sft_model.AutoModelForCausalLM", SimpleNamespace(from_pretrained=load))
+    run(brief, adapter={"method": "qlora", "rank": 2}, dtype="float32")
+    assert asked["load_in_4bit"]
+    assert (asked["bnb_4bit_quant_type"], asked["bnb_4bit_use_double_quant"]) == ("nf4", True)
+    assert {tensor.dtype for tensor in weights(brief.output_dir).values()} == {torch.float32}
+    assert "quantization" not in (brief.output_dir / "adapter_config.json").read_text()
+    assert scored_logits(brief).shape == (1, 8, 32)
 
 
 def test_mica_trains_a_only(brief: Brief):
@@ -295,3 +322,10 @@ def test_an_adapter_over_a_budget_of_one_step(brief: Brief):
     short = brief.model_copy(update={"budget": Allowance(steps=1)})
     sft_training.train(short, recipe(adapter={"method": "pissa", "rank": 2}), reporter(short.progress_file))
     assert model_form(brief.output_dir) == "adapter"
+
+
+def test_the_recipes_in_the_documentation_are_valid():
+    page = (Path(__file__).parents[3] / "docs" / "competitors.md").read_text()
+    recipes = [entry for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) for entry in yaml.safe_load(block)]
+    methods = {SftRecipe.model_validate(r).summary.split(" ")[0].rstrip(",") for r in recipes if r["kind"] == "sft"}
+    assert methods >= set(METHODS) - {"pissa"} | {"pissa_niter_16", "full"}

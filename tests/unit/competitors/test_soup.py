@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -138,3 +140,13 @@ def test_the_slice_is_of_rows_that_nobody_trained_on(brief: Brief):
     assert len(rows) == 20
     assert seen[rows].sum() == 0
     assert seen.sum() == 80
+
+
+def test_rows_that_were_kept_from_all_entries_choose(brief: Brief, tmp_path: Path):
+    kept = tmp_path / "slice.parquet"
+    pq.write_table(pa.table({"prompt": ["what is the moon ? \n"] * 3, "completion": ["the moon is red ."] * 3}), kept)
+    ingredients = [entry(brief, "a", 1), entry(brief, "b", 2)]
+    on_train = cook(brief, ingredients, method="greedy").slice_losses
+    on_slice = cook(brief.model_copy(update={"slice_data": kept}), ingredients, method="greedy").slice_losses
+    assert set(on_slice) == set(on_train) == {"a@1", "b@1"}
+    assert on_slice != on_train

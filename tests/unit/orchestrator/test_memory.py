@@ -1,6 +1,5 @@
 """The memory estimate: what it counts, and what it warns of."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +85,9 @@ def test_zero_shards_more_with_each_stage(
     assert made.optimizer == pytest.approx(gb(optimizer * count))
 
 
-def test_a_deepspeed_file_says_its_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    file = tmp_path / "ds.json"
-    file.write_text(json.dumps({"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}))
-    monkeypatch.setattr(SftRecipe, "deepspeed", str(file), raising=False)
+def test_a_deepspeed_file_says_its_stage(monkeypatch: pytest.MonkeyPatch):
+    content = {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu"}}}
+    monkeypatch.setattr(SftRecipe, "deepspeed", content, raising=False)
     assert zero_stage(recipe()) == (2, True)
     monkeypatch.setattr(SftRecipe, "deepspeed", "zero3-offload", raising=False)
     assert zero_stage(recipe()) == (3, True)
