@@ -107,6 +107,18 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
         put("competitors", 0, value={"name": "p", "kind": "python", "entrypoint": "nowhere:run"}),
         "competitors[p].entrypoint nowhere:run does not import",
     ),
+    "a search outside of the recipe's keys": (
+        put("competitors", 0, value={"name": "p", "kind": "search", "space": {"learning_rat": [1e-3]}}),
+        'competitors[p]: space: unknown key "learning_rat"; did you mean "learning_rate"?',
+    ),
+    "a search of values that no recipe has": (
+        put("competitors", 0, value={"name": "p", "kind": "search", "space": {"learning_rate": [1e-3, -1]}}),
+        "competitors[p]: space.learning_rate: -1 does not fit: Input should be greater than 0",
+    ),
+    "a search range upside down": (
+        put("competitors", 0, value={"name": "p", "kind": "search", "space": {"warmup": {"low": 1, "high": 0}}}),
+        "competitors[p].space.warmup: low (1) has to be below high (0)",
+    ),
     "a command that is not found": (
         put("competitors", 0, value={"name": "p", "kind": "command", "run": "trainn", "sandbox": "none"}),
         "competitors[p].run: trainn: command not found",
