@@ -80,6 +80,7 @@ def link_folder(source: Path, destination: Path, ignore: Callable[[str, list[str
 
 def _link_or_copy(source: str, destination: str) -> None:
     try:
-        os.link(source, destination)
+        # A hub's cache holds links: the file behind one is meant, not the link itself.
+        os.link(os.path.realpath(source), destination)
     except OSError:  # another file system, or one without links
         shutil.copy2(source, destination)

@@ -4,9 +4,11 @@ A schedule is a function of the share of the budget that is spent, whichever of 
 furthest along, so that it ends where the budget ends, and can span one round or the whole lineage.
 """
 
+import math
 import time
 from collections.abc import Callable
 
+from cluster.errors import Forfeit
 from competitors.contract import Allowance
 from competitors.stream import Counts
 
@@ -49,6 +51,32 @@ class Meter:
     def is_spent(self, step: int) -> bool:
         """Whether training ends after `step` steps."""
         return step >= len(self.tokens_after) - 1 or self.spent(step) >= 1.0
+
+
+def share_out(budget: Allowance, share: float, trials: int, side_by_side: int) -> Allowance:
+    """What each of `trials` may spend at most so that all of them, none ended early, stay within `share` of `budget`.
+
+    Tokens and steps are split among the trials. Seconds are those of the clock on the wall: trials that run side
+    by side share them. Raises Forfeit when there is not a step or token for each.
+    """
+    split = {
+        name: int(amount * share) // trials
+        for name, amount in (("tokens", budget.tokens), ("steps", budget.steps))
+        if amount is not None
+    }
+    for name, amount in split.items():
+        if amount < 1:
+            have = getattr(budget, name)
+            raise Forfeit(f"a budget of {have} {name} is too small for {trials} trials on {share:g} of it")
+    seconds = None if budget.seconds is None else budget.seconds * share / math.ceil(trials / side_by_side)
+    return Allowance(seconds=seconds, **split)
+
+
+def remainder(budget: Allowance, tokens: int, steps: int, seconds: float) -> Allowance | None:
+    """What is left of `budget` after so much of it; None when any of its limits is reached."""
+    spent = {"tokens": tokens, "steps": steps, "seconds": seconds}
+    left = {name: amount - spent[name] for name, amount in budget.model_dump().items() if amount is not None}
+    return Allowance(**left) if min(left.values()) > 0 else None
 
 
 def rate_factor(

@@ -7,6 +7,7 @@ data.
 """
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from cluster.records import Record, Settings
+from competitors.untrusted import refuse_broken_json, refuse_odd_files
 
 Event = dict[str, Any]
 """One line of progress.jsonl. Keys, all optional but `event` and `time`: `event` (loading, started, step, note,
@@ -49,6 +51,11 @@ class RecipeBase(Settings):
         """Whether `run` only coordinates: it then runs in a process without resources, and starts
         `resources.workers` processes of its own on what was reserved for them."""
         return self.resources.workers > 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether it spends the budget and hands in a model of its own: neither a blend nor a control."""
+        return True
 
     @property
     def summary(self) -> str:
@@ -107,6 +114,7 @@ class Brief(Record):
     resources: Resources
     race_at: tuple[float, ...] = Field((), description="shares of the budget at which to save a checkpoint")
     ingredients: list[Ingredient] = Field([], description="what a soup may blend; empty for every other kind")
+    slice_data: Path | None = Field(None, description="for a soup: training rows that no entry trains on")
 
     @property
     def continuation_dir(self) -> Path:
@@ -117,6 +125,11 @@ class Brief(Record):
     def progress_file(self) -> Path:
         """The JSON lines that a competitor reports to."""
         return self.output_dir.parent / "progress.jsonl"
+
+    @property
+    def running_file(self) -> Path:
+        """There while processes that the competitor started may still write to its output."""
+        return self.output_dir.parent / "running"
 
     @property
     def scratch_dir(self) -> Path:
@@ -160,26 +173,44 @@ def model_form(folder: Path) -> Literal["full", "adapter"] | None:
     return "full" if weights and (folder / "config.json").is_file() else None
 
 
+SUBMISSION = re.compile(r".*\.(safetensors|json|model|txt|jinja)")
+CODE = re.compile(r".*\.(py|bin|pt|pkl|pth)")
+"""What runs code when it is loaded stays where it is, for inspection to reject the submission."""
+TRAINER_STATE = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler)\.pt|rng_state.*\.pth")
+"""What transformers' Trainer leaves beside its models, and nobody loads."""
+
+
 def settle_output(output_dir: Path) -> Literal["full", "adapter"] | None:
     """Leave the submission, and nothing but it, at the top of `output_dir`; return its form, or None.
 
-    Without a model there, the newest complete `checkpoint-<number>` moves up.
+    Without a model there, the newest complete `checkpoint-<number>` takes its place. Forfeit when there is
+    anything but plain files: what a program has left is never followed out of its folder.
     """
     if not output_dir.is_dir():
         return None
-    checkpoints = sorted(
-        (p for p in output_dir.glob("checkpoint-*") if p.is_dir() and p.name.removeprefix("checkpoint-").isdigit()),
-        key=lambda p: int(p.name.removeprefix("checkpoint-")),
-    )
+    refuse_odd_files(output_dir)
+    chosen = output_dir
     if model_form(output_dir) is None:
-        complete = [p for p in checkpoints if model_form(p) is not None]
+        complete = [p for p in checkpoints(output_dir) if model_form(p) is not None]
         if not complete:
             return None
-        for file in complete[-1].iterdir():
-            file.replace(output_dir / file.name)
-    for folder in checkpoints:
-        shutil.rmtree(folder)
+        chosen = output_dir.with_name(f".{output_dir.name}.chosen")
+        complete[-1].rename(chosen)
+        shutil.rmtree(output_dir)
+        chosen.rename(output_dir)
+    for item in output_dir.iterdir():
+        if item.is_dir():
+            shutil.rmtree(item)
+        elif TRAINER_STATE.fullmatch(item.name) or not (SUBMISSION.fullmatch(item.name) or CODE.fullmatch(item.name)):
+            item.unlink()
+    refuse_broken_json(output_dir)
     return model_form(output_dir)
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """The folders `checkpoint-<number>`, by number."""
+    found = [(re.fullmatch(r"checkpoint-([0-9]+)", p.name), p) for p in output_dir.glob("checkpoint-*") if p.is_dir()]
+    return [p for _, p in sorted((int(match[1]), p) for match, p in found if match)]
 
 
 def reporter(path: Path) -> Report:
@@ -203,7 +234,7 @@ def parse_events(lines: bytes) -> list[Event]:
     for line in lines.splitlines():
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) and "event" in value:
             events.append(value)

@@ -16,6 +16,9 @@ from cluster.errors import ClusterTrouble, Forfeit
 from cluster.storage import sha256_of
 from competitors import KINDS, Recipe
 from competitors.contract import Brief, Submission, read_events, reporter, settle_output
+from competitors.untrusted import refuse_odd_files
+
+ENDING_SECONDS = 60
 
 
 def compete(brief: Brief, recipe: Recipe) -> Submission:
@@ -30,7 +33,7 @@ def compete(brief: Brief, recipe: Recipe) -> Submission:
     with captured_output(brief.log_file):
         try:
             report({"event": "loading"})
-            KINDS[recipe.kind](brief, recipe, report)
+            reason = KINDS[recipe.kind](brief, recipe, report) or reason
         except ClusterTrouble:
             raise
         except Exception as error:  # noqa: BLE001 - a competitor's own code may raise anything at all
@@ -43,8 +46,13 @@ def compete(brief: Brief, recipe: Recipe) -> Submission:
 
 def settle(brief: Brief, kind: str, reason: str, began: float) -> Submission:
     """The submission that lies in the brief's output folder, or a forfeit when nothing valid does."""
-    shutil.rmtree(brief.scratch_dir, ignore_errors=True)
-    form = settle_output(brief.output_dir)
+    try:
+        _wait_for_its_processes(brief)
+        shutil.rmtree(brief.scratch_dir, ignore_errors=True)
+        form = settle_output(brief.output_dir)
+        refuse_odd_files(brief.continuation_dir)
+    except Forfeit as odd:
+        return forfeit(brief, kind, f"{reason}, and {odd}", began)
     if form is None:
         return forfeit(brief, kind, f"{reason}, and left no valid model", began)
     return _submission(brief, kind, began).model_copy(
@@ -56,6 +64,16 @@ def settle(brief: Brief, kind: str, reason: str, began: float) -> Submission:
             "has_continuation": (brief.continuation_dir / "continuation.json").is_file(),
         }
     )
+
+
+def _wait_for_its_processes(brief: Brief) -> None:
+    """What is settled must not change afterwards: a worker that was killed may have left processes, which end
+    a moment later."""
+    deadline = time.monotonic() + ENDING_SECONDS
+    while brief.running_file.exists():
+        if time.monotonic() > deadline:
+            raise Forfeit(f"its processes had not ended {ENDING_SECONDS} seconds later")
+        time.sleep(0.05)
 
 
 def forfeit(brief: Brief, kind: str, reason: str, began: float) -> Submission:
@@ -121,6 +139,6 @@ def _clear_memory() -> None:
         import torch
 
         gc.collect()
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # a coordinator must not start it
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # a coordinator must start none
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

@@ -18,6 +18,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from cluster.errors import ClusterTrouble, Forfeit
+from cluster.placement import member_selectors
 from competitors.contract import Brief, Event, reporter
 from competitors.sft import SftRecipe
 
@@ -69,6 +70,8 @@ def _trainer(brief: Brief, recipe: SftRecipe, attempt: int) -> Any:
             num_workers=held.workers,
             use_gpu=gpus,
             resources_per_worker={key: amount for key, amount in resources.items() if amount},
+            # Where the pool's books put them: else they would take room that was given to others.
+            label_selector=member_selectors() or None,
         ),
         run_config=RunConfig(
             name=name,

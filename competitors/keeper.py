@@ -75,6 +75,8 @@ class Keeper(TrainerCallback):  # type: ignore[misc]
             elif recipe.score_weights == "cool_down" and not self.trunk_saved:
                 trainer.save_trunk(step)
                 self.trunk_saved = True
+        if trainer.watch is not None:
+            trainer.watch(trainer, 1.0 if ended else spent)
         if ended:
             control.should_training_stop = True
             return

@@ -6,8 +6,9 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from cluster.errors import UserError
-from cluster.records import Settings, nearest
+from cluster.records import nearest
 from competitors import zero
+from competitors.adapters import Adapter
 from competitors.contract import Brief, RecipeBase, Report
 
 # The names that transformers knows and that need nothing but the training loss. Written down here because
@@ -26,25 +27,27 @@ OPTIMIZERS = (
 )  # fmt: skip
 
 
-class Adapter(Settings):
-    """A PEFT adapter. `alpha` defaults to twice the rank."""
-
-    method: Literal["lora", "dora", "rslora"]
-    rank: int = Field(16, ge=1)
-    alpha: float | None = Field(None, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | list[str] = "all-linear"
-    modules_to_save: list[str] = []
+BITSANDBYTES_OPTIMIZERS = (
+    "ademamix", "lion_32bit", "adamw_bnb_8bit", "adamw_8bit", "lion_8bit", "ademamix_8bit", "paged_adamw_32bit",
+    "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit",
+    "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "galore_adamw_8bit",
+)  # fmt: skip
+TORCHAO_OPTIMIZERS = ("adamw_torch_4bit", "adamw_torch_8bit")
+OWN_GROUPS = ("galore", "apollo", "lomo", "adalomo")
+"""Optimizers that make up their own parameter groups."""
 
 
 class SftRecipe(RecipeBase):
     """A fine-tuning recipe. `batch_size` sequences per worker and forward pass, `gradient_accumulation` of
     them per optimizer step; `warmup` is a share of the schedule's span; `tail` the share of the round that
-    `tail_average` averages or `cool_down` cools."""
+    `tail_average` averages or `cool_down` cools. `freeze` and `train_only` are globs over names of modules.
+    """
 
     kind: Literal["sft"]
     learning_rate: float = Field(gt=0)
     adapter: Adapter | None = None
+    freeze: list[str] = []
+    train_only: list[str] = []
     batch_size: int = Field(16, ge=1)
     gradient_accumulation: int = Field(1, ge=1)
     optimizer: str = "adamw_torch"
@@ -95,6 +98,16 @@ class SftRecipe(RecipeBase):
         if self.deepspeed is not None and self.optimizer not in zero.OPTIMIZERS:
             known = ", ".join(zero.OPTIMIZERS)
             raise ValueError(f"optimizer: DeepSpeed's flat shards do for {known}, not for {self.optimizer}")
+        sharded = self.deepspeed in ("zero3", "zero3-offload")
+        if sharded and self.adapter and (self.adapter.splits_the_seed or self.adapter.method in ("mica", "qlora")):
+            raise ValueError(f"adapter.method: {self.adapter.method} needs whole weights, {self.deepspeed} has shards")
+        if (self.freeze or self.train_only) and self.adapter:
+            key = "freeze" if self.freeze else "train_only"
+            raise ValueError(f"{key}: an adapter leaves the whole seed frozen; name its modules in target_modules")
+        if self.freeze and self.train_only:
+            raise ValueError("train_only: give it or freeze, not both")
+        if self.adapter and self.adapter.lora_plus_ratio and self.optimizer.startswith(OWN_GROUPS):
+            raise ValueError(f"adapter.lora_plus_ratio: optimizer {self.optimizer} makes its own parameter groups")
         if self.schedule == "warmup_stable_decay" and "num_decay_steps" in self.schedule_args:
             raise ValueError("schedule_args.num_decay_steps: give decay, a share of the span, instead")
         return self
@@ -121,7 +134,9 @@ class SftRecipe(RecipeBase):
     @property
     def summary(self) -> str:
         """Method, optimizer, rate, schedule and batch."""
-        what = f"{self.adapter.method} r{self.adapter.rank}" if self.adapter else "full"
+        what = self.adapter.summary if self.adapter else "full"
+        if self.freeze or self.train_only:
+            what += f" without {', '.join(self.freeze)}" if self.freeze else f" of {', '.join(self.train_only)}"
         spans = " over the lineage" if self.schedule_spans == "lineage" else ""
         batch = self.batch_size * self.gradient_accumulation * self.resources.workers
         gang = f"{self.resources.workers} workers, " if self.is_gang else ""
@@ -132,11 +147,29 @@ class SftRecipe(RecipeBase):
     @property
     def needs_gpu(self) -> str | None:
         """Kernels that exist for GPUs only."""
+        if self.adapter and self.adapter.method == "qlora":
+            return "qlora: bitsandbytes needs a GPU for a 4-bit base"
         if self.liger:
             return "liger: its kernels need a GPU"
-        if any(word in self.optimizer for word in ("bit", "bnb", "paged")) and self.optimizer != "lion_32bit":
+        if self.optimizer in BITSANDBYTES_OPTIMIZERS:
             return f"optimizer {self.optimizer}: bitsandbytes needs a GPU"
+        if self.optimizer in TORCHAO_OPTIMIZERS:
+            return f"optimizer {self.optimizer}: torchao's kernels need a GPU"
+        if self.attention and "flash" in self.attention:
+            return f"attention {self.attention}: flash attention needs a GPU"
         return None
+
+    @property
+    def gpu_packages(self) -> dict[str, str]:
+        """What it needs of the extra `gpu`: the module's name, and the key that asks for it."""
+        needed = {}
+        if self.liger:
+            needed["liger_kernel"] = "liger"
+        if self.optimizer in BITSANDBYTES_OPTIMIZERS:
+            needed["bitsandbytes"] = f"optimizer {self.optimizer}"
+        if self.adapter and self.adapter.method == "qlora":
+            needed["bitsandbytes"] = "qlora"
+        return needed
 
 
 def run(brief: Brief, recipe: SftRecipe, report: Report) -> None:

@@ -10,11 +10,13 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peft.optimizers import create_loraplus_optimizer
 from transformers import AutoConfig, AutoTokenizer, set_seed
 from transformers.optimization import get_scheduler
 from trl import SFTConfig, SFTTrainer
@@ -27,9 +29,9 @@ from competitors.budget import VIRTUAL_STEPS, Meter, rate_factor
 from competitors.contract import Brief, Report
 from competitors.keeper import Clock, Keeper
 from competitors.sft import SftRecipe
-from competitors.sft_model import compute_dtype, load_model, on_gpu
+from competitors.sft_model import compute_dtype, load_model, on_gpu, refuse_unable, save_adapter, train_in_float32
 from competitors.sharding import Tensors, exchanged, holding, named_trainable
-from competitors.stream import Stream, prepare
+from competitors.stream import Counts, Stream, prepare
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +45,20 @@ class Resume(Record):
     """Over how many steps the weights in average.safetensors are averaged; 0: there are none."""
 
 
-def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
+Watch = Callable[["RecipeTrainer", float], None]
+"""Called after each optimizer step with the share of the budget that is spent, 1 after the last."""
+
+
+def train(
+    brief: Brief, recipe: SftRecipe, report: Report, watch: Watch | None = None, held_back: Counts | None = None
+) -> None:
     """Train on the brief's data within its budget and leave the submission in its output folder.
 
     In a gang every worker calls it, within one torch.distributed group; worker 0's `report` is heard. Raises
     Forfeit when the budget holds no step, the recipe cannot run here, or the tournament stops the entry.
+    The rows numbered in `held_back` are not trained on. What `watch` raises ends the training.
     """
-    if recipe.needs_gpu and not on_gpu(brief):
-        raise Forfeit(recipe.needs_gpu)
+    refuse_unable(brief, recipe)
     torch.set_num_threads(max(1, int(brief.resources.cpus)))
     tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
     went_on = brief.seed_continuation if recipe.continue_ else None
@@ -65,6 +73,7 @@ def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
         recipe.packing,
         brief.random_seed,
         seen,
+        held_back,
     )
     resume = Resume.read_if_there(_resume_folder(brief) / "resume.json") if recipe.is_gang else None
     done = resume.step if resume else 0
@@ -94,6 +103,7 @@ def train(brief: Brief, recipe: SftRecipe, report: Report) -> None:
             report=report,
             went_on=went_on,
             resume=resume,
+            watch=watch,
         )
         trainer.train()
     if trainer.keeper.is_stopped:
@@ -185,9 +195,10 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         report: Report,
         went_on: Path | None,
         resume: Resume | None,
+        watch: Watch | None = None,
         **trainer: Any,
     ) -> None:
-        self.brief, self.recipe, self.stream = brief, recipe, stream
+        self.brief, self.recipe, self.stream, self.watch = brief, recipe, stream, watch
         self.seen, self.report, self.went_on, self.resume = seen, report, went_on, resume
         self.done, self.done_seconds = (resume.step, resume.seconds) if resume else (0, 0.0)
         clock = Clock()
@@ -197,6 +208,8 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         self.averaged = 0
         self.loss_sum = torch.zeros(())
         super().__init__(**trainer)
+        if recipe.deepspeed is None:
+            train_in_float32(self.model)
         self.keeper = Keeper(self, clock)
         self.add_callback(self.keeper)
 
@@ -204,6 +217,16 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
     def step(self) -> int:
         """Optimizer steps done in this round, those before an interruption included."""
         return int(self.done + self.state.global_step)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The recipe's optimizer; with LoRA+ (Hayou et al. 2024) B learns faster than A."""
+        adapter = self.recipe.adapter
+        if adapter is not None and adapter.lora_plus_ratio:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            settings |= {"loraplus_lr_ratio": adapter.lora_plus_ratio, "loraplus_weight_decay": self.args.weight_decay}
+            # transformers leaves an optimizer that is there.
+            self.optimizer = create_loraplus_optimizer(model or self.model, kind, **settings)
+        return super().create_optimizer(model)
 
     def take_over(self) -> None:
         """Once model and optimizer are where they will be trained: put the state in that was left for them."""
@@ -303,8 +326,7 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         model = self.accelerator.unwrap_model(self.model)
         with writing(folder) as temporary:
             if self.recipe.adapter is not None:
-                model.save_pretrained(temporary, state_dict=state)
-                (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+                save_adapter(model, temporary, state)
                 return
             # Trained in float32, stored in the seed's own dtype, so that rounds do not grow the model.
             stored = AutoConfig.from_pretrained(self.brief.seed_model).dtype or torch.float32

@@ -20,6 +20,8 @@ MAX_EPOCHS_BY_TIME = 64
 MAX_ROWS_BY_TIME = 4_000_000
 CHUNK = 1024
 IGNORED = -100
+NEVER = 2**40
+"""A row that was seen so often is never the least seen."""
 
 Counts = npt.NDArray[np.int64]
 
@@ -84,9 +86,11 @@ def prepare(
     packing: bool,
     seed: int,
     seen: Counts | None,
+    held_back: Counts | None = None,
 ) -> Stream:
     """Tokenise as many rows as the budget holds, and cut them into steps that stay within it.
 
+    The rows numbered in `held_back` are never taken.
     Raises Forfeit when the budget holds not even one step, or no row has a completion within `max_tokens`.
     """
     import pyarrow.parquet as pq
@@ -94,7 +98,10 @@ def prepare(
     table = pq.read_table(train_data, columns=["prompt", "completion"])
     rows = table.num_rows
     limit = _rows_to_prepare(rows, budget, sequences_per_step, packing)
-    order = row_order(np.zeros(rows, np.int64) if seen is None else seen, seed, limit)
+    counts = np.zeros(rows, np.int64) if seen is None else seen.copy()
+    if held_back is not None:
+        counts[held_back] = NEVER
+    order = row_order(counts, seed, limit)
     encoded: dict[int, tuple[list[int], int]] = {}
     taken: list[int] = []
     tokens = 0

@@ -16,12 +16,18 @@ class UnchangedRecipe(RecipeBase):
     resources: Resources = Resources(gpus=0)
 
     @property
+    def trains(self) -> bool:
+        """A control does nothing."""
+        return False
+
+    @property
     def summary(self) -> str:
         """What it is for."""
         return "the seed as it is, a control"
 
 
-def run(brief: Brief, recipe: UnchangedRecipe, report: Report) -> None:
+def run(brief: Brief, recipe: UnchangedRecipe, report: Report) -> str:
     """Link the seed's files; nothing is loaded."""
     report({"event": "started"})
     link_folder(brief.seed_model, brief.output_dir)
+    return "the seed as it is"

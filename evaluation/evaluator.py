@@ -65,7 +65,7 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
 
     began = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
-    pad_id = next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+    pad_id = _pad_id(tokenizer)
     losses: dict[str, RowLosses] = {}
     scores: dict[str, SplitScore] = {}
     row_ids: dict[str, list[str]] = {}
@@ -95,6 +95,23 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
     ).write(job.out / "scorecard.json")
 
 
+def _pad_id(tokenizer: Any) -> int:
+    return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+
+
+def score_slice(job: ScoringJob, rows: int) -> float:
+    """Loss on the first `rows` validation rows, in nats per completion token; nothing is written.
+
+    Rows lie in the order of their hashes, so the first ones are a random sample.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    encoded = encode(read_split(job.held_out / "validation.parquet")[:rows], tokenizer, job.max_tokens)
+    with loaded(job.model, job.adapter, job.dtype) as model:
+        return score(model, encoded, job.batch_tokens, _pad_id(tokenizer)).loss
+
+
 @contextmanager
 def loaded(folder: Path, adapter: Path | None, dtype: Dtype) -> Iterator[Any]:
     """The causal language model in `folder`, with the adapter on it while the block lasts; nothing is merged."""
@@ -106,9 +123,28 @@ def loaded(folder: Path, adapter: Path | None, dtype: Dtype) -> Iterator[Any]:
         wrapped = _wrap(model, adapter)
         yield wrapped.get_base_model()
         wrapped.unload()
+        if not _is_undone_by_unloading(wrapped.peft_config["default"]):
+            _loaded.clear()
     except BaseException:
         _loaded.clear()  # the model may be left with half an adapter in it
         raise
+
+
+def _is_undone_by_unloading(config: Any) -> bool:
+    """Whether a model is as it was after such an adapter has been put on it and unloaded.
+
+    Not so with whole modules replaced or biases trained, which stay in it, nor with PiSSA and its like, which
+    take a part out of its weights. So only settings that are known to be harmless are.
+    """
+    harmless = {
+        "base_model_name_or_path", "revision", "task_type", "inference_mode", "auto_mapping", "peft_version",
+        "r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern",
+        "target_modules", "exclude_modules", "feedforward_modules", "layers_to_transform", "layers_pattern",
+    }  # fmt: skip
+    plain, given = type(config)().to_dict(), config.to_dict()
+    return config.peft_type in ("LORA", "IA3") and all(
+        given[key] == plain[key] or not given[key] for key in given if key not in harmless
+    )
 
 
 def _full_model(folder: Path, dtype: Dtype) -> Any:

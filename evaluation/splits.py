@@ -22,13 +22,16 @@ from cluster.storage import sha256_of, writing
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "slice"]
+"""`slice`: training rows that no competitor trains on, by which soups choose. Not held out, often not there."""
 
 FILES: dict[Split, str] = {
+    "slice": "slice.parquet",
     "train": "train.parquet",
     "validation": "held_out/validation.parquet",
     "test": "held_out/test.parquet",
 }
+HELD_OUT: tuple[Split, ...] = ("validation", "test")
 MANIFEST = "manifest.json"
 
 
@@ -69,18 +72,19 @@ def make_splits(
     seed: int,
     out: Path,
     source: str,
+    slice_rows: int = 0,
 ) -> Manifest:
-    """Render, clean and split `dataset`, write the three splits below `out`, the manifest last, and return it.
+    """Render, clean and split `dataset`, write the splits below `out`, the manifest last, and return it.
 
     `prompt` and `completion` are templates over the columns, as "{instruction}\\n"; a row's missing value renders
     as nothing. Raises UserError for a template that names no column, and for too few rows.
     """
     dropped: Counter[str] = Counter()
     rows = _clean(_render(dataset, prompt, completion), dropped)
-    splits = assign(rows, validation, test, seed)
+    splits = assign(rows, validation, test, seed, slice_rows)
     digest = hashlib.sha256()
     for split, members in splits.items():
-        _write(members, out / FILES[split], held_out=split != "train")
+        _write(members, out / FILES[split], held_out=split in HELD_OUT)
         digest.update("".join(f"{split} {row.row_id}\n" for row in members).encode())
     return Manifest(
         source=source,
@@ -91,7 +95,7 @@ def make_splits(
         dropped=dict(sorted(dropped.items())),
         groups=len({normalised(row.prompt) for row in rows}),
         counts={split: len(members) for split, members in splits.items()},
-        sha256={split: sha256_of(out / file) for split, file in FILES.items()},
+        sha256={split: sha256_of(out / FILES[split]) for split in splits},
         fingerprint=digest.hexdigest(),
     ).write(out / MANIFEST)
 
@@ -105,23 +109,26 @@ def read_split(path: Path) -> list[Row]:
     return [Row(*values) for values in zip(*columns.values(), strict=True)]
 
 
-def assign(rows: list[Row], validation: int, test: int, seed: int) -> dict[Split, list[Row]]:
+def assign(rows: list[Row], validation: int, test: int, seed: int, slice_rows: int = 0) -> dict[Split, list[Row]]:
     """Divide cleaned rows: whole groups of one normalised prompt, in the order of sha256(seed, prompt).
 
-    Going through the groups once, each goes to the first of validation and test that still has room for all of
-    it, and to train where neither has. So a held-out split gets exactly the rows asked for; a group too large for
-    the room that is left is not cut and not waited for. Within a split, rows keep this order, and rows of one group
-    go by row_id. Raises UserError when a held-out split cannot be filled or nothing is left to train on.
+    Going through the groups once, each goes to the first of validation, test and slice that still has room for all
+    of it, and to train where none has. So a held-out split gets exactly the rows asked for; a group too large for
+    the room that is left is not cut and not waited for. A slice takes at most a tenth of what is not held out.
+    Within a split, rows keep this order, and rows of one group go by row_id. Raises UserError when a held-out split
+    cannot be filled or nothing is left to train on.
     """
     keys = {row.row_id: _order(seed, row.prompt) for row in rows}
     ordered = sorted(rows, key=lambda row: (keys[row.row_id], row.row_id))
     splits: dict[Split, list[Row]] = {"train": [], "validation": [], "test": []}
     wanted: dict[Split, int] = {"validation": validation, "test": test}
+    if (kept := min(slice_rows, (len(rows) - validation - test) // 10)) > 0:
+        splits["slice"], wanted["slice"] = [], kept
     for _, grouped in groupby(ordered, key=lambda row: keys[row.row_id]):
         group = list(grouped)
         room = (split for split, count in wanted.items() if len(splits[split]) + len(group) <= count)
         splits[next(room, "train")] += group
-    if not splits["train"] or any(len(splits[split]) < count for split, count in wanted.items()):
+    if not splits["train"] or any(len(splits[split]) < wanted[split] for split in HELD_OUT):
         raise UserError(
             f"data.validation: {validation} and data.test: {test} leave too little: after cleaning there are "
             f"{len(rows)} rows with {len(set(keys.values()))} different prompts, and prompts are never divided; "

@@ -1,4 +1,4 @@
-"""The command line: `tournament run|plan|status|leaderboard|evaluate|report|export|ui`.
+"""The command line: `tournament run|plan|status|leaderboard|enter|withdraw|extend|evaluate|report|export|ui`.
 
 Exit codes: 0 done; 1 the user's config, data or call is wrong, said in one line; 3 stopped, go on with the
 same command. Heavy libraries are imported inside the commands that need them, so `--help` answers at once.
@@ -68,10 +68,11 @@ def run(
     run = RunDirectory(chosen)
     if run.config_file.is_file():
         run.check(loaded)
+        loaded = run.with_changes(loaded)
         done = is_finished(loaded, run)
         found = "finished already: nothing to do" if done else "going on with what is there"
         console.print(f"{run.root}: {found}", soft_wrap=True)
-    board = make_board(console, loaded.rounds)
+    board = make_board(console, loaded.all_rounds)
     with going_on(run):
         result = run_tournament(loaded, config, run, address, board)
     print_leaderboard(console, result)
@@ -116,6 +117,40 @@ def leaderboard(run_dir: RunArgument, json: JsonOption = False) -> None:
         console.print_json(board.model_dump_json())
     else:
         print_leaderboard(console, board)
+
+
+@app.command()
+def enter(
+    run_dir: RunArgument, entry: Annotated[Path, typer.Argument(metavar="ENTRY", help="A YAML of one entry or a list.")]
+) -> None:
+    """Have one more recipe (or a series, or a clone) compete from the next round on."""
+    from orchestrator.field import enter as enter_recipes
+    from orchestrator.newcomers import load_entries
+
+    run = RunDirectory(run_dir)
+    change = enter_recipes(run, load_entries(entry, run))
+    names = ", ".join(recipe.name for recipe in change.enter)
+    console.print(f"{names}: enters in round {change.from_round}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def withdraw(run_dir: RunArgument, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+    """Have a competitor compete no longer from the next round on."""
+    from orchestrator.field import withdraw as withdraw_recipe
+
+    change = withdraw_recipe(RunDirectory(run_dir), name)
+    console.print(f"{name}: is out from round {change.from_round} on", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def extend(run_dir: RunArgument, rounds: Annotated[int, typer.Option(min=1, help="How many rounds more.")]) -> None:
+    """Run more rounds than the config says; a tournament that has ended goes on with the same run command."""
+    from orchestrator.field import extend as extend_rounds
+
+    run = RunDirectory(run_dir)
+    extend_rounds(run, rounds)
+    going = "" if run.is_running else "; go on with the command that started it"
+    console.print(f"{run.root}: {run.config.all_rounds} rounds now{going}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -15,6 +15,11 @@ from cluster.errors import UserError
 from cluster.records import Settings, nearest
 from competitors import KINDS, Recipe
 from competitors.contract import Allowance, Resources
+from competitors.soup import SoupRecipe
+from orchestrator.evolution import Evolution
+from orchestrator.exploit import Exploit
+from orchestrator.racing import Racing
+from orchestrator.series import expand
 
 RESERVED_NAMES = ("seed", "champion")
 """A round's folder holds these beside its competitors' folders."""
@@ -96,6 +101,25 @@ class Selection(Settings):
     resamples: int = Field(4000, ge=200)
 
 
+class Change(Settings):
+    """What changed in the field while the tournament ran, from the start of round `from_round` on, in every lineage.
+
+    `tournament enter`, `withdraw` and `extend` add these to the run directory's tournament.yaml, so running that
+    file again repeats them.
+    """
+
+    from_round: int = Field(ge=1)
+    enter: list[Recipe] = []
+    withdraw: str | None = None
+    extend: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> "Change":
+        if bool(self.enter) + (self.withdraw is not None) + (self.extend is not None) != 1:
+            raise ValueError("give one of enter, withdraw and extend")
+        return self
+
+
 class Evaluation(Settings):
     """The evaluator actors. With 0 cpus they share cores with the trainers instead of reserving their own."""
 
@@ -139,6 +163,10 @@ class TournamentConfig(Settings):
     budget: Budget
     competitors: list[Recipe] = Field(min_length=1)
     selection: Selection = Selection()
+    evolution: Evolution | None = None
+    exploit: Exploit | None = None
+    racing: Racing | None = None
+    changes: list[Change] = []
     limits: Limits = Limits()
     evaluation: Evaluation = Evaluation()
     cluster: Cluster = Cluster()
@@ -161,9 +189,38 @@ class TournamentConfig(Settings):
                 raise ValueError(f'{key}: two of them are named "{twice[0]}"')
         return self
 
+    @model_validator(mode="after")
+    def _soups_blend_what_is_there(self) -> "TournamentConfig":
+        names = [recipe.name for recipe in self.competitors]
+        for recipe in self.competitors:
+            check_soup(recipe, names)
+        return self
+
+    @property
+    def all_rounds(self) -> int:
+        """How many rounds there are to be, with those that were added."""
+        return self.rounds + sum(change.extend or 0 for change in self.changes)
+
+    @property
+    def slice_rows(self) -> int:
+        """How many training rows are kept from all entries, for soups to choose by."""
+        return max((r.slice_rows for r in self.competitors if isinstance(r, SoupRecipe) and r.chooses), default=0)
+
+    def rounds_as_of(self, number: int) -> int:
+        """How many rounds there were to be when round `number` began."""
+        return self.rounds + sum(change.extend or 0 for change in self.changes if change.from_round <= number)
+
     def to_yaml(self) -> str:
         """The resolved config, every default written out."""
         return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+def check_soup(recipe: Any, names: list[str]) -> None:
+    """ValueError when a soup is to blend a competitor that is not among `names`, or itself."""
+    for name in getattr(recipe, "of", None) or []:
+        if name not in names or name == recipe.name:
+            others = [other for other in names if other != recipe.name]
+            raise ValueError(f'competitors[{recipe.name}].of: no other competitor "{name}"{nearest(name, others)}')
 
 
 def folder_name(name: str) -> str:
@@ -185,20 +242,29 @@ class _OnceLoader(yaml.SafeLoader):
 
 def load_config(path: Path, overrides: list[str] | None = None) -> TournamentConfig:
     """The checked config at `path`, with `a.b=c` overrides applied. UserError in one line if anything is wrong."""
-    try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds no mapping of keys to values")
     for override in overrides or []:
         _apply(raw, override)
     try:
+        if isinstance(raw.get("competitors"), list):
+            raw["competitors"] = expand(raw["competitors"])
         return TournamentConfig.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, raw)}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """What the YAML file at `path` holds; UserError when it cannot be read."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _OnceLoader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def explain(error: ValidationError, raw: Any) -> str:
@@ -261,10 +327,11 @@ def differences(ours: TournamentConfig, theirs: TournamentConfig) -> list[str]:
 
     Where it runs and where it is tracked may change between one start and the next.
     """
-    free = {"cluster", "tracking", "limits"}
+    free = {"cluster", "tracking", "limits", "changes"}
     left, right = (dict(flatten(c.model_dump(mode="json", by_alias=True, exclude=free))) for c in (ours, theirs))
     keys = [*left, *(key for key in right if key not in left)]
-    return [
+    changed = ours.changes != theirs.changes[: len(ours.changes)]  # what was changed there since is on record there
+    return (["changes: are others there"] if changed else []) + [
         f"{key}: {left.get(key, 'absent')} is {right.get(key, 'absent')} there"
         for key in keys
         if left.get(key) != right.get(key)

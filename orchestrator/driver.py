@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.errors import TournamentError, UserError
 from cluster.storage import write_text
-from orchestrator import leaderboard, models
+from orchestrator import leaderboard, memory, models
 from orchestrator.config import TournamentConfig
 from orchestrator.leaderboard import Leaderboard, State
 from orchestrator.progress import Board
@@ -50,6 +50,7 @@ def run_tournament(
     """
     with run.locked():
         prepare(config, config_file, run)
+        config = run.with_changes(config)
         from orchestrator.tracking_sync import Tracker
 
         tracker = Tracker(config, run)
@@ -111,7 +112,8 @@ def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
     try:
         rows = sources.load(data.source, config_file.parent)
         source = data.source if isinstance(data.source, str) else ", ".join(data.source)
-        make_splits(rows, data.prompt, data.completion, data.validation, data.test, config.seed, out, source)
+        templates = (data.prompt, data.completion)
+        make_splits(rows, *templates, data.validation, data.test, config.seed, out, source, config.slice_rows)
     except UserError as error:
         raise UserError(f"{config_file}: {error}") from error
 
@@ -120,6 +122,7 @@ def write_views(config: TournamentConfig, run: RunDirectory, state: State) -> Le
     """leaderboard.json, and report.html where it would say something else."""
     from orchestrator.report import write_report
 
+    config = run.with_changes(config)
     before = run.leaderboard_file.read_text(encoding="utf-8") if run.leaderboard_file.exists() else None
     board = leaderboard.write(config, run, state)
     if run.leaderboard_file.read_text(encoding="utf-8") != before or not run.report_file.exists():
@@ -136,6 +139,7 @@ def _run_rounds(
     tracker: "Tracker",
 ) -> None:
     from cluster.connect import connected
+    from cluster.machine import largest_machine, machine_here
     from cluster.pool import Pool
     from orchestrator.tournament import Tournament
 
@@ -160,10 +164,15 @@ def _run_rounds(
             pool.close()
 
     board.say("starting Ray")
-    with connected(address or config.cluster.address) as resources:
+    address = address or config.cluster.address
+    here = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    with connected(address) as resources:
         board.say(
             f"on {resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs; starting the first workers"
         )
+        machine = machine_here() if here else largest_machine()
+        for line in memory.warnings(config, config_folder, machine):
+            board.say(f"warning: {line}")
         try:
             with board.shown():
                 asyncio.run(drive(resources.get("GPU", 0) > 0))

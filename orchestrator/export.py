@@ -7,7 +7,7 @@ from cluster.storage import link_folder, write_text
 from competitors.contract import Submission
 from evaluation.scorecard import Scorecard
 from orchestrator.config import TournamentConfig
-from orchestrator.leaderboard import scorecard_of, settled
+from orchestrator.leaderboard import field_of, scorecard_of, settled
 from orchestrator.run_directory import RunDirectory
 from orchestrator.verdict import Verdict
 
@@ -39,7 +39,8 @@ def export_champion(run: RunDirectory, destination: Path, lineage: str | None) -
 def model_card(config: TournamentConfig, run: RunDirectory, lineage: str, base: str, verdicts: list[Verdict]) -> str:
     """The model card: where the champion comes from, how it scored, and how to load it."""
     label = verdicts[-1].champion
-    recipe = next(r for r in config.competitors if r.name == label.partition("@")[0])
+    name, _, number = label.partition("@")
+    recipe = next(e.recipe for e in field_of(config, run, lineage, int(number)) if e.recipe.name == name)
     first = Scorecard.read(scorecard_of(run, lineage, "base"))
     card = Scorecard.read(scorecard_of(run, lineage, label))
     submission = Submission.read(scorecard_of(run, lineage, label).with_name("submission.json"))

@@ -11,8 +11,9 @@ from cluster.storage import write_text
 from competitors.contract import Submission
 from evaluation.scorecard import Scorecard
 from orchestrator.config import Lineage, TournamentConfig
+from orchestrator.field import read_roster
 from orchestrator.run_directory import RunDirectory
-from orchestrator.tournament_records import Rejection
+from orchestrator.tournament_records import Rejection, RosterEntry
 from orchestrator.verdict import Verdict
 
 State = Literal["running", "finished", "stopped"]
@@ -34,6 +35,8 @@ class EntryRow(Record):
     wall_seconds: float = 0.0
     device_seconds: float = 0.0
     submission_sha256: str | None = None
+    origin: str = ""
+    """Where the recipe comes from, in words; empty for one that stands in the config."""
 
 
 class RoundRow(Record):
@@ -44,10 +47,14 @@ class RoundRow(Record):
     dethroned: bool
     winner: str | None
     seed_next: str
+    exploits: str | None = None
+    """The recipe that the rounds after this one exploit; None while recipes are explored."""
     validation_loss: float
     test_loss: float
     test_bits_per_byte: float
     test_perplexity: float
+    field: list[str] = []
+    """What changed in the field before this round, in words."""
     reasons: list[str] = []
     entries: list[EntryRow] = []
 
@@ -113,10 +120,14 @@ def is_finished(config: TournamentConfig, run: RunDirectory) -> bool:
     """Whether every round of every lineage and every reference is on record."""
     for lineage in config.lineages:
         verdicts = settled(config, run, lineage)
-        over = len(verdicts) == config.rounds or (verdicts and verdicts[-1].ends_lineage)
-        if not over or not (run.round(lineage.name, len(verdicts)) / "seed.json").exists():
+        if not has_ended(config, verdicts) or not (run.round(lineage.name, len(verdicts)) / "seed.json").exists():
             return False
     return all((run.reference(r.name) / "scorecard.json").exists() for r in config.references if r.model is not None)
+
+
+def has_ended(config: TournamentConfig, verdicts: list[Verdict]) -> bool:
+    """Whether a lineage with these verdicts has no round left."""
+    return len(verdicts) >= config.all_rounds or bool(verdicts and verdicts[-1].ends_lineage)
 
 
 def state_of(config: TournamentConfig, run: RunDirectory) -> State:
@@ -129,7 +140,7 @@ def state_of(config: TournamentConfig, run: RunDirectory) -> State:
 def settled(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> list[Verdict]:
     """The verdicts of a lineage so far, round 1 first."""
     verdicts = []
-    for number in range(1, config.rounds + 1):
+    for number in range(1, config.all_rounds + 1):
         verdict = Verdict.read_if_there(run.round(lineage.name, number) / "verdict.json")
         if verdict is None:
             break
@@ -144,10 +155,13 @@ def _rounds(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> li
     rows = [_round_row(0, "base", False, None, "base", base)]
     for verdict in settled(config, run, lineage):
         card = Scorecard.read(scorecard_of(run, lineage.name, verdict.champion))
-        entries = [_entry_row(run, verdict, recipe.name, recipe.kind) for recipe in config.competitors]
+        entries = [_entry_row(run, verdict, entry) for entry in field_of(config, run, lineage.name, verdict.round)]
         row = _round_row(verdict.round, verdict.champion, verdict.dethroned, verdict.winner, verdict.seed_next, card)
         ranked = sorted(entries, key=lambda e: (e.validation_loss is None, e.validation_loss or 0.0, e.competitor))
-        rows.append(row.model_copy(update={"reasons": verdict.reasons, "entries": ranked}))
+        roster = read_roster(run, lineage.name, verdict.round)
+        more = {"reasons": verdict.reasons, "entries": ranked, "exploits": verdict.exploits}
+        more["field"] = roster.reasons if roster else []
+        rows.append(row.model_copy(update=more))
     return rows
 
 
@@ -174,7 +188,14 @@ def scorecard_of(run: RunDirectory, lineage: str, label: str) -> Path:
     return folder / "scorecard.json"
 
 
-def _entry_row(run: RunDirectory, verdict: Verdict, name: str, kind: str) -> EntryRow:
+def field_of(config: TournamentConfig, run: RunDirectory, lineage: str, number: int) -> list[RosterEntry]:
+    """Who competes in a round: its roster, or the config's competitors where it has not begun."""
+    roster = read_roster(run, lineage, number)
+    return roster.entries if roster else [RosterEntry(recipe=recipe) for recipe in config.competitors]
+
+
+def _entry_row(run: RunDirectory, verdict: Verdict, entry: RosterEntry) -> EntryRow:
+    name, kind = entry.recipe.name, entry.recipe.kind
     folder = run.entry(verdict.lineage, verdict.round, name)
     submission = Submission.read(folder / "submission.json")
     rejection = Rejection.read_if_there(folder / "rejected.json")
@@ -188,6 +209,7 @@ def _entry_row(run: RunDirectory, verdict: Verdict, name: str, kind: str) -> Ent
         wall_seconds=submission.wall_seconds,
         device_seconds=submission.device_seconds,
         submission_sha256=submission.sha256,
+        origin=entry.origin,
     )
     standing = next((s for s in verdict.entries if s.competitor == name), None)
     if standing is None:

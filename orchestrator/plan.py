@@ -3,6 +3,7 @@
 Works without GPU, network or weights: what is not here is said to be unchecked, never guessed.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -10,13 +11,15 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from cluster.machine import Machine, largest_machine, machine_here
 from cluster.records import Record
 from competitors.contract import Resources
 from competitors.sft import SftRecipe
 from orchestrator import models
+from orchestrator.base_shape import describe_base
 from orchestrator.config import TournamentConfig
 from orchestrator.driver import check_inputs, make_data
-from orchestrator.memory import describe_base, estimate_gb
+from orchestrator.memory import ASSUMPTIONS, Estimate, estimate, trains_on_gpu, warnings
 
 
 class PlannedEntry(Record):
@@ -31,6 +34,9 @@ class PlannedEntry(Record):
     gpus: float | str
     memory_gb: float | None
     """Estimated peak per worker; None where it could not be estimated."""
+    memory_parts: Estimate | None = None
+    needs_gpu: str | None = None
+    """Why it forfeits without a GPU; None where it does not."""
 
 
 class Plan(Record):
@@ -46,6 +52,7 @@ class Plan(Record):
     """Upper bound over the whole tournament; None without a token budget."""
     gpu_hours: float | None
     """Upper bound for training; None without a budget of minutes."""
+    warnings: list[str]
     assumptions: list[str]
     unchecked: list[str]
     placement: list[str]
@@ -56,46 +63,58 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
     """The plan of `config`. UserError for what is wrong with it, as `run` would say."""
     check_inputs(config, config_file)
     unchecked = [*_unchecked_models(config, config_file), *_unchecked_data(config, config_file)]
+    placement, machine = _placement(config, address) if address else ([], _machine_of(config))
     entries = [
-        _entry(config, config_file, lineage.name, lineage.base, index)
+        _entry(config, config_file, machine, lineage.name, lineage.base, index)
         for lineage in config.lineages
         for index in range(len(config.competitors))
     ]
-    trainings = len(entries) * config.rounds
-    gpus = [_gpus(recipe.resources) * recipe.resources.workers for recipe in config.competitors]
+    training = [recipe for recipe in config.competitors if recipe.trains]
+    trainings = len(training) * len(config.lineages) * config.all_rounds
+    gpus = [_gpus(recipe.resources) * recipe.resources.workers for recipe in training]
     hours = None if config.budget.minutes is None else config.budget.minutes / 60
-    per_round = len(config.lineages) * config.rounds
+    per_round = len(config.lineages) * config.all_rounds
     assumptions = [
         "GPU hours and tokens are upper bounds: budgets used up, start-up and scoring not counted",
-        "memory: trained weights, gradients and optimizer state in float32, frozen weights and activations in"
-        " bfloat16 on a GPU (float32 on a CPU), attention without a stored score matrix (Korthikanti et al. 2022)",
+        *ASSUMPTIONS,
     ]
     if any(recipe.resources.gpus == "auto" for recipe in config.competitors):
         assumptions.append("an entry without resources.gpus takes one GPU where the cluster has any")
-    placement = _placement(config, address) if address else []
+    if machine is None or (machine.gpus and not machine.gpu_memory_gb):
+        unchecked.append("whether each entry's memory is there: that of the cluster's GPUs is not known here")
     if not address:
         unchecked.append("whether a cluster can place this: none was named (--address)")
     return Plan(
         tournament=config.name,
         lineages=[f"{lineage.name}: {lineage.base}" for lineage in config.lineages],
         references=[f"{r.name}: {r.model or 'published, drawn only'}" for r in config.references],
-        rounds=config.rounds,
+        rounds=config.all_rounds,
         entries=entries,
         trainings=trainings,
         training_tokens=None if config.budget.tokens is None else config.budget.tokens * trainings,
         gpu_hours=None if hours is None else sum(gpus) * hours * per_round,
+        warnings=warnings(config, config_file.parent, machine),
         assumptions=assumptions,
         unchecked=unchecked,
         placement=placement,
     )
 
 
-def _entry(config: TournamentConfig, config_file: Path, lineage: str, base: str, index: int) -> PlannedEntry:
+def _machine_of(config: TournamentConfig) -> Machine | None:
+    """This machine where the tournament would start a Ray of its own on it; None where a cluster is meant."""
+    elsewhere = config.cluster.address not in (None, "local") or "RAY_ADDRESS" in os.environ
+    return None if elsewhere else machine_here()
+
+
+def _entry(
+    config: TournamentConfig, config_file: Path, machine: Machine | None, lineage: str, base: str, index: int
+) -> PlannedEntry:
     recipe = config.competitors[index]
     shape = describe_base(base, config_file.parent)
     memory = None
     if isinstance(recipe, SftRecipe) and shape is not None:
-        memory = estimate_gb(recipe, shape, config.data.max_tokens, on_gpu=recipe.resources.gpus != 0)
+        located = recipe.located(config_file.parent)
+        memory = estimate(located, shape, config.data.max_tokens, trains_on_gpu(recipe, machine))
     return PlannedEntry(
         lineage=lineage,
         competitor=recipe.name,
@@ -104,7 +123,9 @@ def _entry(config: TournamentConfig, config_file: Path, lineage: str, base: str,
         workers=recipe.resources.workers,
         cpus=recipe.resources.cpus,
         gpus=recipe.resources.gpus,
-        memory_gb=memory,
+        memory_gb=None if memory is None else memory.total,
+        memory_parts=memory,
+        needs_gpu=recipe.needs_gpu,
     )
 
 
@@ -133,7 +154,8 @@ def _unchecked_data(config: TournamentConfig, config_file: Path) -> list[str]:
     return []
 
 
-def _placement(config: TournamentConfig, address: str) -> list[str]:
+def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machine]:
+    """What the cluster at `address` cannot place, and its largest machine."""
     from cluster.connect import connected
     from cluster.errors import ClusterTrouble
     from cluster.pool import Pool, Shape
@@ -144,13 +166,14 @@ def _placement(config: TournamentConfig, address: str) -> list[str]:
         for recipe in config.competitors:
             wanted = recipe.resources
             gpus = float(resources.get("GPU", 0) > 0) if wanted.gpus == "auto" else float(wanted.gpus)
-            shape = Shape("trainer", wanted.cpus, gpus, wanted.memory_gb)
+            shape = Shape("trainer", wanted.cpus, gpus, wanted.memory_gb, wanted.workers, recipe.is_gang)
             try:
                 pool.refuse_impossible(shape, f"competitors[{recipe.name}]")
             except ClusterTrouble as trouble:
                 problems.append(str(trouble))
+        machine = largest_machine()
     there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
-    return problems or [f"every entry can be placed on the cluster at {address} ({there})"]
+    return problems or [f"every entry can be placed on the cluster at {address} ({there})"], machine
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -164,6 +187,7 @@ def print_plan(console: Console, plan: Plan) -> None:
     hours = "no budget of minutes" if plan.gpu_hours is None else f"at most {plan.gpu_hours:,.1f} GPU hours"
     console.print(f"{plan.trainings} trainings{tokens}, {hours}", highlight=False)
     for title, lines in (
+        ("warning", plan.warnings),
         ("placement", plan.placement),
         ("assumed", plan.assumptions),
         ("not checked", plan.unchecked),
@@ -186,5 +210,7 @@ def _entries_table(plan: Plan) -> Table:
         workers = f"{first.workers} x " if first.workers > 1 else ""
         known = [f"{row.memory_gb:.1f} GB ({row.lineage})" for row in rows if row.memory_gb is not None]
         needs = f"{workers}{first.cpus:g} CPU, {gpus}"
+        if first.needs_gpu:
+            needs += f"\nGPU only: {first.needs_gpu.partition(':')[0]}"
         table.add_row(name, f"{first.kind}: {first.recipe}", needs, "\n".join(known) or "not checked")
     return table

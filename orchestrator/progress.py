@@ -15,6 +15,7 @@ from competitors.contract import Allowance, Brief, Event
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.tournament_records import Roster
     from orchestrator.verdict import Verdict
 
 LINE_SECONDS = 15.0
@@ -106,6 +107,15 @@ class Board:
         self.states: dict[tuple[str, str], EntryState] = {}
         """The newest entry of each lineage and competitor."""
         self.verdicts: dict[str, Verdict] = {}
+
+    def round_begins(self, roster: "Roster", rounds: int) -> None:
+        """A round's field stands: those who left it are no longer shown."""
+        self.rounds = rounds
+        names = {entry.recipe.name for entry in roster.entries}
+        for key in [key for key in self.states if key[0] == roster.lineage and key[1] not in names]:
+            del self.states[key]
+        for reason in roster.reasons:
+            self.say(f"{roster.lineage} round {roster.round}: {reason}")
 
     def entry(self, brief: Brief, kind: str) -> EntryState:
         """Begin to show an entry."""

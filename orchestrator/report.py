@@ -15,11 +15,12 @@ from competitors import Recipe
 from evaluation.splits import Manifest
 from orchestrator import report_charts
 from orchestrator.config import TournamentConfig
+from orchestrator.field import everyone
 from orchestrator.leaderboard import EntryRow, Leaderboard, LineageRow, ReferenceRow, RoundRow, State, build
 from orchestrator.progress import duration
 from orchestrator.report_charts import Chart, name_of
 from orchestrator.run_directory import RunDirectory, read_json
-from orchestrator.tournament_records import Sample, Samples
+from orchestrator.tournament_records import RosterEntry, Sample, Samples
 
 OPEN_ROUNDS = 6
 """In a lineage of more rounds than these only the last one's table is unfolded."""
@@ -73,6 +74,8 @@ class LineageView:
     ancestry: list[Ancestor]
     charts: list[Chart]
     samples: list[Before]
+    recipes: dict[str, str]
+    """Every competitor's recipe in a few words, with where it comes from."""
 
     @property
     def last(self) -> RoundRow:
@@ -111,8 +114,7 @@ def write_report(config: TournamentConfig, run: RunDirectory, state: State) -> P
         board=board,
         lineages=[_lineage_view(config, run, board, row) for row in board.lineages],
         loss_charts=[report_charts.loss_chart(config, board, unit) for unit in ("nats", "bits")],
-        recipes={recipe.name: describe(recipe) for recipe in config.competitors},
-        styles={recipe.name: report_charts.style(index) for index, recipe in enumerate(config.competitors)},
+        styles=report_charts.styles(config, run),
         intervals=lambda row: intervals(row, config.selection.margin_nats),
         open_rounds=OPEN_ROUNDS,
         manifest=Manifest.read_if_there(run.manifest_file),
@@ -125,8 +127,12 @@ def write_report(config: TournamentConfig, run: RunDirectory, state: State) -> P
     return run.report_file
 
 
-def describe(recipe: Recipe) -> str:
-    """A recipe in a few words, such as `LoRA r16, adamw, lr 2e-4`."""
+def describe(entry: RosterEntry) -> str:
+    """A recipe in a few words, such as `LoRA r16, adamw, lr 2e-4`, and where it comes from."""
+    return "; ".join(part for part in (_recipe_words(entry.recipe), entry.origin) if part)
+
+
+def _recipe_words(recipe: Recipe) -> str:
     settings: dict[str, Any] = recipe.model_dump(by_alias=True)
     if recipe.kind != "sft":
         return f"{recipe.kind}, {recipe.summary}"[:80]
@@ -179,21 +185,24 @@ def ancestry(row: LineageRow) -> list[str]:
 
 def _lineage_view(config: TournamentConfig, run: RunDirectory, board: Leaderboard, row: LineageRow) -> LineageView:
     charts = report_charts.train_charts(config, run, row.name)
+    recipes = {name: describe(entry) for name, entry in everyone(config, run, row.name).items()}
     if not row.rounds:
-        return LineageView(row, [], [], charts, [])
+        return LineageView(row, [], [], charts, [], recipes)
     return LineageView(
         row=row,
-        figures=_figures(config, board.references, row),
-        ancestry=[_ancestor(config, row, label) for label in ancestry(row)],
+        figures=_figures(config, board.references, row, recipes),
+        ancestry=[_ancestor(row, label, recipes) for label in ancestry(row)],
         charts=charts,
         samples=_samples(run, row),
+        recipes=recipes,
     )
 
 
-def _figures(config: TournamentConfig, references: list[ReferenceRow], row: LineageRow) -> list[Figure]:
+def _figures(
+    config: TournamentConfig, references: list[ReferenceRow], row: LineageRow, recipes: dict[str, str]
+) -> list[Figure]:
     base, last = row.rounds[0], row.rounds[-1]
     champion = f"champion: {name_of(last.champion)}" if last.champion != "base" else "champion: still the base model"
-    recipes = {r.name: describe(r) for r in config.competitors}
     detail = recipes.get(last.champion.rpartition("@")[0], "no entry has proved better yet")
     figures = [
         Figure("base model", row.base, base.test_loss, base.test_bits_per_byte, change(last.test_loss, base.test_loss)),
@@ -210,13 +219,12 @@ def _figures(config: TournamentConfig, references: list[ReferenceRow], row: Line
     return figures
 
 
-def _ancestor(config: TournamentConfig, row: LineageRow, label: str) -> Ancestor:
+def _ancestor(row: LineageRow, label: str, recipes: dict[str, str]) -> Ancestor:
     name, _, number = label.rpartition("@")
     if not name:
         return Ancestor("base model", row.base, row.rounds[0].test_loss)
     entry = next(e for e in row.rounds[int(number)].entries if e.competitor == name)
-    recipe = next(describe(r) for r in config.competitors if r.name == name)
-    return Ancestor(name_of(label), recipe, entry.test_loss)
+    return Ancestor(name_of(label), recipes[name], entry.test_loss)
 
 
 def _samples(run: RunDirectory, row: LineageRow) -> list[Before]:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from competitors.contract import read_events
 from orchestrator.config import TournamentConfig
-from orchestrator.leaderboard import Leaderboard, RoundRow
+from orchestrator.field import everyone
+from orchestrator.leaderboard import Leaderboard, RoundRow, field_of
 from orchestrator.run_directory import RunDirectory
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -43,9 +44,15 @@ def style(index: int) -> tuple[str, str]:
     return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
 
 
+def styles(config: TournamentConfig, run: RunDirectory) -> dict[str, tuple[str, str]]:
+    """Colour and dash of each competitor that any lineage has had, in order of appearance."""
+    names = dict.fromkeys(name for lineage in config.lineages for name in everyone(config, run, lineage.name))
+    return {name: style(index) for index, name in enumerate(names)}
+
+
 def loss_chart(config: TournamentConfig, board: Leaderboard, unit: Unit) -> Chart:
     """Test loss over rounds: a line for each lineage, a horizontal one for each reference."""
-    last = max(config.rounds, *(len(r.published or []) - 1 for r in config.references), 1)
+    last = max(config.all_rounds, *(len(r.published or []) - 1 for r in config.references), 1)
     # Published losses are per token: nobody printed the bytes.
     published = {r.name: r.published for r in config.references if r.published and unit == "nats"}
     levels = {r.name: r.test_loss if unit == "nats" else r.test_bits_per_byte for r in board.references}
@@ -134,18 +141,19 @@ def _level_trace(name: str, level: float, last: int, unit: Unit, dash: str) -> d
 def train_charts(config: TournamentConfig, run: RunDirectory, lineage: str) -> list[Chart]:
     """Train loss over tokens, one small figure for each round that has begun, all with the same frame."""
     rounds: dict[int, dict[str, list[tuple[float, float]]]] = {}
-    for number in range(1, config.rounds + 1):
-        paths = {r.name: run.entry(lineage, number, r.name) / "progress.jsonl" for r in config.competitors}
+    for number in range(1, config.all_rounds + 1):
+        names = [entry.recipe.name for entry in field_of(config, run, lineage, number)]
+        paths = {name: run.entry(lineage, number, name) / "progress.jsonl" for name in names}
         curves = {name: curve for name, path in paths.items() if (curve := train_curve(path))}
         if curves:
             rounds[number] = curves
     # A round's first steps may start far above: they would flatten everything else.
     settled = [y for curves in rounds.values() for c in curves.values() for _, y in c[len(c) // 10 :]]
     frame = _range(settled, from_zero=False) if settled else None
-    order = [recipe.name for recipe in config.competitors]
+    looks = styles(config, run)
     charts = []
     for number, curves in rounds.items():
-        traces = [_curve_trace(name, curve, *style(order.index(name))) for name, curve in curves.items()]
+        traces = [_curve_trace(name, curve, *looks[name]) for name, curve in curves.items()]
         layout = _layout("", "tokens", frame) | {"height": 230, "showlegend": False}
         layout["margin"] = {"l": 44, "r": 10, "t": 8, "b": 40}
         ends = ", ".join(f"{name} {curve[-1][1]:.3f}" for name, curve in curves.items())

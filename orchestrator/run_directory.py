@@ -15,7 +15,7 @@ import yaml
 
 from cluster.errors import UserError
 from cluster.storage import write_text
-from orchestrator.config import TournamentConfig, differences, folder_name
+from orchestrator.config import Change, TournamentConfig, differences, folder_name
 
 PREPARED = (".lock", "data", "models", "environment.json")
 """What lies in a run directory before its config does: a preparation that did not end well."""
@@ -75,6 +75,26 @@ class RunDirectory:
         """Make this the run directory of `config`: the last step of its preparation, so that a config that
         turned out wrong can be mended and started again in the same place."""
         write_text(self.config_file, config.to_yaml())
+
+    def with_changes(self, config: TournamentConfig) -> TournamentConfig:
+        """`config` with what was entered, withdrawn and extended here so far."""
+        return config.model_copy(update={"changes": self.config.changes}) if self.config_file.is_file() else config
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the list of changes still: a round begins, or a change is written, but not both at once."""
+        if not self.config_file.is_file():
+            raise UserError(f"{self.root}: is no run directory (it has no tournament.yaml)")
+        descriptor = os.open(self.root / ".changes.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def record_change(self, config: TournamentConfig, change: Change) -> None:
+        """Add a change to the record; call it while `changing`."""
+        self.adopt(config.model_copy(update={"changes": [*config.changes, change]}))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from competitors.contract import reporter
-from evaluation.evaluator import ScoringJob, score_model, score_submission
-from evaluation.inspection import Form
+from evaluation.evaluator import ScoringJob, score_model, score_slice, score_submission
+from evaluation.inspection import Form, inspect
 from evaluation.scorecard import Scorecard
 
 REPORT_SECONDS = 0.5
@@ -35,3 +35,12 @@ def score_plain(job: ScoringJob, progress_file: Path) -> Scorecard:
     """Score a base model or a reference."""
     progress_file.parent.mkdir(parents=True, exist_ok=True)
     return score_model(job, _Fraction(progress_file))
+
+
+def score_checkpoint(job: ScoringJob, form: Form, seed: Path, rows: int) -> float:
+    """Loss of a running entry's checkpoint on the first `rows` validation rows, in nats per completion token.
+
+    Raises Forfeit when it does not pass inspection.
+    """
+    inspect(job.adapter or job.model, form, seed)
+    return score_slice(job, rows)

@@ -42,6 +42,7 @@ class Watch:
         self.tail = Tail(brief.progress_file, from_end=from_now)
         self.placed = self.heard = time.monotonic()
         self.started: float | None = None
+        self.checkpoints: list[Event] = []
 
     def read(self) -> None:
         """Take in what was reported since."""
@@ -49,7 +50,14 @@ class Watch:
             self.heard = time.monotonic()
             if event["event"] == "started" and self.started is None:
                 self.started = self.heard
+            if event["event"] == "checkpoint" and isinstance(event.get("fraction"), int | float):
+                self.checkpoints.append(event)
             self.state.update(event)
+
+    def take_checkpoints(self) -> list[Event]:
+        """The checkpoints at rungs of the race that were reported since the last call."""
+        taken, self.checkpoints = self.checkpoints, []
+        return taken
 
     def overdue(self) -> str | None:
         """Why the entry has to be ended now, in words; None while it may go on."""

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from competitors.contract import read_events
 from orchestrator.config import TournamentConfig
-from orchestrator.leaderboard import EntryRow, Leaderboard, RoundRow, settled
+from orchestrator.leaderboard import EntryRow, Leaderboard, RoundRow, field_of, settled
 from orchestrator.progress import bar
 from orchestrator.run_directory import RunDirectory
 
@@ -17,6 +17,8 @@ def print_leaderboard(console: Console, board: Leaderboard) -> None:
     for lineage in board.lineages:
         for round_ in lineage.rounds[1:]:
             console.print(_round_table(lineage.name, round_))
+            for line in round_.field:
+                console.print(f"  {line}", markup=False, highlight=False)
             for reason in round_.reasons:
                 console.print(f"  {reason}", markup=False, highlight=False)
             console.print()
@@ -80,11 +82,11 @@ def print_status(console: Console, config: TournamentConfig, run: RunDirectory, 
     table.add_column("tokens", justify="right")
     table.add_column("loss", justify="right")
     for lineage in config.lineages:
-        number = min(len(settled(config, run, lineage)) + 1, config.rounds)
-        for recipe in config.competitors:
-            folder = run.entry(lineage.name, number, recipe.name)
-            state, tokens, loss = _doing(folder, config)
-            table.add_row(lineage.name, f"{number}/{config.rounds}", recipe.name, state, tokens, loss)
+        number = min(len(settled(config, run, lineage)) + 1, config.all_rounds)
+        for entry in field_of(config, run, lineage.name, number):
+            name = entry.recipe.name
+            state, tokens, loss = _doing(run.entry(lineage.name, number, name), config)
+            table.add_row(lineage.name, f"{number}/{config.all_rounds}", name, state, tokens, loss)
     console.print(table)
 
 

@@ -80,6 +80,7 @@ class Tracker:
     def _sync(self, state: State, only_top: bool = False) -> bool:
         failed: set[str] = set()
         over: set[str] = set()
+        self.config = self.run.with_changes(self.config)
         for part in tracking_view.parts(self.config, self.run, self._over):
             if only_top and part.level != "tournament":
                 break

@@ -21,7 +21,7 @@ from evaluation.scorecard import Scorecard
 from evaluation.splits import Manifest
 from orchestrator import tracking_words as words
 from orchestrator.config import Lineage, Reference, TournamentConfig, flatten
-from orchestrator.leaderboard import Leaderboard, scorecard_of, settled
+from orchestrator.leaderboard import Leaderboard, field_of, has_ended, scorecard_of, settled
 from orchestrator.run_directory import RunDirectory
 from orchestrator.tournament_records import Rejection, Seed
 from orchestrator.tracking_points import Point, now_ms, of_entry, of_scorecard, written_ms
@@ -98,7 +98,7 @@ def parts(config: TournamentConfig, run: RunDirectory, over: set[str]) -> Iterat
     for lineage in config.lineages:
         if not run.lineage(lineage.name).is_dir():
             continue
-        folders = {number: run.round(lineage.name, number) for number in range(1, config.rounds + 1)}
+        folders = {number: run.round(lineage.name, number) for number in range(1, config.all_rounds + 1)}
         sources = (run.round(lineage.name, 0) / "scorecard.json", *(f / "verdict.json" for f in folders.values()))
         yield Part(lineage.name, "", "lineage", sources, partial(_lineage, config, run, lineage))
         for number, folder in folders.items():
@@ -132,7 +132,7 @@ def _tournament(config: TournamentConfig, run: RunDirectory) -> View:
     return View(
         name=config.name,
         began_ms=written_ms(run.config_file),
-        tags={"data": words.joined(config.data.source), "rounds": str(config.rounds)},
+        tags={"data": words.joined(config.data.source), "rounds": str(config.all_rounds)},
         note=words.about_tournament(config, run, board),
         params=words.parameters(flatten(_plain(config))),
         artifacts=[file for file in files if file.exists()],
@@ -151,7 +151,7 @@ def _reference(config: TournamentConfig, run: RunDirectory, reference: Reference
     if card is None:
         return View(reference.name, began, "open", None, tags, note, params)
     when = written_ms(path)
-    points = [point for step in range(config.rounds + 1) for point in of_scorecard(card, step, when)]
+    points = [point for step in range(config.all_rounds + 1) for point in of_scorecard(card, step, when)]
     return View(reference.name, began, "FINISHED", when, tags, note, params, points)
 
 
@@ -163,7 +163,7 @@ def _lineage(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> V
         card = Scorecard.read(scorecard_of(run, lineage.name, verdict.champion))
         when = written_ms(run.round(lineage.name, verdict.round) / "verdict.json")
         points += of_scorecard(card, verdict.round, when)
-    over = bool(verdicts) and (len(verdicts) == config.rounds or verdicts[-1].ends_lineage)
+    over = has_ended(config, verdicts)
     return View(
         name=lineage.name,
         began_ms=written_ms(run.config_file),
@@ -210,7 +210,9 @@ def _round(config: TournamentConfig, run: RunDirectory, lineage: str, number: in
 def _competitor(config: TournamentConfig, run: RunDirectory, lineage: str, number: int, name: str) -> View:
     folder = run.entry(lineage, number, name)
     brief = Brief.read(folder / "brief.json")
-    recipe = next((recipe for recipe in config.competitors if recipe.name == name), None)
+    field = field_of(config, run, lineage, number)
+    entry = next((entry for entry in field if entry.recipe.name == name), None)
+    recipe = entry.recipe if entry else None
     submission = Submission.read_if_there(folder / "submission.json")
     rejection = Rejection.read_if_there(folder / "rejected.json")
     card = Scorecard.read_if_there(folder / "scorecard.json")
@@ -218,6 +220,8 @@ def _competitor(config: TournamentConfig, run: RunDirectory, lineage: str, numbe
     tags = {"lineage": lineage, "round": str(number), "competitor": name, "seed_sha256": brief.seed_sha256}
     if kind := (submission.kind if submission else recipe.kind if recipe else None):
         tags["kind"] = kind
+    if entry is not None and entry.origin:
+        tags |= {"made_by": entry.made_by, "origin": entry.origin} | ({"parent": entry.parent} if entry.parent else {})
     status, tags["status"], tags["reason"] = _standing(submission, rejection, card)
     if verdict is not None:
         tags["outcome"] = words.outcome(verdict, name)
@@ -230,7 +234,7 @@ def _competitor(config: TournamentConfig, run: RunDirectory, lineage: str, numbe
         ended_ms=ended if status != "open" else None,
         tags=tags,
         note=words.about_competitor(tags),
-        params=words.parameters(flatten(_plain(recipe))) if recipe else {},
+        params=words.parameters([*flatten(_plain(recipe)), *words.origins(entry)]) if recipe and entry else {},
         points=of_entry(name, number, ended, submission, card, verdict),
         artifacts=[brief.log_file] if status == "FAILED" and brief.log_file.exists() else [],
         datasets=_datasets(config, run),
@@ -282,7 +286,7 @@ def _datasets(config: TournamentConfig, run: RunDirectory) -> list[Dataset]:
     manifest = Manifest.read_if_there(run.manifest_file)
     if manifest is None:
         return []
-    paths = {"train": run.data / "train.parquet"}
+    paths = {split: run.data / f"{split}.parquet" for split in ("train", "slice")}
     paths |= {split: run.held_out / f"{split}.parquet" for split in ("validation", "test")}
     return [
         Dataset(split, f"{config.name} {split}", sha256, paths[split], manifest.counts[split], manifest.source)

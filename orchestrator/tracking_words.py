@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from evaluation.scorecard import Scorecard
 from orchestrator.config import Lineage, Reference, TournamentConfig
 from orchestrator.leaderboard import Leaderboard, LineageRow
 from orchestrator.run_directory import RunDirectory
+from orchestrator.tournament_records import RosterEntry
 from orchestrator.verdict import Verdict
 
 CHART_FILTER = 'tags.chart = "rounds"'
@@ -59,7 +60,7 @@ def about_tournament(config: TournamentConfig, run: RunDirectory, board: Leaderb
     lines += ["", *(_now(row) for row in board.lineages if row.rounds)] if board else []
     lines += [
         "",
-        f"Tournament **{config.name}**: {len(config.lineages)} base models × {config.rounds} rounds ×"
+        f"Tournament **{config.name}**: {len(config.lineages)} base models × {config.all_rounds} rounds ×"
         f" {len(config.competitors)} competing recipes, on {joined(config.data.source)}. In each round all recipes"
         " train from one seed model with the same data and budget. The best seeds the next round, and becomes champion"
         " once it is proven better. In the chart, step 0 is the base model and horizontal lines are references.",
@@ -126,6 +127,12 @@ def about_competitor(tags: dict[str, str]) -> str:
     outcome = f"\n\n{tags['outcome']}." if tags.get("outcome") else ""
     reason = f": {tags['reason']}" if tags["reason"] else ""
     return fitted(f"{tags['status'].capitalize()}{reason}.{outcome}", NOTE_LIMIT)
+
+
+def origins(entry: RosterEntry) -> Iterator[tuple[str, str]]:
+    """Where each changed value of a recipe comes from, as parameters."""
+    for key, words in entry.origins.items():
+        yield f"origin.{key}", words
 
 
 def outcome(verdict: Verdict, name: str) -> str:

@@ -59,6 +59,8 @@ class Verdict(Record):
     entries: list[Standing]
     rounds_without_champion: int
     ends_lineage: bool
+    exploits: str | None = None
+    """The recipe that all entries of the rounds that follow run; None while recipes are explored."""
     reasons: list[str]
 
 
@@ -116,6 +118,23 @@ def choose(
         rounds_without_champion=without,
         ends_lineage=ends,
         reasons=reasons,
+    )
+
+
+def beats_all(entries: dict[str, RowLosses], rules: Selection, random_seed: int) -> bool:
+    """Whether the entry of the lowest loss beats each other one beyond doubt.
+
+    One-sided paired bootstrap bounds at `rules.confidence` for all comparisons together (Bonferroni).
+    """
+    if len(entries) < 2:
+        return False
+    best = min(entries, key=lambda name: (entries[name].loss, name))
+    others = [name for name in entries if name != best]
+    confidence = 1 - (1 - rules.confidence) / len(others)
+    ours = {best: entries[best]}
+    return all(
+        improvements(entries[name], ours, confidence, rules.resamples, random_seed)[best].low > rules.margin_nats
+        for name in others
     )
 
 

@@ -67,7 +67,9 @@ def test_the_pool(ray_address: str):
                 await one(pool, SMALL, fail, "kill")
             assert not died.value.node_lost
             assert await one(pool, SMALL, pid) != before  # a dead process is not lent again
-            with pytest.raises(ClusterTrouble, match="asks for 3 CPU, which no node can ever hold: there is 2 CPU"):
+            with pytest.raises(
+                ClusterTrouble, match="asks for 3 CPU, which this cluster can never hold: it has 1 node of 2 CPU"
+            ):
                 pool.refuse_impossible(Shape("trainer", 3, 0), "it")
         finally:
             pool.close()

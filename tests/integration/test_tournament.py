@@ -10,7 +10,9 @@ from rich.console import Console
 from competitors.contract import Brief
 from orchestrator.config import load_config
 from orchestrator.driver import run_tournament
+from orchestrator.field import enter, extend, withdraw
 from orchestrator.leaderboard import Leaderboard, LineageRow
+from orchestrator.newcomers import load_entries
 from orchestrator.progress import Board
 from orchestrator.run_directory import RunDirectory
 from orchestrator.verdict import Verdict
@@ -179,3 +181,47 @@ def test_patience_ends_a_lineage_early(write_config: Any, tmp_path: Path):
     assert board.state == "finished"
     assert len(board.lineages[0].rounds) == 3
     assert Verdict.read(tmp_path / "run/lineages/one/round-002/verdict.json").ends_lineage
+
+
+def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: Any, tmp_path: Path):
+    carried = {"continue": True, "schedule_spans": "lineage", "score_weights": "tail_average"}
+    config = write_config(
+        [
+            sft("slow", **carried) | {"learning_rate": 1e-4},
+            sft("fast", **carried),
+            sft("lora", adapter={"method": "lora", "rank": 4}),
+            {"name": "mix", "kind": "soup", "of": ["slow", "fast", "lora"]},
+            {"name": "control", "kind": "unchanged"},
+        ],
+        evolution={"replace": 0.3},
+        exploit={"after": 3},
+    )
+    first = run(config, tmp_path / "run")
+    rows = first.lineages[0].rounds
+    assert [{e.status for e in row.entries} for row in rows[1:]] == [{"scored"}, {"scored"}]
+    by_name = {e.competitor: e for e in rows[1].entries}
+    assert by_name["control"].validation_loss == pytest.approx(rows[0].validation_loss, rel=1e-5)
+    assert by_name["control"].improvement == pytest.approx(0, abs=1e-6)
+    evolved = [e for e in rows[2].entries if e.origin]
+    assert len(evolved) == 1
+    assert "learning_rate" in evolved[0].origin
+    assert rows[2].field == [f"{evolved[0].competitor} takes the place of slow: {evolved[0].origin}."]
+
+    # A finished tournament is extended, one recipe leaves it, a clone of another enters, and it goes on.
+    directory = RunDirectory(tmp_path / "run")
+    extend(directory, 2)
+    withdraw(directory, "lora")
+    (tmp_path / "entry.yaml").write_text("{name: hot, like: fast, learning_rate: {each: [0.01, 0.03]}}")
+    enter(directory, load_entries(tmp_path / "entry.yaml", directory))
+    board = run(config, tmp_path / "run")
+    assert board.state == "finished"
+    assert losses(board)[:3] == losses(first)
+    third, fourth = board.lineages[0].rounds[3:]
+    assert {"hot-0.01", "hot-0.03"} <= {e.competitor for e in third.entries}
+    assert "lora" not in {e.competitor for e in third.entries}
+    assert [(e.competitor, e.reason) for e in third.entries + fourth.entries if e.status != "scored"] == []
+    assert "hot-0.01: " in " ".join(third.field) or "hot-0.01 was entered." in third.field
+
+    # Its own config holds the changes and repeats the whole of it elsewhere.
+    again = run(tmp_path / "run" / "tournament.yaml", tmp_path / "again")
+    assert losses(again) == losses(board)

@@ -40,7 +40,7 @@ def test_packages_import_along_the_arrows(package: str):
         assert ours <= ALLOWED[package], f"{file.relative_to(ROOT)} imports {ours - ALLOWED[package]}"
 
 
-MADE_OF_RAY = ("competitors/gang.py", "competitors/search.py")
+MADE_OF_RAY = ("competitors/gang.py", "competitors/search_tune.py")
 """Kinds that are made of Ray Train or Ray Tune."""
 
 

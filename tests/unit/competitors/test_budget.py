@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from competitors.budget import VIRTUAL_STEPS, Meter, rate_factor
+from cluster.errors import Forfeit
+from competitors.budget import VIRTUAL_STEPS, Meter, rate_factor, remainder, share_out
 from competitors.contract import Allowance
 
 TOKENS_AFTER = np.array([0, 100, 200, 300, 400])
@@ -54,3 +55,29 @@ def test_a_cool_down_takes_the_tail_to_zero_and_the_trunk_covers_the_schedule():
     assert rate_factor(linear, position, 0.9, tail) == pytest.approx(0.25)
     assert rate_factor(linear, position, 1.0, tail) == pytest.approx(0.0)
     assert rate_factor(linear, position, 0.4, tail) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("trials", [2, 5, 8, 33])
+@pytest.mark.parametrize("side_by_side", [1, 2, 4])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_trials_that_are_never_stopped_stay_within_their_share(trials: int, side_by_side: int, share: float):
+    budget = Allowance(tokens=10_007, steps=1_001, seconds=60)
+    part = share_out(budget, share, trials, side_by_side)
+    assert part.tokens is not None
+    assert part.steps is not None
+    assert part.seconds is not None
+    assert trials * part.tokens <= share * 10_007
+    assert trials * part.steps <= share * 1_001
+    # Each place runs its trials one after another.
+    assert part.seconds * -(-trials // side_by_side) == pytest.approx(share * 60)
+    rest = remainder(budget, trials * part.tokens, trials * part.steps, share * 60)
+    assert rest is not None
+    assert rest.tokens == 10_007 - trials * part.tokens
+
+
+def test_what_is_not_limited_is_not_shared_out_and_too_little_is_refused():
+    assert share_out(Allowance(steps=20), 0.5, 4, 2) == Allowance(steps=2)
+    with pytest.raises(Forfeit, match="a budget of 7 steps is too small for 4 trials"):
+        share_out(Allowance(steps=7), 0.5, 4, 1)
+    assert remainder(Allowance(steps=20), 500, 8, 9.0) == Allowance(steps=12)
+    assert remainder(Allowance(steps=20, seconds=9), 500, 8, 9.0) is None

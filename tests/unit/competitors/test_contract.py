@@ -1,10 +1,12 @@
 """What counts as a submission, and where a competitor's reports go."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from cluster.errors import Forfeit
 from competitors.contract import model_form, read_events, reporter, settle_output
 
 
@@ -47,6 +49,37 @@ def test_a_model_at_the_top_wins_over_checkpoints(tmp_path: Path):
     put(out / "checkpoint-3", "config.json", "model.safetensors")
     assert settle_output(out) == "adapter"
     assert not (out / "checkpoint-3").exists()
+
+
+def test_only_the_submission_stays(tmp_path: Path):
+    """What a Trainer leaves beside its model goes; what runs code stays, for inspection to reject."""
+    out = tmp_path / "submission"
+    saved = ("config.json", "model.safetensors", "tokenizer.model", "merges.txt", "chat_template.jinja")
+    put(out / "checkpoint-7", *saved, "optimizer.pt", "rng_state_0.pth", "training_args.bin", "README.md", "code.py")
+    put(out / "checkpoint-²", "config.json", "model.safetensors")
+    put(out / "runs", "events")
+    assert settle_output(out) == "full"
+    assert sorted(p.name for p in out.iterdir()) == sorted([*saved, "code.py"])
+
+
+def test_links_and_odd_files_are_refused_wherever_they_are(tmp_path: Path):
+    out = put(tmp_path / "submission", "config.json", "model.safetensors")
+    (out / "deep").mkdir()
+    (out / "deep" / "link").symlink_to("/etc/passwd")
+    with pytest.raises(Forfeit, match="left a symbolic link: deep/link"):
+        settle_output(out)
+    (out / "deep" / "link").unlink()
+    os.mkfifo(out / "deep" / "pipe")
+    with pytest.raises(Forfeit, match="left a pipe, socket or device: deep/pipe"):
+        settle_output(out)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "\xff"])
+def test_a_config_that_cannot_be_read_forfeits(tmp_path: Path, text: str):
+    out = put(tmp_path / "submission", "config.json", "model.safetensors")
+    (out / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(Forfeit, match=r"config\.json"):
+        settle_output(out)
 
 
 def test_nothing_valid_is_nothing(tmp_path: Path):

@@ -1,13 +1,17 @@
-"""What only a GPU can show: bfloat16 autocast, 8-bit optimizers, Liger kernels, packing with flash attention."""
+"""What only a GPU can show: bfloat16 autocast, 8-bit optimizers, Liger kernels, a 4-bit base."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
-from competitors.contract import Allowance, Brief, Resources, model_form
+from competitors.contract import Allowance, Brief, Resources, model_form, read_events
 from competitors.entry import compete
+from evaluation import evaluator
+from evaluation.inspection import inspect
+from tests.tiny import tiny_model
 from tests.unit.competitors.test_sft_training import recipe, seed_model, train_data, weights
 
 __all__ = ["seed_model", "train_data"]  # fixtures
@@ -18,6 +22,16 @@ pytestmark = [
 ]
 
 
+def gpu_brief(tmp_path: Path, seed_model: Path, train_data: Path) -> Brief:
+    out = tmp_path / "entry" / "submission"
+    out.mkdir(parents=True)
+    return Brief(
+        tournament="t", lineage="l", round=1, competitor="a", seed_model=seed_model, seed_sha256="0",
+        seed_continuation=None, train_data=train_data, max_tokens=64, budget=Allowance(steps=10), progress=(0.0, 0.5),
+        output_dir=out, random_seed=7, resources=Resources(gpus=1),
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "settings",
     [{}, {"optimizer": "adamw_bnb_8bit"}, {"liger": True}, {"dtype": "float16"}, {"gradient_checkpointing": True}],
@@ -25,14 +39,43 @@ pytestmark = [
 def test_a_gpu_entry_delivers_and_keeps_float32_weights(
     settings: dict[str, Any], tmp_path: Path, seed_model: Path, train_data: Path
 ):
-    out = tmp_path / "entry" / "submission"
-    out.mkdir(parents=True)
-    brief = Brief(
-        tournament="t", lineage="l", round=1, competitor="a", seed_model=seed_model, seed_sha256="0",
-        seed_continuation=None, train_data=train_data, max_tokens=64, budget=Allowance(steps=10), progress=(0.0, 0.5),
-        output_dir=out, random_seed=7, resources=Resources(gpus=1),
-    )  # fmt: skip
+    brief = gpu_brief(tmp_path, seed_model, train_data)
+    out = brief.output_dir
     submission = compete(brief, recipe(**settings))
     assert submission.status == "delivered", submission.reason
     assert model_form(out) == "full"
     assert {t.dtype for t in weights(out).values()} == {torch.float32}
+
+
+def test_qlora_trains_over_four_bits_and_submits_a_float32_adapter_over_the_seed(tmp_path: Path, train_data: Path):
+    """Wide enough for blocks of 64 weights; the 4-bit base differs from the seed, so the two losses differ a little."""
+    pytest.importorskip("bitsandbytes")
+    seed = tiny_model(tmp_path / "seed", hidden=64)
+    brief = gpu_brief(tmp_path, seed, train_data)
+    brief = brief.model_copy(update={"budget": Allowance(steps=30)})
+    submission = compete(brief, recipe(adapter={"method": "qlora", "rank": 4}, score_weights="tail_average"))
+    assert submission.status == "delivered", submission.reason
+    assert model_form(brief.output_dir) == "adapter"
+    assert {t.dtype for t in weights(brief.output_dir).values()} == {torch.float32}
+    inspect(brief.output_dir, "adapter", seed)
+    losses = [event["loss"] for event in read_events(brief.progress_file) if event["event"] == "step"]
+    assert losses[-1] < losses[0]
+    tokenizer = AutoTokenizer.from_pretrained(seed)
+    row = tokenizer("what is the a cat ? \n the is the .", return_tensors="pt", add_special_tokens=False)["input_ids"]
+    scores = []
+    for adapter in (None, brief.output_dir):
+        with evaluator.loaded(seed, adapter, "float32") as model, torch.no_grad():
+            scores.append(float(model(row.to(model.device), labels=row.to(model.device)).loss))
+    assert scores[1] < scores[0]
+
+
+@pytest.mark.parametrize("method", ["lora", "dora", "pissa", "olora", "ia3"])
+def test_adapters_over_a_bfloat16_pass_stand_on_the_seed(
+    method: str, tmp_path: Path, seed_model: Path, train_data: Path
+):
+    brief = gpu_brief(tmp_path, seed_model, train_data)
+    rank = {} if method == "ia3" else {"rank": 4}
+    submission = compete(brief, recipe(adapter={"method": method} | rank))
+    assert submission.status == "delivered", submission.reason
+    assert {t.dtype for t in weights(brief.output_dir).values()} == {torch.float32}
+    inspect(brief.output_dir, "adapter", seed_model)

@@ -28,7 +28,7 @@ def split(
 
 
 def read_all(out: Path) -> dict[str, list[Row]]:
-    return {name: read_split(out / file) for name, file in FILES.items()}
+    return {name: read_split(out / file) for name, file in FILES.items() if name != "slice"}
 
 
 def test_counts_files_and_manifest(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_counts_files_and_manifest(tmp_path: Path) -> None:
     assert manifest.counts == {"train": 85, "validation": 20, "test": 15}
     assert manifest.rows_read == 120
     assert manifest.groups == 100
-    assert manifest.sha256 == {name: sha256_of(tmp_path / file) for name, file in FILES.items()}
+    assert manifest.sha256 == {name: sha256_of(tmp_path / FILES[name]) for name in manifest.counts}
     assert Manifest.read(tmp_path / "manifest.json") == manifest
     assert all(row.prompt.endswith("\n") for rows in found.values() for row in rows)
     assert len({row.row_id for rows in found.values() for row in rows}) == 120
@@ -131,3 +131,14 @@ def test_too_few_rows_names_keys_and_numbers(tmp_path: Path) -> None:
 
 def test_normalised() -> None:
     assert normalised(" Straße\t№ 1\n") == normalised("STRASSE No 1") == "strasse no 1"
+
+
+def test_a_slice_takes_rows_from_train_alone_and_never_many():
+    rows = [Row(f"{i:016x}", f"prompt {i}", "c") for i in range(100)]
+    plain, sliced, greedy = (assign(rows, 10, 10, seed=1, slice_rows=count) for count in (0, 5, 1000))
+    assert "slice" not in plain
+    for split in ("validation", "test"):
+        assert plain[split] == sliced[split]
+    assert len(sliced["slice"]) == 5
+    assert len(greedy["slice"]) == 8
+    assert sorted(r.row_id for r in sliced["slice"] + sliced["train"]) == sorted(r.row_id for r in plain["train"])

@@ -107,6 +107,14 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
         put("competitors", 0, value={"name": "p", "kind": "python", "entrypoint": "nowhere:run"}),
         "competitors[p].entrypoint nowhere:run does not import",
     ),
+    "a command that is not found": (
+        put("competitors", 0, value={"name": "p", "kind": "command", "run": "trainn", "sandbox": "none"}),
+        "competitors[p].run: trainn: command not found",
+    ),
+    "a command in no folder": (
+        put("competitors", 0, value={"name": "p", "kind": "command", "run": "sh", "folder": "nowhere"}),
+        "competitors[p].folder: ",
+    ),
 }
 
 

@@ -47,7 +47,7 @@ def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: 
         ("competitors.a.schedule=cosin", 'competitors[a].schedule: unknown schedule "cosin"; did you mean "cosine"?'),
         ("competitors.a.optimizer=adam", 'unknown optimizer "adam"'),
         ("competitors.a.name=a/b", "competitors[a/b].name: String should match pattern"),
-        ("competitors.a.adapter={method: lorra}", "competitors[a].adapter.method: Input should be 'lora'"),
+        ("competitors.a.adapter={method: lorra}", 'unknown method "lorra"; did you mean "lora"?'),
         ("rounds=0", "rounds: Input should be greater than or equal to 1"),
         ("rounds=two", "rounds: Input should be a valid integer"),
         ("budget={}", "budget: give at least one of tokens, minutes and steps"),

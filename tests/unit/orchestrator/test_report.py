@@ -14,6 +14,7 @@ from orchestrator.leaderboard import LineageRow, RoundRow, State, build
 from orchestrator.report import ancestry, change, describe, discreet, intervals, write_report
 from orchestrator.report_charts import CURVE_POINTS, train_curve
 from orchestrator.run_directory import RunDirectory
+from orchestrator.tournament_records import RosterEntry
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, fabricate
 from tests.page import Page
@@ -224,7 +225,7 @@ def test_interval_is_proven_only_above_the_margin(whole: tuple[TournamentConfig,
 
 
 def test_recipes_in_a_few_words(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    words = [describe(recipe) for recipe in whole[0].competitors]
+    words = [describe(RosterEntry(recipe=recipe)) for recipe in whole[0].competitors]
     assert words == [
         "LoRA r16, adamw, lr 2e-4",
         "full fine-tuning, adamw, lr 1e-5",

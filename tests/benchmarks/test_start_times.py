@@ -1,0 +1,91 @@
+"""How long each kind takes from placement to its first training step, in a fresh process and in a warm one.
+
+Placement is when a worker is asked for, which is free; the first step is the entry's `started` event. Cold
+counts the start of the process and its imports; warm is the median of entries in a process that has run one of
+the kind before.
+"""
+
+import asyncio
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from cluster.connect import connected
+from cluster.pool import Pool, Shape
+from competitors import Recipe
+from competitors.builtin_bases import build
+from competitors.contract import Allowance, Brief, read_events
+from competitors.entry import compete
+from orchestrator.config import load_config
+from orchestrator.driver import WORKER_ENVIRONMENT, make_data
+
+ROOT = Path(__file__).parents[2]
+STORIES = ROOT.parent / "shared" / "models" / "stories15m"
+WARM = 3
+
+# A kind is added by a line; it is measured with `workers`, `cpus` and as a gang as its resources say.
+KINDS: dict[str, dict[str, Any]] = {
+    "sft full": {"kind": "sft", "learning_rate": 1e-3},
+    "sft lora": {"kind": "sft", "learning_rate": 1e-3, "adapter": {"method": "lora", "rank": 8}},
+    "python": {"kind": "python", "entrypoint": "tests.integration.recipes:returns_the_seed"},
+    "unchanged": {"kind": "unchanged"},
+}
+
+
+def brief(folder: Path, seed_model: Path, train_data: Path, recipe: Recipe, number: int) -> Brief:
+    """An entry that tokenises what the quickstart would and ends after its first step."""
+    return Brief(
+        tournament="start-times", lineage="one", round=1, competitor=recipe.name, seed_model=seed_model,
+        seed_sha256="", seed_continuation=None, train_data=train_data, max_tokens=96,
+        budget=Allowance(tokens=40_000, seconds=0.001), progress=(0.0, 1.0), random_seed=number,
+        output_dir=folder / "submission",
+        resources=recipe.resources.model_copy(update={"gpus": 0.0}),
+    )  # fmt: skip
+
+
+async def start_seconds(pool: Pool, entry: Brief, recipe: Recipe) -> float:
+    """From asking for a worker to the first step of one entry."""
+    held = recipe.resources
+    shape = Shape("trainer", held.cpus, 0, held.memory_gb, held.workers, recipe.is_gang)
+    entry.output_dir.parent.mkdir(parents=True)
+    asked = time.time()
+    async with pool.worker(shape) as worker:
+        submission = await worker.call(compete, entry, recipe)
+        assert submission.status == "delivered", submission.reason
+    started = next(event["time"] for event in read_events(entry.progress_file) if event["event"] == "started")
+    return float(started - asked)
+
+
+async def measure(scratch: Path, seed_model: Path, train_data: Path) -> dict[str, list[float]]:
+    """Seconds to the first step by kind: the cold one, then the warm ones."""
+    seconds: dict[str, list[float]] = {}
+    for label, settings in KINDS.items():
+        name = label.replace(" ", "-")
+        recipe: Recipe = TypeAdapter(Recipe).validate_python({"name": name, **settings})
+        pool = Pool(WORKER_ENVIRONMENT)  # one for each kind: its processes have run nothing else
+        try:
+            entries = [brief(scratch / name / str(i), seed_model, train_data, recipe, i) for i in range(1 + WARM)]
+            seconds[label] = [await start_seconds(pool, entry, recipe) for entry in entries]
+        finally:
+            pool.close()
+    return seconds
+
+
+def test_start_times(tmp_path: Path):
+    config = ROOT / "configs" / "quickstart.yaml"
+    make_data(load_config(config), config, tmp_path / "data")
+    build("tiny-bpe", tmp_path / "tiny-bpe", steps=1)
+    models = {"tiny-bpe": tmp_path / "tiny-bpe"} | ({"stories15m": STORIES} if STORIES.is_dir() else {})
+    with connected("local"):
+        for name, model in models.items():
+            found = asyncio.run(measure(tmp_path / f"of-{name}", model, tmp_path / "data" / "train.parquet"))
+            print(f"\nseconds from placement to the first step, {name}")
+            for label, (cold, *warm) in found.items():
+                print(
+                    f"  {label:12} cold {cold:5.2f}   warm {statistics.median(warm):5.2f}   (each {warm[0]:.2f}"
+                    + "".join(f", {value:.2f}" for value in warm[1:])
+                    + ")"
+                )

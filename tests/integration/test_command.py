@@ -1,0 +1,68 @@
+"""Hostile programs of kind `command` in a real round: they forfeit, and nobody else notices."""
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from competitors import sandbox
+from tests.integration.conftest import sft
+from tests.integration.test_tournament import run
+
+PROGRAMS = Path(__file__).parents[1] / "programs"
+
+
+def program(name: str, **settings: Any) -> dict[str, Any]:
+    """A competitor from programs/hostile.py."""
+    command = ["python", "hostile.py", name]
+    limits = {"memory_gb": 0.4}
+    section = {"name": name.replace("_", "-"), "kind": "command", "run": command, "folder": str(PROGRAMS)}
+    return section | {"resources": limits, "grace_seconds": 0.5} | settings
+
+
+@pytest.mark.skipif(sandbox.trouble() is not None, reason=f"no sandbox here: {sandbox.trouble()}")
+def test_hostile_programs_forfeit_and_the_round_goes_on(write_config: Any, tmp_path: Path):
+    config = write_config(
+        [
+            sft("recipe"),
+            program("good"),
+            program("forks", processes=40),
+            program("fills_the_disk", disk_gb=0.02),
+            program("links_out"),
+            program("prints"),
+            program("takes_memory"),
+            program("writes_nothing"),
+            program("ignores_sigterm"),
+            program("ignores_sigterm_with_a_checkpoint"),
+        ],
+        rounds=1,
+        budget={"steps": 12, "minutes": 0.1},
+    )
+    board = run(config, tmp_path / "run")
+    row = board.lineages[0].rounds[1]
+    found = {entry.competitor: entry for entry in row.entries}
+    assert {name for name, entry in found.items() if entry.status == "scored"} == {
+        "recipe",
+        "good",
+        "ignores-sigterm-with-a-checkpoint",
+    }
+    assert row.winner == "recipe"
+    base = board.lineages[0].rounds[0].validation_loss
+    assert found["good"].validation_loss == pytest.approx(base, rel=1e-5)
+    assert (found["good"].train_tokens, found["good"].kind) == (30, "command")
+    reasons = {name: entry.reason for name, entry in found.items() if entry.status == "forfeit"}
+    for name, reason in {
+        "forks": "started more than 40 processes",
+        "fills-the-disk": "to the disk, more than its 0.02 GB",
+        "links-out": "left a symbolic link",
+        "prints": "exited with code 3: and this is the end",
+        "takes-memory": "ran out of memory: it used",
+        "writes-nothing": "ended by itself, and left no valid model",
+        "ignores-sigterm": "was ended 0.5 seconds after its budget of 6 seconds was used up, and left no valid model",
+    }.items():
+        assert reason in reasons.pop(name)
+    assert not reasons
+    entries = tmp_path / "run" / "lineages" / "one" / "round-001"
+    assert all((entries / name / "log.txt").stat().st_size < 3 * 2**20 for name in found)
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "hostile.py" in (p.info["cmdline"] or [])]

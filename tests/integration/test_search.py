@@ -1,0 +1,85 @@
+"""Searches in a real tournament: two in one round, side by side in one Ray job, and one of them again."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from cluster.connect import connected
+from cluster.pool import Pool, Shape
+from competitors.contract import Brief, Submission
+from competitors.entry import compete
+from competitors.search import SearchRecipe
+from competitors.search_record import SearchRecord
+from tests.integration.test_tournament import run
+
+TOKENS = 3000
+FULL = {
+    "name": "full",
+    "kind": "search",
+    "recipe": {"batch_size": 8},
+    "space": {"learning_rate": {"low": 0.005, "high": 0.05, "log": True}},
+    "trials": 3,
+    "slice_rows": 20,
+}
+ADAPTERS = {
+    "name": "adapters",
+    "kind": "search",
+    "recipe": {"batch_size": 8, "learning_rate": 0.02, "adapter": {"method": "lora"}},
+    "space": {"adapter.rank": [2, 3, 5]},
+    "trials": 3,
+    "slice_rows": 20,
+}
+
+
+def test_two_searches_in_one_round_do_not_mix_and_stay_within_their_budgets(
+    write_config: Any, tmp_path: Path, ray_address: str
+):
+    config = write_config([FULL, ADAPTERS], rounds=1, budget={"tokens": TOKENS})
+    board = run(config, tmp_path / "run")
+    entries = {entry.competitor: entry for entry in board.lineages[0].rounds[1].entries}
+    assert {name: entry.status for name, entry in entries.items()} == {"full": "scored", "adapters": "scored"}
+    folders = {name: tmp_path / "run" / "lineages" / "one" / "round-001" / name for name in entries}
+    records = {name: SearchRecord.read(folder / "search.json") for name, folder in folders.items()}
+
+    # Each drew from its own space and trained its own recipe.
+    drawn = {name: [trial.values for trial in record.trials] for name, record in records.items()}
+    assert all(
+        list(values) == ["learning_rate"] and 0.005 <= values["learning_rate"] <= 0.05 for values in drawn["full"]
+    )
+    assert all(
+        values in ({"adapter.rank": 2}, {"adapter.rank": 3}, {"adapter.rank": 5}) for values in drawn["adapters"]
+    )
+    submissions = {name: Submission.read(folder / "submission.json") for name, folder in folders.items()}
+    assert (submissions["full"].form, submissions["adapters"].form) == ("full", "adapter")
+    adapter = json.loads((folders["adapters"] / "submission" / "adapter_config.json").read_text())
+    assert {"adapter.rank": adapter["r"]} == drawn["adapters"][records["adapters"].best]
+
+    # The budget is that of all trials and the longer training together, and most of it is used.
+    for name, record in records.items():
+        assert len(record.trials) == 3
+        assert not any(trial.reason for trial in record.trials)
+        assert record.longer is not None
+        spent = sum(trial.tokens for trial in [*record.trials, record.longer])
+        assert 0.8 * TOKENS < spent <= TOKENS
+        assert entries[name].train_tokens == spent
+        assert not (folders[name] / "scratch").exists()
+
+    # With one trial at a time a search repeats.
+    submission = asyncio.run(once_more(folders["full"], tmp_path / "again", ray_address))
+    assert submission.sha256 == submissions["full"].sha256
+    first, second = (SearchRecord.read(folder / "search.json") for folder in (folders["full"], tmp_path / "again"))
+    assert first == second
+
+
+async def once_more(entry: Path, folder: Path, ray_address: str) -> Submission:
+    """Has the search of an entry run again on the same brief, in another folder."""
+    brief = Brief.read(entry / "brief.json").model_copy(update={"output_dir": folder / "submission"})
+    with connected(ray_address):
+        pool = Pool()
+        try:
+            async with pool.worker(Shape("trainer", 1, 0, gang=True)) as worker:
+                submission: Submission = await worker.call(compete, brief, SearchRecipe.model_validate(FULL))
+                return submission
+        finally:
+            pool.close()

@@ -1,0 +1,152 @@
+"""Soups without Ray: what is averaged, what is chosen, and what whoever goes on from a soup gets."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cluster.errors import Forfeit
+from competitors.continuation import Continuation
+from competitors.contract import Brief, Ingredient, model_form, reporter
+from competitors.soup import SoupRecipe
+from competitors.soup_blend import Blend, fresh_rows, weights_of
+from competitors.soup_blend import blend as blend_soup
+from evaluation.evaluator import loaded
+from evaluation.inspection import inspect
+from tests.unit.competitors.test_sft_training import brief, run, seed_model, train_data, weights
+
+__all__ = ["brief", "seed_model", "train_data"]  # fixtures
+
+LORA = {"method": "lora", "rank": 2}
+
+
+def entry(brief: Brief, name: str, seed: int, **settings: Any) -> Ingredient:
+    """A trained entry beside the brief's own folder."""
+    out = brief.output_dir.parent.parent / name / "submission"
+    out.mkdir(parents=True)
+    run(brief.model_copy(update={"competitor": name, "output_dir": out, "random_seed": seed}), **settings)
+    form = model_form(out)
+    assert form is not None
+    continuation = out.parent / "continuation"
+    return Ingredient(label=f"{name}@1", folder=out, form=form, seed_sha256="0", continuation=continuation)
+
+
+def cook(brief: Brief, ingredients: list[Ingredient], **settings: Any) -> Blend:
+    recipe = SoupRecipe.model_validate({"name": "soup", "kind": "soup"} | settings)
+    blend_soup(brief.model_copy(update={"ingredients": ingredients}), recipe, reporter(brief.progress_file))
+    return Blend.read(brief.output_dir.parent / "soup.json")
+
+
+def test_a_uniform_soup_is_the_mean_of_weights_trunks_and_moments(brief: Brief, seed_model: Path):
+    ingredients = [entry(brief, name, number, score_weights="tail_average") for number, name in enumerate("abc")]
+    assert cook(brief, ingredients).blended == ["a@1", "b@1", "c@1"]
+    inspect(brief.output_dir, "full", seed_model)
+    parts = [weights(i.folder) for i in ingredients]
+    for name, tensor in weights(brief.output_dir).items():
+        torch.testing.assert_close(tensor, sum(part[name] for part in parts) / 3)
+    for file in ("trunk.safetensors", "optimizer.safetensors"):
+        parts = [load_file(Path(str(i.continuation)) / file) for i in ingredients]
+        blended = load_file(brief.continuation_dir / file)
+        assert set(blended) == set(parts[0])
+        for name, tensor in blended.items():
+            torch.testing.assert_close(tensor, sum(part[name] for part in parts) / 3)
+    assert not torch.equal(blended[name], parts[0][name])
+    record = Continuation.read(brief.continuation_dir / "continuation.json")
+    assert (record.optimizer, record.full_model, record.steps) == ("adamw_torch", True, 10)
+    seen = np.load(brief.continuation_dir / "seen.npy")
+    assert seen.sum() == sum(np.load(Path(str(i.continuation)) / "seen.npy").sum() for i in ingredients) == 120
+
+
+def test_an_entry_goes_on_from_a_soup_with_its_trunk_and_its_moments(brief: Brief, tmp_path: Path):
+    cook(brief, [entry(brief, "a", 1), entry(brief, "b", 2)])
+    out = tmp_path / "next" / "submission"
+    out.mkdir(parents=True)
+    following = brief.model_copy(update={"seed_continuation": brief.continuation_dir, "output_dir": out})
+    notes = [e["text"] for e in run(following, **{"continue": True}) if e["event"] == "note"]
+    assert notes == ["goes on with the seed's optimizer"]
+
+
+def test_adapters_and_full_models_blend_into_a_full_model(brief: Brief, seed_model: Path):
+    ingredients = [entry(brief, "full", 1), entry(brief, "lora", 2, adapter=LORA)]
+    cook(brief, ingredients)
+    full, lora = (weights_of(brief, ingredient) for ingredient in ingredients)
+    seed = weights(seed_model)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(lora[name], seed[name])  # the adapter counts
+    torch.testing.assert_close(weights(brief.output_dir)[name], (full[name] + lora[name]) / 2)
+    # Its trunk is the full model's trunk and the adapter's scored weights.
+    torch.testing.assert_close(
+        load_file(brief.continuation_dir / "trunk.safetensors")[name], (full[name] + lora[name]) / 2
+    )
+
+
+def test_a_greedy_soup_leaves_out_what_makes_it_worse(brief: Brief):
+    good = entry(brief, "good", 1)
+    bad = entry(brief, "bad", 2)
+    broken = {name: tensor + torch.randn_like(tensor) for name, tensor in weights(bad.folder).items()}
+    save_file(broken, bad.folder / "model.safetensors", metadata={"format": "pt"})
+    result = cook(brief, [bad, good], method="greedy")
+    assert result.blended == ["good@1"]
+    assert result.slice_losses["good@1"] < result.slice_losses["bad@1"]
+    torch.testing.assert_close(weights(brief.output_dir), weights(good.folder))
+
+
+def test_the_best_so_many_are_blended(brief: Brief):
+    ingredients = [entry(brief, name, number, learning_rate=rate) for number, (name, rate) in enumerate(
+        [("slow", 1e-5), ("fast", 0.01), ("faster", 0.02)]
+    )]  # fmt: skip
+    result = cook(brief, ingredients, best=2)
+    assert set(result.blended) == {"fast@1", "faster@1"}
+    assert result.blend_loss is not None
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "dare_linear", "dare_ties"])
+def test_adapters_of_one_shape_merge_into_an_adapter(brief: Brief, seed_model: Path, method: str):
+    ingredients = [
+        entry(brief, "a", 1, adapter=LORA),
+        entry(brief, "b", 2, adapter=LORA),
+        entry(brief, "wide", 3, adapter={"method": "lora", "rank": 4}),
+        entry(brief, "full", 4),
+    ]
+    assert cook(brief, ingredients, method=method, density=0.7).blended == ["a@1", "b@1"]
+    assert model_form(brief.output_dir) == "adapter"
+    inspect(brief.output_dir, "adapter", seed_model)
+    with torch.no_grad(), loaded(seed_model, brief.output_dir, "float32") as model:
+        ours = model(torch.arange(8)[None]).logits
+    with torch.no_grad(), loaded(seed_model, None, "float32") as model:
+        assert not torch.allclose(ours, model(torch.arange(8)[None]).logits)
+
+
+def test_too_little_or_the_wrong_thing_to_blend_forfeits_in_words(brief: Brief):
+    one = entry(brief, "one", 1)
+    with pytest.raises(Forfeit, match="nothing to blend: 1 scored submissions stand on this seed"):
+        cook(brief, [one])
+    other = one.model_copy(update={"label": "other@1", "seed_sha256": "f"})
+    with pytest.raises(Forfeit, match="other@1 stands on another seed"):
+        cook(brief, [one, other])
+    with pytest.raises(Forfeit, match="no two LoRA adapters of one rank"):
+        cook(brief, [one, one], method="ties")
+
+
+def test_the_slice_is_of_rows_that_nobody_trained_on(brief: Brief):
+    ingredients = [entry(brief, "a", 1), entry(brief, "b", 1)]
+    seen = sum(np.load(Path(str(i.continuation)) / "seen.npy") for i in ingredients)
+    rows = fresh_rows(brief, ingredients, 20)
+    assert len(rows) == 20
+    assert seen[rows].sum() == 0
+    assert seen.sum() == 80
+
+
+def test_rows_that_were_kept_from_all_entries_choose(brief: Brief, tmp_path: Path):
+    kept = tmp_path / "slice.parquet"
+    pq.write_table(pa.table({"prompt": ["what is the moon ? \n"] * 3, "completion": ["the moon is red ."] * 3}), kept)
+    ingredients = [entry(brief, "a", 1), entry(brief, "b", 2)]
+    on_train = cook(brief, ingredients, method="greedy").slice_losses
+    on_slice = cook(brief.model_copy(update={"slice_data": kept}), ingredients, method="greedy").slice_losses
+    assert set(on_slice) == set(on_train) == {"a@1", "b@1"}
+    assert on_slice != on_train
