@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import placement
 from cluster.errors import ClusterTrouble, TournamentError
+from cluster.orphans import remove_orphans
 from cluster.placement import Holder, Nodes, Shape, Ticket
 
 __all__ = ["Pool", "Shape", "Worker", "WorkerDied"]
@@ -35,6 +36,8 @@ START_ATTEMPTS = 3
 """How often a process is started before it is the cluster's trouble: its node may die just then."""
 LOST_ROOM_SECONDS = 600.0
 """So long a lost node may take to come back before whoever needs it is told that the cluster cannot hold it."""
+ORPHANING_SECONDS = 60.0
+"""So long after a coordinator's end its own actors may take to end too."""
 _DEAD = (ActorDiedError, ActorUnavailableError, ActorUnschedulableError)
 
 
@@ -132,6 +135,7 @@ class Pool:
         self._busy: list[Worker] = []
         self._waiting: dict[Ticket, asyncio.Future[Worker]] = {}
         self._numbers = itertools.count()
+        self._coordinator_died: float | None = None
 
     def refuse_impossible(self, shape: Shape, what: str) -> None:
         """ClusterTrouble when the cluster, empty, could not hold `shape`, saying what it asks and what there is."""
@@ -199,12 +203,15 @@ class Pool:
             if worker.shape.gang:
                 worker.nodes = []
             self._idle.append(worker)
+        elif worker.shape.gang:
+            self._coordinator_died = time.monotonic()
         self._serve()
 
     def _serve(self) -> None:
         """Serve everybody who can be, in turn."""
         if not self._waiting:
             return
+        self._free_what_the_dead_hold()
         totals = _totals()
         self._idle = [worker for worker in self._idle if {worker.node_id, *worker.nodes} <= {*totals}]
         others = placement.in_others_use(totals, _available(), [*self._busy, *self._idle])
@@ -220,6 +227,13 @@ class Pool:
             self._waiting.pop(ticket).set_result(worker)
             placement.count_overtaking(ticket, self._waiting)
         self._refuse_homeless(totals)
+
+    def _free_what_the_dead_hold(self) -> None:
+        """A coordinator that was ended leaves reservations behind, its last ones when its own actors have ended."""
+        if self._coordinator_died is not None:
+            remove_orphans()
+            if time.monotonic() - self._coordinator_died > ORPHANING_SECONDS:
+                self._coordinator_died = None
 
     def _refuse_homeless(self, totals: Nodes) -> None:
         """Tell those for whom the cluster has become too small, when it stays so."""

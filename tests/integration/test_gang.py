@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cluster.connect import connected
-from cluster.orphans import remove_orphans
+from cluster.errors import ClusterTrouble
 from cluster.pool import Pool, Shape, WorkerDied
 from competitors.contract import Allowance, Brief, Resources, Submission, model_form, read_events
 from competitors.entry import compete
@@ -22,7 +22,7 @@ from competitors.sft import SftRecipe
 from tests.tiny import tiny_rows
 
 SHAPE = Shape("trainer", 1, 0, workers=2, gang=True)
-STEPS = 200
+STEPS = 100
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_lost_worker_costs_a_gang_the_steps_since_its_checkpoint(brief: Brief,
         pool = Pool({"HF_HUB_OFFLINE": "1"})
         try:
             async with pool.worker(SHAPE) as worker:
-                call = asyncio.ensure_future(worker.call(compete, brief, recipe(checkpoints=19)))
+                call = asyncio.ensure_future(worker.call(compete, brief, recipe(checkpoints=9)))
                 await until(lambda: call.done() or (brief.scratch_dir / "resume").is_dir())
                 os.kill(processes("RayTrainWorker")[1].pid, signal.SIGKILL)
                 result: Submission = await call
@@ -87,16 +87,14 @@ def test_a_lost_worker_costs_a_gang_the_steps_since_its_checkpoint(brief: Brief,
     notes = [event["text"] for event in events if event["event"] == "note"]
     assert len(notes) == 1
     assert notes[0].startswith("a worker was lost: goes on from step ")
-    assert int(notes[0].rpartition(" ")[2]) >= STEPS // 20
+    assert int(notes[0].rpartition(" ")[2]) >= STEPS // 10
     # Less than a whole budget and the few steps since the checkpoint were reported, not one from the start.
     after = events[[event.get("text") for event in events].index(notes[0]) :]
-    assert min(event["step"] for event in after if event["event"] == "step") > STEPS // 20
+    assert min(event["step"] for event in after if event["event"] == "step") > STEPS // 10
 
 
 @pytest.mark.slow
 def test_a_coordinator_that_is_ended_takes_its_gang_along(brief: Brief, ray_address: str):
-    import ray
-
     async def scenario() -> None:
         pool = Pool()
         try:
@@ -108,10 +106,38 @@ def test_a_coordinator_that_is_ended_takes_its_gang_along(brief: Brief, ray_addr
                 with pytest.raises(WorkerDied):
                     await call
                 await until(lambda: not processes("RayTrainWorker") + processes("TrainController"))
-                assert await until(remove_orphans) == 1
-                await until(lambda: ray.available_resources().get("CPU") == 2)
+            # What the gang held is free for the next that asks, here for all there is.
+            async with pool.worker(Shape("trainer", 2, 0)) as worker:
+                assert worker.node_id
         finally:
             pool.close()
 
     with connected(ray_address):
         asyncio.run(scenario())
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_in_a_gang_is_said_as_for_one_worker(brief: Brief, ray_address: str):
+    async def scenario() -> tuple[Submission, Submission]:
+        pool = Pool({"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "2"})
+        try:
+            async with pool.worker(SHAPE) as worker:
+                wrong = recipe(adapter={"method": "lora", "target_modules": ["nowhere"]})
+                failed = await worker.call(compete, brief, wrong)
+                too_many = Resources(workers=3, gpus=0)
+                with pytest.raises(ClusterTrouble, match=r"^the workers of gang were not started: "):
+                    await worker.call(compete, brief.model_copy(update={"resources": too_many}), recipe())
+                alone = Resources(workers=1, gpus=0)
+                offloaded = recipe(deepspeed="zero3-offload", resources=alone.model_dump())
+                brief.progress_file.unlink()
+                few = {"resources": alone, "budget": Allowance(steps=4)}
+                return failed, await worker.call(compete, brief.model_copy(update=few), offloaded)
+        finally:
+            pool.close()
+
+    with connected(ray_address):
+        failed, offloaded = asyncio.run(scenario())
+    assert failed.status == "forfeit"
+    assert failed.reason.startswith("raised ")
+    assert "{'nowhere'} not found in the base model" in failed.reason
+    assert (offloaded.status, offloaded.train_steps) == ("delivered", 4)
