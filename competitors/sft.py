@@ -98,9 +98,8 @@ class SftRecipe(RecipeBase):
         if self.deepspeed is not None and self.optimizer not in zero.OPTIMIZERS:
             known = ", ".join(zero.OPTIMIZERS)
             raise ValueError(f"optimizer: DeepSpeed's flat shards do for {known}, not for {self.optimizer}")
-        sharded = self.deepspeed in ("zero3", "zero3-offload")
-        if sharded and self.adapter and (self.adapter.splits_the_seed or self.adapter.method in ("mica", "qlora")):
-            raise ValueError(f"adapter.method: {self.adapter.method} needs whole weights, {self.deepspeed} has shards")
+        if why := self._wrong_with_shards:
+            raise ValueError(why)
         if (self.freeze or self.train_only) and self.adapter:
             key = "freeze" if self.freeze else "train_only"
             raise ValueError(f"{key}: an adapter leaves the whole seed frozen; name its modules in target_modules")
@@ -117,6 +116,15 @@ class SftRecipe(RecipeBase):
         """DeepSpeed wants torch.distributed, which is set up for a gang, if of one."""
         return self.resources.workers > 1 or self.deepspeed is not None
 
+    @property
+    def _wrong_with_shards(self) -> str | None:
+        """Why ZeRO-3 cannot train this adapter; None when it can."""
+        adapter = self.adapter
+        if adapter is None or not zero.shares_out_weights(self.deepspeed):
+            return None
+        needs_whole = adapter.splits_the_seed or adapter.method in ("mica", "qlora")
+        return f"adapter.method: {adapter.method} needs whole weights, ZeRO-3 has shards" if needs_whole else None
+
     def located(self, config_folder: Path) -> Self:
         """With the DeepSpeed file's content in the place of its name: workers may not see the config's folder."""
         if not isinstance(self.deepspeed, str) or self.deepspeed in zero.PRESETS:
@@ -128,6 +136,8 @@ class SftRecipe(RecipeBase):
         """Whether the DeepSpeed configuration is there and agrees with the recipe."""
         if isinstance(self.deepspeed, dict):
             zero.check(self.deepspeed, self)
+            if why := self._wrong_with_shards:
+                raise UserError(why)
         elif self.deepspeed is not None and self.deepspeed not in zero.PRESETS:
             raise UserError(f"deepspeed: {self.deepspeed} is not there")
 

@@ -49,6 +49,12 @@ NOT_OURS = {
 }
 
 
+def shares_out_weights(deepspeed: str | Json | None) -> bool:
+    """Whether it is ZeRO-3."""
+    config = PRESETS.get(deepspeed, {}) if isinstance(deepspeed, str) else _at(deepspeed or {}, "zero_optimization")
+    return bool(_at(config, "stage") == 3)
+
+
 def unknown(value: str) -> str | None:
     """What is wrong with a `deepspeed` that is neither a preset nor a JSON file's name."""
     if value in PRESETS or value.endswith(".json"):
@@ -135,7 +141,7 @@ def configuration(recipe: "SftRecipe") -> Json | None:
 
 
 def _at(config: Json, dotted: str) -> Any:
-    value: Any = config
+    value: Any = config  # may be no dict at all: a user wrote it
     for key in dotted.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     return value

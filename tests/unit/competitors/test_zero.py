@@ -111,6 +111,15 @@ def test_a_dtype_that_the_recipe_says_too_agrees(tmp_path: Path):
         with_file(tmp_path, json.dumps(AUTO | {"bf16": {"enabled": True}}), dtype="float16").check()
 
 
+def test_an_adapter_that_starts_from_whole_weights_is_refused_under_zero3_however_it_is_said(tmp_path: Path):
+    adapter = {"method": "pissa", "rank": 2}
+    with pytest.raises(ValidationError, match="pissa needs whole weights, ZeRO-3 has shards"):
+        recipe(deepspeed="zero3-offload", adapter=adapter)
+    with_file(tmp_path, json.dumps(AUTO), adapter=adapter).check()
+    with pytest.raises(UserError, match=r"^adapter\.method: pissa needs whole weights, ZeRO-3 has shards$"):
+        with_file(tmp_path, json.dumps(AUTO | {"zero_optimization": {"stage": 3}}), adapter=adapter).check()
+
+
 def test_a_file_that_is_not_there_or_not_json_is_said(tmp_path: Path):
     with pytest.raises(UserError, match=r"deepspeed: .*ds\.json is not there"):
         recipe(deepspeed="ds.json").located(tmp_path).check()
