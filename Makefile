@@ -20,7 +20,7 @@ lint: $(SET_UP)
 	$(BIN)/mypy
 
 bench: $(SET_UP)
-	$(BIN)/python -m pytest tests/benchmarks -s
+	$(BIN)/python -m pytest tests/benchmarks -s -n 0
 
 set-up: $(SET_UP)
 

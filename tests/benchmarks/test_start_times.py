@@ -6,6 +6,7 @@ the kind before.
 """
 
 import asyncio
+import re
 import statistics
 import time
 from pathlib import Path
@@ -17,7 +18,7 @@ from cluster.connect import connected
 from cluster.pool import Pool, Shape
 from competitors import Recipe
 from competitors.builtin_bases import build
-from competitors.contract import Allowance, Brief, read_events
+from competitors.contract import Allowance, Brief, Ingredient, read_events
 from competitors.entry import compete
 from orchestrator.config import load_config
 from orchestrator.driver import WORKER_ENVIRONMENT, make_data
@@ -32,15 +33,22 @@ KINDS: dict[str, dict[str, Any]] = {
     "sft lora": {"kind": "sft", "learning_rate": 1e-3, "adapter": {"method": "lora", "rank": 8}},
     "python": {"kind": "python", "entrypoint": "tests.integration.recipes:returns_the_seed"},
     "unchanged": {"kind": "unchanged"},
+    "command": {"kind": "command", "run": "python train.py", "folder": str(ROOT / "configs/examples/plain-pytorch")}
+    | {"environment": {"LEARNING_RATE": 1e-3}},
+    "soup": {"kind": "soup"},
+    "search": {"kind": "search", "space": {"learning_rate": [1e-3, 2e-3]}, "trials": 2},
+    "gang of 2, ZeRO-2": {"kind": "sft", "learning_rate": 1e-3, "deepspeed": "zero2", "resources": {"workers": 2}},
 }
 
 
 def brief(folder: Path, seed_model: Path, train_data: Path, recipe: Recipe, number: int) -> Brief:
-    """An entry that tokenises what the quickstart would and ends after its first step."""
+    """An entry that tokenises what the quickstart would and ends after its first step (a search needs more)."""
+    own_loop = recipe.kind in ("search", "command")
+    budget = Allowance(tokens=10_000) if own_loop else Allowance(tokens=40_000, seconds=0.001)
     return Brief(
         tournament="start-times", lineage="one", round=1, competitor=recipe.name, seed_model=seed_model,
         seed_sha256="", seed_continuation=None, train_data=train_data, max_tokens=96,
-        budget=Allowance(tokens=40_000, seconds=0.001), progress=(0.0, 1.0), random_seed=number,
+        budget=budget, progress=(0.0, 1.0), random_seed=number,
         output_dir=folder / "submission",
         resources=recipe.resources.model_copy(update={"gpus": 0.0}),
     )  # fmt: skip
@@ -59,15 +67,27 @@ async def start_seconds(pool: Pool, entry: Brief, recipe: Recipe) -> float:
     return float(started - asked)
 
 
+def ingredients(scratch: Path) -> list[Ingredient]:
+    """What the full recipe has handed in before."""
+    folders = sorted((scratch / "sft-full").iterdir())
+    return [
+        Ingredient(label=f"{f.name}@1", folder=f / "submission", form="full", seed_sha256="", continuation=None)
+        for f in folders
+    ]
+
+
 async def measure(scratch: Path, seed_model: Path, train_data: Path) -> dict[str, list[float]]:
     """Seconds to the first step by kind: the cold one, then the warm ones."""
     seconds: dict[str, list[float]] = {}
     for label, settings in KINDS.items():
-        name = label.replace(" ", "-")
+        name = re.sub(r"\W+", "-", label)
         recipe: Recipe = TypeAdapter(Recipe).validate_python({"name": name, **settings})
         pool = Pool(WORKER_ENVIRONMENT)  # one for each kind: its processes have run nothing else
         try:
-            entries = [brief(scratch / name / str(i), seed_model, train_data, recipe, i) for i in range(1 + WARM)]
+            warm = 1 if recipe.is_gang else WARM
+            entries = [brief(scratch / name / str(i), seed_model, train_data, recipe, i) for i in range(1 + warm)]
+            if recipe.kind == "soup":
+                entries = [entry.model_copy(update={"ingredients": ingredients(scratch)}) for entry in entries]
             seconds[label] = [await start_seconds(pool, entry, recipe) for entry in entries]
         finally:
             pool.close()
@@ -85,7 +105,7 @@ def test_start_times(tmp_path: Path):
             print(f"\nseconds from placement to the first step, {name}")
             for label, (cold, *warm) in found.items():
                 print(
-                    f"  {label:12} cold {cold:5.2f}   warm {statistics.median(warm):5.2f}   (each {warm[0]:.2f}"
+                    f"  {label:17} cold {cold:5.2f}   warm {statistics.median(warm):5.2f}   (each {warm[0]:.2f}"
                     + "".join(f", {value:.2f}" for value in warm[1:])
                     + ")"
                 )
