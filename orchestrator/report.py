@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.storage import write_text
-from competitors import Recipe
 from evaluation.splits import Manifest
 from orchestrator import report_charts
 from orchestrator.config import TournamentConfig
@@ -128,22 +127,9 @@ def write_report(config: TournamentConfig, run: RunDirectory, state: State) -> P
 
 
 def describe(entry: RosterEntry) -> str:
-    """A recipe in a few words, such as `LoRA r16, adamw, lr 2e-4`, and where it comes from."""
-    return "; ".join(part for part in (_recipe_words(entry.recipe), entry.origin) if part)
-
-
-def _recipe_words(recipe: Recipe) -> str:
-    settings: dict[str, Any] = recipe.model_dump(by_alias=True)
-    if recipe.kind != "sft":
-        return f"{recipe.kind}, {recipe.summary}"[:80]
-    adapter = settings["adapter"]
-    names = {"lora": "LoRA", "dora": "DoRA", "rslora": "rsLoRA"}
-    what = f"{names[adapter['method']]} r{adapter['rank']}" if adapter else "full fine-tuning"
-    mantissa, _, exponent = f"{recipe.learning_rate:.3e}".partition("e")
-    parts = [what, recipe.optimizer.replace("_torch", ""), f"lr {float(mantissa):g}e{int(exponent)}"]
-    if recipe.score_weights != "last":
-        parts.append(recipe.score_weights.replace("_", " "))
-    return ", ".join(parts)
+    """A recipe in a few words, such as `sft, lora r16, adamw_torch, 0.0002 linear, batch 16`, and its origin."""
+    words = f"{entry.recipe.kind}, {entry.recipe.summary}"
+    return "; ".join(part for part in (words[:120], entry.origin) if part)
 
 
 def discreet(text: str) -> str:

@@ -227,8 +227,8 @@ def test_interval_is_proven_only_above_the_margin(whole: tuple[TournamentConfig,
 def test_recipes_in_a_few_words(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
     words = [describe(RosterEntry(recipe=recipe)) for recipe in whole[0].competitors]
     assert words == [
-        "LoRA r16, adamw, lr 2e-4",
-        "full fine-tuning, adamw, lr 1e-5",
+        "sft, lora r16, adamw_torch, 0.0002 linear, batch 16",
+        "sft, full, adamw_torch, 1e-05 linear, batch 16",
         "python, my_recipes.soup:train",
     ]
 
