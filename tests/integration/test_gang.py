@@ -63,6 +63,7 @@ async def until(what: Callable[[], Any], seconds: float = 90) -> Any:
     return value
 
 
+@pytest.mark.slow
 def test_a_lost_worker_costs_a_gang_the_steps_since_its_checkpoint(brief: Brief, ray_address: str):
     async def scenario() -> Submission:
         pool = Pool({"HF_HUB_OFFLINE": "1"})
