@@ -5,15 +5,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from orchestrator.leaderboard import Leaderboard
 from tests.integration.conftest import sft
 from tests.integration.test_tournament import losses, run, snapshot
 
 ROOT = Path(__file__).parents[2]
+SETTLED = "lineages/one/round-001"
 
 
 def tournament(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -21,43 +25,23 @@ def tournament(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
 
 
-def test_a_stopped_tournament_goes_on_to_the_same_end(write_config: Any, tmp_path: Path):
-    config = write_config([sft("slow", batch_size=16), sft("fast")], budget={"steps": 60})
-    whole = run(config, tmp_path / "whole")
+@dataclass(frozen=True)
+class Ended:
+    """A tournament that was stopped when its first round had ended, and went on to its end."""
 
-    command = [sys.executable, "-m", "orchestrator", "run", str(config), "--run-dir", str(tmp_path / "stopped")]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
-    landed = tmp_path / "stopped/lineages/one/round-001/verdict.json"
-    deadline = time.monotonic() + 240
-    while not landed.exists():
-        assert driver.poll() is None, driver.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    driver.send_signal(signal.SIGTERM)
-    _, errors = driver.communicate(timeout=120)
-    assert driver.returncode == 3
-    assert "go on with the same command: " in errors
-    assert f"run {config} --run-dir {tmp_path / 'stopped'}" in errors
-    assert "Traceback" not in errors
-    status = tournament("status", tmp_path / "stopped")
-    assert "tiny: stopped" in status.stdout
-    before = snapshot(tmp_path / "stopped" / "lineages/one/round-001")
-    resumed = run(config, tmp_path / "stopped")
-    assert resumed.state == "finished"
-    assert losses(resumed) == losses(whole)
-    # The round that was settled was not touched again.
-    after = snapshot(tmp_path / "stopped" / "lineages/one/round-001")
-    assert {name: after[name] for name in before if "continuation" not in name} == {
-        name: before[name] for name in before if "continuation" not in name
-    }
+    config: Path
+    run_dir: Path
+    stopped_with: int
+    stopped_saying: str
+    status_then: str
+    settled_then: dict[str, int]
+    ended: subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: str) -> Path:
-    """A finished tournament of two lineages and one round."""
-    import yaml
-
-    folder = tmp_path_factory.mktemp("finished")
+def ended(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: str) -> Ended:
+    """Two lineages, two rounds."""
+    folder = tmp_path_factory.mktemp("stopped")
     config = {
         "name": "done",
         "data": {
@@ -65,20 +49,57 @@ def finished(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address
             "max_tokens": 32, "validation": 60, "test": 60,
         },
         "lineages": [{"name": n, "base": str(inputs / n)} for n in ("one", "two")],
-        "rounds": 1,
+        "rounds": 2,
         "budget": {"steps": 40},
         "competitors": [sft("lora", adapter={"method": "lora", "rank": 4}), sft("full")],
         "selection": {"resamples": 300},
+        "evaluation": {"samples": 0},
         "cluster": {"address": ray_address},
     }  # fmt: skip
-    path = folder / "done.yaml"
+    path, run_dir = folder / "done.yaml", folder / "run"
     path.write_text(yaml.safe_dump(config))
-    result = tournament("run", path, "--run-dir", folder / "run")
-    assert result.returncode == 0, result.stderr
-    assert "champion full@1" in result.stdout
-    assert "report: " in result.stdout
-    assert f" ui {folder / 'run'}" in result.stdout
-    return folder / "run"
+    command = [sys.executable, "-m", "orchestrator", "run", str(path), "--run-dir", str(run_dir)]
+    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    deadline = time.monotonic() + 240
+    while not (run_dir / SETTLED / "verdict.json").exists():
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    driver.send_signal(signal.SIGTERM)
+    _, errors = driver.communicate(timeout=120)
+    status = tournament("status", run_dir).stdout
+    before = snapshot(run_dir / SETTLED)
+    again = tournament("run", path, "--run-dir", run_dir)
+    return Ended(path, run_dir, driver.returncode, errors, status, before, again)
+
+
+@pytest.fixture(scope="module")
+def finished(ended: Ended) -> Path:
+    """The run directory of a finished tournament."""
+    assert ended.ended.returncode == 0, ended.ended.stderr
+    return ended.run_dir
+
+
+def test_a_stopped_tournament_goes_on(ended: Ended):
+    assert ended.stopped_with == 3
+    assert "go on with the same command: " in ended.stopped_saying
+    assert f"run {ended.config} --run-dir {ended.run_dir}" in ended.stopped_saying
+    assert "Traceback" not in ended.stopped_saying
+    assert "done: stopped" in ended.status_then
+    assert ended.ended.returncode == 0, ended.ended.stderr
+    assert "champion full@2" in ended.ended.stdout
+    assert "report: " in ended.ended.stdout
+    assert f" ui {ended.run_dir}" in ended.ended.stdout
+    # The round that was settled was not touched again.
+    before, after = ended.settled_then, snapshot(ended.run_dir / SETTLED)
+    settled = [name for name in before if "continuation" not in name]
+    assert {name: after[name] for name in settled} == {name: before[name] for name in settled}
+
+
+@pytest.mark.slow
+def test_a_stopped_tournament_ends_as_one_that_was_not(ended: Ended, finished: Path, tmp_path: Path):
+    board = Leaderboard.model_validate_json((finished / "leaderboard.json").read_text())
+    assert losses(run(ended.config, tmp_path / "whole")) == losses(board)
 
 
 def test_running_a_finished_directory_changes_nothing_and_says_so(finished: Path):
@@ -99,15 +120,15 @@ def test_leaderboard_prints_what_lies_in_the_file(finished: Path):
 
 def test_evaluate_scores_a_champion_as_the_tournament_did(finished: Path):
     board = json.loads((finished / "leaderboard.json").read_text())
-    champion = finished / "lineages/one/round-001/champion"
+    champion = finished / "lineages/one/round-002/champion"
     result = json.loads(tournament("evaluate", finished, champion, "--json").stdout)
-    recorded = board["lineages"][0]["rounds"][1]
+    recorded = board["lineages"][0]["rounds"][2]
     assert result["scorecard"]["validation"]["loss"] == pytest.approx(recorded["validation_loss"], rel=1e-6)
     assert result["scorecard"]["test"]["loss"] == pytest.approx(recorded["test_loss"], rel=1e-6)
     ours, other = result["against"]
-    assert ours["improvement"] == pytest.approx(0, abs=1e-9)
-    assert other["champion_validation_loss"] == board["lineages"][1]["rounds"][1]["validation_loss"]
-    assert "the champion's (full@1)" in tournament("evaluate", finished, champion).stdout
+    assert ours["improvement"] == pytest.approx(0, abs=1e-7)
+    assert other["champion_validation_loss"] == board["lineages"][1]["rounds"][2]["validation_loss"]
+    assert "the champion's (full@2)" in tournament("evaluate", finished, champion).stdout
 
 
 def test_evaluate_takes_an_adapter_on_the_base_it_names(finished: Path):
@@ -135,7 +156,7 @@ def test_export_writes_a_model_that_plain_transformers_loads(finished: Path, tmp
     AutoTokenizer.from_pretrained(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     board = json.loads((finished / "leaderboard.json").read_text())
-    assert f"{board['lineages'][1]['rounds'][1]['test_loss']:.4f}" in card
+    assert f"{board['lineages'][1]['rounds'][2]['test_loss']:.4f}" in card
     again = tournament("export", finished, tmp_path / "out", "--lineage", "two")
     assert again.returncode == 1
     assert "is there already" in again.stderr

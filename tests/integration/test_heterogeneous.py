@@ -30,6 +30,7 @@ def test_every_kind_is_scored_for_two_rounds(inputs: Path, tmp_path: Path, ray_a
         "budget={tokens: 3000}",
         "evaluation={samples: 0}",
         "selection={resamples: 300}",
+        "competitors.full-tail.learning_rate=0.02",  # the best: a copy of the gang would have to be started too
         "competitors.search.slice_rows=20",
         "competitors.search.trials=2",
         f"cluster.address={ray_address}",

@@ -164,6 +164,7 @@ def test_without_the_token_nothing_is_submitted(head: Head, tmp_path: Path) -> N
     assert head.job("status", "tiny-2").returncode != 0  # no such job
 
 
+@pytest.mark.slow
 def test_a_stopped_job_goes_on_with_the_same_command(head: Head, inputs: Path, tmp_path: Path) -> None:
     config, run_dir = write_config(inputs, tmp_path / "tiny.yaml", steps=1500), tmp_path / "run"
     assert head.submit("tiny-3", "--no-wait", *command(config, run_dir)).returncode == 0

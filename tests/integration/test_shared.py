@@ -35,6 +35,7 @@ def test_real_data_splits_without_a_prompt_on_two_sides(name: str, tmp_path: Pat
     assert not prompts[1] & prompts[2]
 
 
+@pytest.mark.slow
 def test_a_real_base_on_real_data(write_config: Any, tmp_path: Path):
     config = write_config(
         [sft("full", learning_rate=3e-3), sft("lora", adapter={"method": "lora", "rank": 8}, learning_rate=5e-3)],
