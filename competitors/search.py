@@ -8,6 +8,7 @@ are compared on a slice of the training rows that none of them trains on; so is 
 whichever is best is submitted.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -59,6 +60,20 @@ class SearchRecipe(RecipeBase):
         """A key, one of its extreme values, and settings with it, the other keys at their first."""
         first = {key: corners(distribution)[0] for key, distribution in self.space.items()}
         return [(key, v, first | {key: v}) for key, distribution in self.space.items() for v in corners(distribution)]
+
+    def largest(self, size: Callable[[SftRecipe], float]) -> SftRecipe:
+        """The trial of the largest `size`, which each key moves in one direction whatever the others are."""
+
+        def of(settings: dict[str, Any]) -> float:
+            try:
+                return size(self.made(settings))
+            except ValidationError:  # values that do not go together: such a trial only fails
+                return 0.0
+
+        settings = {key: corners(distribution)[0] for key, distribution in self.space.items()}
+        for key, distribution in self.space.items():
+            settings = max((settings | {key: value} for value in corners(distribution)), key=of)
+        return self.made(settings)
 
     @property
     def is_gang(self) -> bool:

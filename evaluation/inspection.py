@@ -13,12 +13,20 @@ from cluster.errors import Forfeit
 
 Form = Literal["full", "adapter"]
 
+MAY_DIFFER = {
+    "_name_or_path", "transformers_version", "architectures", "dtype", "use_cache", "initializer_range",
+    "bos_token_id", "eos_token_id", "pad_token_id", "output_attentions", "output_hidden_states",
+    "tie_word_embeddings",
+}  # fmt: skip
+"""Keys of config.json, beside dropout, that do not change what the weights compute when they are scored, and whether
+the output head is tied: merging an adapter may untie it."""
+
 
 def inspect(folder: Path, form: Form, seed: Path) -> None:
     """Check the files of a submission against its seed; raise `Forfeit` with the reason if they do not hold.
 
-    Checks that the weights can be read, are finite, have the seed's names and shapes (full model), and that
-    nothing but data lies there.
+    Checks that the weights can be read, are finite, that a full model has the seed's architecture, names and shapes,
+    and that nothing but data lies there.
     """
     programs = [f.name for f in folder.rglob("*") if f.suffix in {".py", ".bin", ".pt", ".pkl", ".pth"}]
     if programs:
@@ -51,8 +59,11 @@ def _read_weights(folder: Path) -> dict[str, list[int]]:
 
 def _compare_with_seed(folder: Path, seed: Path, shapes: dict[str, list[int]]) -> None:
     ours, theirs = _architecture(folder), _architecture(seed)
-    if ours != theirs:
-        raise Forfeit(f"is a {ours} model, the seed is a {theirs}")
+    if ours["model_type"] != theirs["model_type"]:
+        raise Forfeit(f"is a {ours['model_type']} model, the seed is a {theirs['model_type']}")
+    for key in sorted(ours.keys() | theirs.keys()):
+        if ours.get(key) != theirs.get(key):
+            raise Forfeit(f"config.json says {key}: {ours.get(key)!r}, the seed's says {theirs.get(key)!r}")
     for name, shape in _shapes(seed).items():
         # A tied output head may be stored on one side and left out on the other.
         if name in shapes and shapes[name] != shape:
@@ -61,11 +72,16 @@ def _compare_with_seed(folder: Path, seed: Path, shapes: dict[str, list[int]]) -
             raise Forfeit(f"{name} is missing")
 
 
-def _architecture(folder: Path) -> Any:
+def _architecture(folder: Path) -> dict[str, Any]:
+    """The settings of config.json that say what its weights compute, defaults included. Forfeit if it is no config."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
     try:
-        return json.loads((folder / "config.json").read_text()).get("model_type")
-    except ValueError as error:
-        raise Forfeit(f"config.json cannot be read: {error}") from error
+        settings = AutoConfig.from_pretrained(folder).to_dict()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
+        raise Forfeit(f"config.json cannot be read: {' '.join(str(error).split())}") from error
+    return {key: value for key, value in settings.items() if key not in MAY_DIFFER and "drop" not in key}
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:

@@ -14,6 +14,7 @@ from cluster.machine import Machine
 from cluster.records import Record
 from competitors.adapters import Adapter, is_trained, names_target
 from competitors.contract import RecipeBase
+from competitors.search import SearchRecipe
 from competitors.sft import SftRecipe
 from orchestrator.base_shape import BaseShape, describe_base, module_of, size_of
 from orchestrator.config import TournamentConfig
@@ -56,6 +57,17 @@ class Estimate(Record):
         """The peak."""
         training = self.gradients + self.optimizer + self.transient
         return self.runtime + self.weights + max(training, self.loading)
+
+
+def estimate_entry(
+    recipe: RecipeBase, config_folder: Path, base: BaseShape, max_tokens: int, on_gpu: bool
+) -> Estimate | None:
+    """What one worker of an entry takes, a search's trial at the largest; None for kinds whose training is not ours."""
+    if isinstance(recipe, SearchRecipe):
+        recipe = recipe.largest(lambda trial: estimate(trial, base, max_tokens, on_gpu).total)
+    if not isinstance(recipe, SftRecipe):
+        return None
+    return estimate(recipe.located(config_folder), base, max_tokens, on_gpu)
 
 
 def estimate(recipe: SftRecipe, base: BaseShape, max_tokens: int, on_gpu: bool) -> Estimate:
@@ -210,19 +222,17 @@ def warnings(config: TournamentConfig, config_folder: Path, machine: Machine | N
             why = "there is none" if recipe.resources.gpus else "resources.gpus is 0"
             lines.append(f"competitors[{recipe.name}] will forfeit, {why}: {recipe.needs_gpu}")
             continue
-        if not isinstance(recipe, SftRecipe):
-            continue
         for lineage in config.lineages:
             base = describe_base(lineage.base, config_folder)
-            if base is None:
+            needed = base and estimate_entry(recipe, config_folder, base, config.data.max_tokens, on_gpu)
+            if needed is None:
                 continue
-            needed = estimate(recipe.located(config_folder), base, config.data.max_tokens, on_gpu).total
-            where = f"competitors[{recipe.name}] on {lineage.name} takes about {needed:.1f} GB per worker"
-            lines += [f"{where}, more than {limit}" for limit in _exceeded(recipe, needed, on_gpu, machine)]
+            where = f"competitors[{recipe.name}] on {lineage.name} takes about {needed.total:.1f} GB per worker"
+            lines += [f"{where}, more than {limit}" for limit in _exceeded(recipe, needed.total, on_gpu, machine)]
     return lines
 
 
-def _exceeded(recipe: SftRecipe, needed: float, on_gpu: bool, machine: Machine | None) -> list[str]:
+def _exceeded(recipe: RecipeBase, needed: float, on_gpu: bool, machine: Machine | None) -> list[str]:
     """The limits below `needed` GB, in words. On a GPU, resources.memory_gb is the host's, and says nothing."""
     resources = recipe.resources
     limits = []

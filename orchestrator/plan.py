@@ -14,12 +14,11 @@ from rich.table import Table
 from cluster.machine import Machine, largest_machine, machine_here
 from cluster.records import Record
 from competitors.contract import Resources
-from competitors.sft import SftRecipe
 from orchestrator import models
 from orchestrator.base_shape import describe_base
 from orchestrator.config import TournamentConfig
 from orchestrator.driver import check_inputs, make_data
-from orchestrator.memory import ASSUMPTIONS, Estimate, estimate, trains_on_gpu, warnings
+from orchestrator.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
 
 
 class PlannedEntry(Record):
@@ -111,10 +110,8 @@ def _entry(
 ) -> PlannedEntry:
     recipe = config.competitors[index]
     shape = describe_base(base, config_file.parent)
-    memory = None
-    if isinstance(recipe, SftRecipe) and shape is not None:
-        located = recipe.located(config_file.parent)
-        memory = estimate(located, shape, config.data.max_tokens, trains_on_gpu(recipe, machine))
+    on_gpu = trains_on_gpu(recipe, machine)
+    memory = shape and estimate_entry(recipe, config_file.parent, shape, config.data.max_tokens, on_gpu)
     return PlannedEntry(
         lineage=lineage,
         competitor=recipe.name,

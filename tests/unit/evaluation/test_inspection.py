@@ -47,16 +47,39 @@ def test_a_missing_weight(tmp_path: Path, seed: Path):
 
 
 def test_another_shape(tmp_path: Path, seed: Path):
-    with pytest.raises(Forfeit, match="has shape"):
-        inspect(tiny_model(tmp_path / "m", hidden=24), "full", seed)
-
-
-def test_another_architecture(tmp_path: Path, seed: Path):
     folder = tiny_model(tmp_path / "m")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "mistral"}))
-    with pytest.raises(Forfeit, match="is a mistral model, the seed is a llama"):
+    edit(folder, embedding=torch.zeros(32, 24))
+    with pytest.raises(Forfeit, match="has shape"):
         inspect(folder, "full", seed)
+
+
+def configured(folder: Path, **changes: object) -> Path:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model_type": "mistral"}, "is a mistral model, the seed is a llama"),
+        ({"num_hidden_layers": 10**9}, "says num_hidden_layers: 1000000000, the seed's says 2"),
+        ({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}, "says rope_parameters: .*1000000"),
+        ({"hidden_size": 24}, "says hidden_size: 24"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "says quantization_config: .*gptq"),
+        ({"auto_map": {"AutoConfig": "theirs.Config"}}, "says auto_map"),
+        ({"num_hidden_layers": "many"}, "config.json cannot be read: .*num_hidden_layers"),
+        ({"model_type": ["llama"]}, "config.json cannot be read"),
+    ],
+)
+def test_another_architecture(tmp_path: Path, seed: Path, changes: dict[str, object], reason: str):
+    with pytest.raises(Forfeit, match=reason):
+        inspect(configured(tiny_model(tmp_path / "m"), **changes), "full", seed)
+
+
+def test_settings_that_change_no_loss_may_differ(tmp_path: Path, seed: Path):
+    changes = {"use_cache": False, "pad_token_id": None, "attention_dropout": 0.1, "dtype": "bfloat16"}
+    inspect(configured(tiny_model(tmp_path / "m"), **changes), "full", seed)
 
 
 def test_a_file_that_runs_code(tmp_path: Path, seed: Path):

@@ -9,10 +9,12 @@ import yaml
 from cluster.machine import Machine, machine_here
 from competitors.adapters import METHODS
 from competitors.contract import Resources
+from competitors.search import SearchRecipe
 from competitors.sft import SftRecipe
+from competitors.soup import SoupRecipe
 from orchestrator.base_shape import BaseShape, describe_base
 from orchestrator.config import load_config
-from orchestrator.memory import Estimate, estimate, trained_tensors, warnings, zero_stage
+from orchestrator.memory import Estimate, estimate, estimate_entry, trained_tensors, warnings, zero_stage
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
 
@@ -104,6 +106,21 @@ def test_what_saves_memory_is_estimated_lower(base: BaseShape):
     lora, qlora, pissa = ({"adapter": {"method": method}} for method in ("lora", "qlora", "pissa"))
     assert total(base, on_gpu=True, **qlora) < total(base, on_gpu=True, **lora) < total(base, on_gpu=True, **pissa)
     assert total(base) < total(base, score_weights="tail_average")
+
+
+def test_a_search_takes_what_its_largest_trial_takes(base: BaseShape, tmp_path: Path):
+    space = {"batch_size": [4, 16, 8], "adapter": [{"method": "lora", "rank": 4}, None], "warmup_ratio": [0.0, 0.1]}
+    search = SearchRecipe.model_validate(
+        {"name": "s", "kind": "search", "recipe": {"learning_rate": 1e-3}, "space": space}
+    )
+    found = estimate_entry(search, tmp_path, base, 64, False)
+    assert found is not None
+    assert found.total == max(total(base, batch_size=16), total(base, batch_size=16, adapter=space["adapter"][0]))
+
+
+def test_kinds_that_train_in_their_own_way_are_not_estimated(base: BaseShape, tmp_path: Path):
+    soup = SoupRecipe.model_validate({"name": "s", "kind": "soup"})
+    assert estimate_entry(soup, tmp_path, base, 64, False) is None
 
 
 def test_reading_weights_counts_only_where_it_is_more():
