@@ -5,7 +5,6 @@ read with the lineage's own tokenizer and the tournament's own `max_tokens`, so 
 either to make its rows easier.
 """
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 

@@ -60,9 +60,14 @@ class Estimate(Record):
 
 
 def estimate_entry(
-    recipe: RecipeBase, config_folder: Path, base: BaseShape, max_tokens: int, on_gpu: bool
+    recipe: RecipeBase, config_folder: Path, base: BaseShape | None, max_tokens: int, on_gpu: bool
 ) -> Estimate | None:
-    """What one worker of an entry takes, a search's trial at the largest; None for kinds whose training is not ours."""
+    """What one worker of an entry takes, a search's trial at the largest.
+
+    None for a base that is not here, and for kinds whose training is not ours.
+    """
+    if base is None:
+        return None
     if isinstance(recipe, SearchRecipe):
         recipe = recipe.largest(lambda trial: estimate(trial, base, max_tokens, on_gpu).total)
     if not isinstance(recipe, SftRecipe):
@@ -224,7 +229,7 @@ def warnings(config: TournamentConfig, config_folder: Path, machine: Machine | N
             continue
         for lineage in config.lineages:
             base = describe_base(lineage.base, config_folder)
-            needed = base and estimate_entry(recipe, config_folder, base, config.data.max_tokens, on_gpu)
+            needed = estimate_entry(recipe, config_folder, base, config.data.max_tokens, on_gpu)
             if needed is None:
                 continue
             where = f"competitors[{recipe.name}] on {lineage.name} takes about {needed.total:.1f} GB per worker"

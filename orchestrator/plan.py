@@ -111,7 +111,7 @@ def _entry(
     recipe = config.competitors[index]
     shape = describe_base(base, config_file.parent)
     on_gpu = trains_on_gpu(recipe, machine)
-    memory = shape and estimate_entry(recipe, config_file.parent, shape, config.data.max_tokens, on_gpu)
+    memory = estimate_entry(recipe, config_file.parent, shape, config.data.max_tokens, on_gpu)
     return PlannedEntry(
         lineage=lineage,
         competitor=recipe.name,
