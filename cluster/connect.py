@@ -13,11 +13,18 @@ from cluster.errors import ClusterTrouble, UserError
 def connected(address: str | None) -> Iterator[dict[str, float]]:
     """Be connected to Ray while the block lasts; yields the cluster's total resources.
 
-    `address` as for ray.init; None takes RAY_ADDRESS, and without it starts Ray here and ends it afterwards.
-    UserError when a cluster was asked for by address and none answers there.
+    `address` as for ray.init; None takes RAY_ADDRESS, and without it starts Ray here and ends it afterwards. A
+    program that is connected already stays connected, and so it does afterwards. UserError when a cluster was asked
+    for by address and none answers there, or the program is connected to another.
     """
     import ray
 
+    if ray.is_initialized():
+        joined = ray.get_runtime_context().gcs_address
+        if address not in (None, joined):
+            raise UserError(f"cannot join the Ray cluster at {address}: this program is connected to {joined} already")
+        yield ray.cluster_resources()
+        return
     # "local" and not None: with None Ray joins whatever cluster was last started on this machine, dead or not.
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     # Ray would overwrite the accelerator variables of actors without GPUs; such an actor must see none.

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import placement
 from cluster.errors import ClusterTrouble, TournamentError
+from cluster.machine import collect_garbage_rarely
 from cluster.orphans import remove_orphans
 from cluster.placement import Holder, Nodes, Shape, Ticket
 
@@ -55,6 +56,7 @@ class _Actor:
 
     def __init__(self, environment: dict[str, str]) -> None:
         os.environ.update(environment)
+        collect_garbage_rarely()
 
     def node(self) -> str:
         return str(ray.get_runtime_context().get_node_id())

@@ -18,6 +18,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from cluster.errors import ClusterTrouble, Forfeit
+from cluster.machine import collect_garbage_rarely
 from cluster.placement import member_selectors
 from competitors.contract import Brief, Event, reporter
 from competitors.sft import SftRecipe
@@ -92,6 +93,7 @@ def _environment(gpus: bool) -> dict[str, str]:
 def _work(config: dict[str, Any]) -> None:
     """One worker. Nothing that reads the environment is imported before it is set."""
     os.environ.update(config["environment"])
+    collect_garbage_rarely()
     brief: Brief = config["brief"]
     rank = get_context().get_world_rank()
     from competitors.entry import captured_output

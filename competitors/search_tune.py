@@ -24,6 +24,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from cluster.errors import Forfeit
+from cluster.machine import collect_garbage_rarely
 from cluster.placement import any_member_selector
 from cluster.storage import write_text
 from competitors.budget import remainder, share_out
@@ -123,6 +124,7 @@ class Search:
 
         def trial(config: dict[str, Any]) -> None:
             os.environ.update(environment)
+            collect_garbage_rarely()
             from competitors.search_trial import run_trial
 
             def passed(count: int, loss: float) -> None:

@@ -25,6 +25,7 @@ from orchestrator.progress import Board
 from orchestrator.run_directory import RunDirectory
 
 if TYPE_CHECKING:
+    from cluster.pool import Pool
     from orchestrator.tracking_sync import Tracker
 
 log = logging.getLogger(__name__)
@@ -41,9 +42,16 @@ RECORDED_PACKAGES = ("ray", "torch", "transformers", "trl", "peft", "datasets", 
 
 
 def run_tournament(
-    config: TournamentConfig, config_file: Path, run: RunDirectory, address: str | None, board: Board
+    config: TournamentConfig,
+    config_file: Path,
+    run: RunDirectory,
+    address: str | None,
+    board: Board,
+    pool: "Pool | None" = None,
 ) -> Leaderboard:
     """Start a tournament, or go on with it. Returns the leaderboard when every round is on record.
+
+    With `pool`, whose Ray the program is connected to, its workers are used and stay warm for another tournament.
 
     Raises UserError for what the user has to mend, ClusterTrouble or KeyboardInterrupt when it stopped and
     the same call goes on with it.
@@ -58,7 +66,7 @@ def run_tournament(
         state: State = "stopped"
         try:
             if not leaderboard.is_finished(config, run):
-                _run_rounds(config, config_file.parent, run, address, board, tracker)
+                _run_rounds(config, config_file.parent, run, address, board, tracker, pool)
             state = "finished"
         finally:
             result = write_views(config, run, state)
@@ -137,6 +145,7 @@ def _run_rounds(
     address: str | None,
     board: Board,
     tracker: "Tracker",
+    pool: "Pool | None",
 ) -> None:
     from cluster.connect import connected
     from cluster.machine import largest_machine, machine_here
@@ -146,7 +155,7 @@ def _run_rounds(
     stopped: list[bool] = []
 
     async def drive(has_gpus: bool) -> None:
-        pool = Pool(WORKER_ENVIRONMENT)
+        workers = pool or Pool(WORKER_ENVIRONMENT)
         views = asyncio.create_task(_keep_views(config, run, tracker))
         task = asyncio.current_task()
         assert task is not None
@@ -158,10 +167,11 @@ def _run_rounds(
         # `ray job stop` sends SIGTERM, which Ray's own handler would answer with a stack trace.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         try:
-            await Tournament(config, run, config_folder, pool, board, has_gpus).run()
+            await Tournament(config, run, config_folder, workers, board, has_gpus).run()
         finally:
             views.cancel()
-            pool.close()
+            if pool is None:
+                workers.close()
 
     board.say("starting Ray")
     address = address or config.cluster.address

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.connect import connected
+from cluster.pool import Pool
+from orchestrator.driver import WORKER_ENVIRONMENT
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
 
@@ -18,6 +21,15 @@ def ray_address() -> Iterator[str]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
     yield cluster.address
     cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def pool(ray_address: str) -> Iterator[Pool]:
+    """One pool for all tournaments of a file: most of what a tiny one takes is the start of its workers."""
+    with connected(ray_address):
+        pool = Pool(WORKER_ENVIRONMENT)
+        yield pool
+        pool.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cluster.connect import connected
-from cluster.errors import ClusterTrouble, Forfeit
+from cluster.errors import ClusterTrouble, Forfeit, UserError
 from cluster.pool import Pool, Shape, WorkerDied
 
 SMALL, WHOLE = Shape("trainer", 1, 0), Shape("whole", 2, 0)
@@ -95,3 +95,15 @@ def test_what_is_more_urgent_goes_first(ray_address: str):
     with connected(ray_address):
         order = asyncio.run(scenario())
     assert order.index("scoring") < order.index("training")
+
+
+def test_who_is_connected_stays_so_and_joins_nothing_else(ray_address: str):
+    import ray
+
+    with connected(ray_address):
+        with connected(ray_address) as resources, connected(None):
+            assert resources["CPU"] == 2
+        assert ray.is_initialized()
+        with pytest.raises(UserError, match=rf"connected to {ray_address} already"), connected("127.0.0.1:1"):
+            pass
+    assert not ray.is_initialized()

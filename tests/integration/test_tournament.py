@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from cluster.pool import Pool
 from competitors.contract import Brief
 from orchestrator.config import load_config
 from orchestrator.driver import run_tournament
@@ -19,11 +20,11 @@ from orchestrator.verdict import Verdict
 from tests.integration.conftest import python, sft
 
 
-def run(config_file: Path, run_dir: Path) -> Leaderboard:
+def run(config_file: Path, run_dir: Path, pool: Pool | None = None) -> Leaderboard:
     config = load_config(config_file)
     with (run_dir.parent / f"{run_dir.name}.log").open("a") as log:
         board = Board(Console(file=log), config.rounds)
-        return run_tournament(config, config_file, RunDirectory(run_dir), None, board)
+        return run_tournament(config, config_file, RunDirectory(run_dir), None, board, pool)
 
 
 def losses(board: Leaderboard) -> list[Any]:
@@ -42,7 +43,7 @@ def losses(board: Leaderboard) -> list[Any]:
     ]
 
 
-def test_two_lineages_from_base_to_champion(write_config: Any, inputs: Path, tmp_path: Path):
+def test_two_lineages_from_base_to_champion(write_config: Any, inputs: Path, tmp_path: Path, pool: Pool):
     config = write_config(
         [
             sft("lora", adapter={"method": "lora", "rank": 4}),
@@ -55,7 +56,7 @@ def test_two_lineages_from_base_to_champion(write_config: Any, inputs: Path, tmp
             {"name": "published", "published": [3.0, 2.0, 1.0]},
         ],
     )
-    board = run(config, tmp_path / "run")
+    board = run(config, tmp_path / "run", pool)
     assert board.state == "finished"
     assert [lineage.name for lineage in board.lineages] == ["one", "two"]
     for lineage in board.lineages:
@@ -67,7 +68,7 @@ def test_two_lineages_from_base_to_champion(write_config: Any, inputs: Path, tmp
     check_briefs(tmp_path / "run")
     check_folders(tmp_path / "run", board)
     before = snapshot(tmp_path / "run")
-    assert losses(run(config, tmp_path / "run")) == losses(board)
+    assert losses(run(config, tmp_path / "run", pool)) == losses(board)
     assert snapshot(tmp_path / "run") == before
 
 
@@ -123,7 +124,7 @@ def snapshot(folder: Path) -> dict[str, int]:
     }
 
 
-def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_config: Any, tmp_path: Path):
+def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_config: Any, tmp_path: Path, pool: Pool):
     config = write_config(
         [
             sft("good"),
@@ -139,7 +140,7 @@ def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_conf
         rounds=1,
         limits={"silence_minutes": 0.1, "startup_minutes": 2},
     )
-    board = run(config, tmp_path / "run")
+    board = run(config, tmp_path / "run", pool)
     found = {e.competitor: e for e in board.lineages[0].rounds[1].entries}
     assert {name: entry.status for name, entry in found.items()} == {
         "good": "scored",
@@ -164,9 +165,11 @@ def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_conf
     assert board.lineages[0].rounds[1].winner == "good"
 
 
-def test_when_all_forfeit_the_incumbent_stays_until_patience_ends(write_config: Any, tmp_path: Path):
+def test_when_all_forfeit_the_incumbent_stays_until_patience_ends(write_config: Any, tmp_path: Path, pool: Pool):
     competitors = [python("raises"), python("writes_nothing")]
-    board = run(write_config(competitors, rounds=5, selection={"patience": 2, "resamples": 300}), tmp_path / "run")
+    board = run(
+        write_config(competitors, rounds=5, selection={"patience": 2, "resamples": 300}), tmp_path / "run", pool
+    )
     assert board.state == "finished"
     for row in board.lineages[0].rounds:
         assert (row.champion, row.seed_next, row.winner, row.dethroned) == ("base", "base", None, False)
@@ -174,7 +177,7 @@ def test_when_all_forfeit_the_incumbent_stays_until_patience_ends(write_config: 
     assert Verdict.read(tmp_path / "run/lineages/one/round-002/verdict.json").ends_lineage
 
 
-def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: Any, tmp_path: Path):
+def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: Any, tmp_path: Path, pool: Pool):
     carried = {"continue": True, "schedule_spans": "lineage", "score_weights": "tail_average"}
     config = write_config(
         [
@@ -187,7 +190,7 @@ def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: 
         evolution={"replace": 0.3},
         exploit={"after": 3},
     )
-    first = run(config, tmp_path / "run")
+    first = run(config, tmp_path / "run", pool)
     rows = first.lineages[0].rounds
     assert [{e.status for e in row.entries} for row in rows[1:]] == [{"scored"}, {"scored"}]
     by_name = {e.competitor: e for e in rows[1].entries}
@@ -204,7 +207,7 @@ def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: 
     withdraw(directory, "lora")
     (tmp_path / "entry.yaml").write_text("{name: hot, like: fast, learning_rate: {each: [0.01, 0.03]}}")
     enter(directory, load_entries(tmp_path / "entry.yaml", directory))
-    board = run(config, tmp_path / "run")
+    board = run(config, tmp_path / "run", pool)
     assert board.state == "finished"
     assert losses(board)[:3] == losses(first)
     (third,) = board.lineages[0].rounds[3:]
@@ -214,5 +217,5 @@ def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: 
     assert "hot-0.01: " in " ".join(third.field) or "hot-0.01 was entered." in third.field
 
     # Its own config holds the changes and repeats the whole of it elsewhere.
-    again = run(tmp_path / "run" / "tournament.yaml", tmp_path / "again")
+    again = run(tmp_path / "run" / "tournament.yaml", tmp_path / "again", pool)
     assert losses(again) == losses(board)

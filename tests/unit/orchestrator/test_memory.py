@@ -109,7 +109,7 @@ def test_what_saves_memory_is_estimated_lower(base: BaseShape):
 
 
 def test_a_search_takes_what_its_largest_trial_takes(base: BaseShape, tmp_path: Path):
-    space = {"batch_size": [4, 16, 8], "adapter": [{"method": "lora", "rank": 4}, None], "warmup_ratio": [0.0, 0.1]}
+    space = {"batch_size": [4, 16, 8], "adapter": [{"method": "lora", "rank": 4}, None], "warmup": [0.0, 0.1]}
     search = SearchRecipe.model_validate(
         {"name": "s", "kind": "search", "recipe": {"learning_rate": 1e-3}, "space": space}
     )
