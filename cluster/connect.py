@@ -29,7 +29,10 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     # Ray would overwrite the accelerator variables of actors without GPUs; such an actor must see none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    if address != "local" and "://" not in address:
+    if address == "local":
+        # Ray gives its own cluster a token, as it should, and warns of it.
+        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    elif "://" not in address:
         _require_answer(address)
     try:
         ray.init(

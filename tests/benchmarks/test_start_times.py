@@ -44,7 +44,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def brief(folder: Path, seed_model: Path, train_data: Path, recipe: Recipe, number: int) -> Brief:
     """An entry that tokenises what the quickstart would and ends after its first step (a search needs more)."""
     own_loop = recipe.kind in ("search", "command")
-    budget = Allowance(tokens=10_000) if own_loop else Allowance(tokens=40_000, seconds=0.001)
+    budget = Allowance(tokens=3_000) if own_loop else Allowance(tokens=40_000, seconds=0.001)
     return Brief(
         tournament="start-times", lineage="one", round=1, competitor=recipe.name, seed_model=seed_model,
         seed_sha256="", seed_continuation=None, train_data=train_data, max_tokens=96,

@@ -68,11 +68,11 @@ MORE: dict[str, dict[str, Any]] = {
         "learning_rate": 0.03,
     },
     "zero2-frozen": {"deepspeed": "zero2", "freeze": ["embed_tokens"]},
-    "zero3-ia3": {**ZERO3, "adapter": {"method": "ia3"}, "learning_rate": 0.1},
+    "zero3-ia3": {**ZERO3, "adapter": {"method": "ia3"}, "learning_rate": 0.3},
     "zero3-frozen": {**ZERO3, "freeze": ["embed_tokens"]},
     "zero3-head": {
         **ZERO3,
-        "adapter": {"method": "lora", "rank": 2, "modules_to_save": ["lm_head"]},
+        "adapter": {**LORA["adapter"], "modules_to_save": ["lm_head"]},
         "learning_rate": 0.1,
     },
     "zero3-bfloat16-lora": {**ZERO3, **LORA, "dtype": "bfloat16"},
