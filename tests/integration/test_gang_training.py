@@ -73,7 +73,7 @@ MORE: dict[str, dict[str, Any]] = {
     "zero3-head": {
         **ZERO3,
         "adapter": {**LORA["adapter"], "modules_to_save": ["lm_head"]},
-        "learning_rate": 0.1,
+        "learning_rate": 0.005,
     },
     "zero3-bfloat16-lora": {**ZERO3, **LORA, "dtype": "bfloat16"},
     "zero3-bfloat16": {**ZERO3, "dtype": "bfloat16"},
