@@ -77,6 +77,15 @@ def test_another_architecture(tmp_path: Path, seed: Path, changes: dict[str, obj
         inspect(configured(tiny_model(tmp_path / "m"), **changes), "full", seed)
 
 
+def test_a_base_whose_config_is_older_says_the_same(tmp_path: Path, seed: Path):
+    config = json.loads((seed / "config.json").read_text())
+    for key in ("rope_parameters", "head_dim", "dtype", "pretraining_tp"):
+        del config[key]
+    older = {"rope_theta": 10000.0, "rope_scaling": None, "torch_dtype": "float32", "transformers_version": "4.40.0"}
+    (seed / "config.json").write_text(json.dumps(config | older))
+    inspect(tiny_model(tmp_path / "m"), "full", seed)
+
+
 def test_settings_that_change_no_loss_may_differ(tmp_path: Path, seed: Path):
     changes = {"use_cache": False, "pad_token_id": None, "attention_dropout": 0.1, "dtype": "bfloat16"}
     inspect(configured(tiny_model(tmp_path / "m"), **changes), "full", seed)
