@@ -22,6 +22,7 @@ from evaluation.splits import Manifest
 from orchestrator import tracking_words as words
 from orchestrator.config import Lineage, Reference, TournamentConfig, flatten
 from orchestrator.leaderboard import Leaderboard, field_of, has_ended, scorecard_of, settled
+from orchestrator.report_charts import COLOURS
 from orchestrator.run_directory import RunDirectory
 from orchestrator.tournament_records import Rejection, Seed
 from orchestrator.tracking_points import Point, now_ms, of_entry, of_scorecard, written_ms
@@ -140,8 +141,14 @@ def _tournament(config: TournamentConfig, run: RunDirectory) -> View:
     )
 
 
+def _line(config: TournamentConfig, drawn: Lineage | Reference) -> dict[str, str]:
+    """The tags of a line in the chart over rounds: MLflow would give colours by the runs' ids, often one twice."""
+    number = [*config.lineages, *config.references].index(drawn)
+    return {"chart": "rounds", "mlflow.runColor": COLOURS[number % len(COLOURS)]}
+
+
 def _reference(config: TournamentConfig, run: RunDirectory, reference: Reference) -> View:
-    tags = {"chart": "rounds", "published": str(reference.published is not None).lower()}
+    tags = _line(config, reference) | {"published": str(reference.published is not None).lower()}
     note, began = words.about_reference(reference), written_ms(run.config_file)
     if reference.published is not None:
         points = [Point("test_loss", loss, step, began) for step, loss in enumerate(reference.published)]
@@ -169,8 +176,8 @@ def _lineage(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> V
         began_ms=written_ms(run.config_file),
         status="FINISHED" if over else "open",
         ended_ms=points[-1].time_ms if over else None,
-        tags={
-            "chart": "rounds",
+        tags=_line(config, lineage)
+        | {
             "lineage": lineage.name,
             "champion": verdicts[-1].champion if verdicts else "base",
             "rounds_done": str(len(verdicts)),

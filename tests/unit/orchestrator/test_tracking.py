@@ -141,6 +141,7 @@ def test_lineages_and_references_are_lines_over_rounds(whole: tuple[TournamentCo
     assert published.data.tags["published"] == "true"
     charted = {key for key, one in runs.items() if one.data.tags.get("chart") == "rounds"}
     assert charted == {"llama", "reference:instruct", "reference:published llama"}
+    assert len({runs[key].data.tags["mlflow.runColor"] for key in charted}) == 3
 
 
 def test_competitors_have_their_curve_scores_costs_and_reason(whole: tuple[TournamentConfig, RunDirectory]) -> None:
