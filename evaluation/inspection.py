@@ -72,15 +72,20 @@ def _compare_with_seed(folder: Path, seed: Path, shapes: dict[str, list[int]]) -
 
 
 def _architecture(folder: Path) -> dict[str, Any]:
-    """The settings of config.json that say what its weights compute, defaults included. Forfeit if it is no config."""
+    """The settings of config.json that say what its weights compute, defaults included. Forfeit if it is no config.
+
+    Keys that the model's class does not know, such as a trainer's own notes, are left out: nothing reads them.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
-        settings = AutoConfig.from_pretrained(folder).to_dict()
+        config = AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
         raise Forfeit(f"config.json cannot be read: {' '.join(str(error).split())}") from error
-    return {key: value for key, value in settings.items() if key not in MAY_DIFFER and "drop" not in key}
+    known = type(config)().to_dict().keys() | {"quantization_config"}
+    settings = config.to_dict().items()
+    return {key: value for key, value in settings if key in known - MAY_DIFFER and "drop" not in key}
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:
