@@ -57,10 +57,13 @@ def _read_weights(folder: Path) -> dict[str, list[int]]:
 
 
 def _compare_with_seed(folder: Path, seed: Path, shapes: dict[str, list[int]]) -> None:
-    ours, theirs = _architecture(folder), _architecture(seed)
-    if ours["model_type"] != theirs["model_type"]:
-        raise Forfeit(f"is a {ours['model_type']} model, the seed is a {theirs['model_type']}")
-    for key in sorted(ours.keys() | theirs.keys()):
+    config, seed_config = _config(folder), _config(seed)
+    if config.model_type != seed_config.model_type:
+        raise Forfeit(f"is a {config.model_type} model, the seed is a {seed_config.model_type}")
+    ours, theirs = config.to_dict(), seed_config.to_dict()
+    # Keys that the model's class does not know, such as a trainer's own notes, are read by nothing.
+    known = type(seed_config)().to_dict().keys() | {"quantization_config"}
+    for key in sorted(key for key in known - MAY_DIFFER if "drop" not in key):
         if ours.get(key) != theirs.get(key):
             raise Forfeit(f"config.json says {key}: {ours.get(key)!r}, the seed's says {theirs.get(key)!r}")
     for name, shape in _shapes(seed).items():
@@ -71,21 +74,15 @@ def _compare_with_seed(folder: Path, seed: Path, shapes: dict[str, list[int]]) -
             raise Forfeit(f"{name} is missing")
 
 
-def _architecture(folder: Path) -> dict[str, Any]:
-    """The settings of config.json that say what its weights compute, defaults included. Forfeit if it is no config.
-
-    Keys that the model's class does not know, such as a trainer's own notes, are left out: nothing reads them.
-    """
+def _config(folder: Path) -> Any:
+    """What config.json says, with transformers' defaults for what it leaves out. Forfeit if it is no config."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
         raise Forfeit(f"config.json cannot be read: {' '.join(str(error).split())}") from error
-    known = type(config)().to_dict().keys() | {"quantization_config"}
-    settings = config.to_dict().items()
-    return {key: value for key, value in settings if key in known - MAY_DIFFER and "drop" not in key}
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:

@@ -71,6 +71,10 @@ def test_two_lineages_from_base_to_champion(write_config: Any, inputs: Path, tmp
     assert losses(run(config, tmp_path / "run", pool)) == losses(board)
     assert snapshot(tmp_path / "run") == before
 
+    # The same seed in another folder: the same champions, the same losses, the same weights.
+    again = run(config, tmp_path / "again", pool)
+    assert losses(again) == losses(board)
+
 
 def check_lineage(lineage: LineageRow) -> None:
     base, *rounds = lineage.rounds
@@ -165,14 +169,17 @@ def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_conf
     assert board.lineages[0].rounds[1].winner == "good"
 
 
-def test_when_all_forfeit_the_incumbent_stays_until_patience_ends(write_config: Any, tmp_path: Path, pool: Pool):
-    competitors = [python("raises"), python("writes_nothing")]
-    board = run(
-        write_config(competitors, rounds=5, selection={"patience": 2, "resamples": 300}), tmp_path / "run", pool
-    )
-    assert board.state == "finished"
+def test_when_all_forfeit_the_incumbent_stays(write_config: Any, tmp_path: Path, pool: Pool):
+    board = run(write_config([python("raises"), python("writes_nothing")]), tmp_path / "run", pool)
     for row in board.lineages[0].rounds:
         assert (row.champion, row.seed_next, row.winner, row.dethroned) == ("base", "base", None, False)
+    assert len(board.lineages[0].rounds) == 3
+
+
+def test_patience_ends_a_lineage_early(write_config: Any, tmp_path: Path, pool: Pool):
+    config = write_config([python("returns_the_seed")], rounds=5, selection={"patience": 2, "resamples": 300})
+    board = run(config, tmp_path / "run", pool)
+    assert board.state == "finished"
     assert len(board.lineages[0].rounds) == 3
     assert Verdict.read(tmp_path / "run/lineages/one/round-002/verdict.json").ends_lineage
 

@@ -63,6 +63,10 @@ def configured(folder: Path, **changes: object) -> Path:
     ("changes", "reason"),
     [
         ({"model_type": "mistral"}, "is a mistral model, the seed is a llama"),
+        (
+            {"model_type": "encoder-decoder", "encoder": {"model_type": "bert"}, "decoder": {"model_type": "bert"}},
+            "is a encoder-decoder model, the seed is a llama",
+        ),
         ({"num_hidden_layers": 10**9}, "says num_hidden_layers: 1000000000, the seed's says 2"),
         ({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}, "says rope_parameters: .*1000000"),
         ({"hidden_size": 24}, "says hidden_size: 24"),
