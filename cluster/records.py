@@ -12,7 +12,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
-from cluster.storage import write_text
+from cluster.store import write_text
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

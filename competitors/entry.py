@@ -13,9 +13,10 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from cluster.errors import ClusterTrouble, Forfeit
-from cluster.storage import sha256_of
-from competitors import KINDS, Recipe
+from cluster.store import sha256_of
 from competitors.contract import Brief, Submission, read_events, reporter, settle_output
+from competitors.failures import describe
+from competitors.kinds import RUN, Recipe
 from competitors.untrusted import refuse_odd_files
 
 ENDING_SECONDS = 60
@@ -33,7 +34,7 @@ def compete(brief: Brief, recipe: Recipe) -> Submission:
     with captured_output(brief.log_file):
         try:
             report({"event": "loading"})
-            reason = KINDS[recipe.kind](brief, recipe, report) or reason
+            reason = RUN[recipe.kind](brief, recipe, report) or reason
         except ClusterTrouble:
             raise
         except Exception as error:  # noqa: BLE001 - a competitor's own code may raise anything at all
@@ -80,16 +81,6 @@ def forfeit(brief: Brief, kind: str, reason: str, began: float) -> Submission:
     """A submission that says why there is none."""
     shutil.rmtree(brief.scratch_dir, ignore_errors=True)
     return _submission(brief, kind, began).model_copy(update={"reason": reason})
-
-
-def describe(error: BaseException) -> str:
-    """One line on what a competitor raised."""
-    first = next(iter(str(error).strip().splitlines()), "")
-    if isinstance(error, Forfeit):
-        return first
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"ran out of memory: {first}" if first else "ran out of memory"
-    return f"raised {type(error).__name__}: {first}" if first else f"raised {type(error).__name__}"
 
 
 def _submission(brief: Brief, kind: str, began: float) -> Submission:

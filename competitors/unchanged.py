@@ -5,7 +5,7 @@ A control: whatever it gains or loses is chance, and a round that it wins taught
 
 from typing import Literal
 
-from cluster.storage import link_folder
+from cluster.store import link_folder
 from competitors.contract import Brief, RecipeBase, Report, Resources
 
 

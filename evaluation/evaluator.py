@@ -15,7 +15,7 @@ import numpy as np
 
 from cluster.errors import Forfeit
 from cluster.records import Record
-from cluster.storage import link_folder, sha256_of, writing
+from cluster.store import link_folder, sha256_of, writing
 from evaluation.inspection import Form, inspect
 from evaluation.scorecard import SPLITS, RowLosses, Scorecard, SplitScore, write_losses
 from evaluation.scoring import encode, score

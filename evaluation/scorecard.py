@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.records import Record
-from cluster.storage import writing
+from cluster.store import writing
 
 SPLITS = ("validation", "test")
 Split = Literal["validation", "test"]

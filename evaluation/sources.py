@@ -46,7 +46,7 @@ def load(source: str | list[str], folder: Path) -> "Dataset":
 
 def _load_one(source: str, folder: Path) -> "Dataset":
     if source.startswith(BUILTIN):
-        from evaluation.builtin_data import rows
+        from evaluation.builtin.data import rows
 
         return _from_rows(source, rows(source.removeprefix(BUILTIN)))
     if source.startswith(HUB):

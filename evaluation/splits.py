@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.errors import UserError
 from cluster.records import Record
-from cluster.storage import sha256_of, writing
+from cluster.store import sha256_of, writing
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -18,10 +18,10 @@ from rich.console import Console
 
 from cluster.errors import ClusterTrouble, TournamentError, UserError
 from orchestrator.config import TournamentConfig, load_config
-from orchestrator.run_directory import RunDirectory
+from orchestrator.record.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from orchestrator.leaderboard import Leaderboard
+    from orchestrator.views.leaderboard import Leaderboard
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in a job's entrypoint, whose current folder is a temporary copy of what was submitted."""
@@ -57,9 +57,9 @@ def run(
 ) -> None:
     """Run a tournament, or go on with what is there."""
     from orchestrator.driver import run_tournament
-    from orchestrator.leaderboard import is_finished
-    from orchestrator.progress import make_board
-    from orchestrator.tables import print_leaderboard, print_outcome
+    from orchestrator.views.leaderboard import is_finished
+    from orchestrator.views.live import make_board
+    from orchestrator.views.tables import print_leaderboard, print_outcome
 
     loaded = load_config(config, set_)
     chosen = run_dir or default_run_dir(loaded)
@@ -84,7 +84,7 @@ def plan(
     config: ConfigArgument, address: AddressOption = None, set_: SetOption = None, json: JsonOption = False
 ) -> None:
     """Show what would run, what it needs, and whether the cluster can place it. Trains nothing."""
-    from orchestrator.plan import make_plan, print_plan
+    from orchestrator.planning.plan import make_plan, print_plan
 
     loaded = load_config(config, set_)
     result = make_plan(loaded, config, address)
@@ -97,7 +97,7 @@ def plan(
 @app.command()
 def status(run_dir: RunArgument, json: JsonOption = False) -> None:
     """Show what each entry of the newest round is doing."""
-    from orchestrator.tables import print_status
+    from orchestrator.views.tables import print_status
 
     run = RunDirectory(run_dir)
     board = _board(run)
@@ -110,7 +110,7 @@ def status(run_dir: RunArgument, json: JsonOption = False) -> None:
 @app.command()
 def leaderboard(run_dir: RunArgument, json: JsonOption = False) -> None:
     """Show every settled round: entries, winner, champion, and the verdict in words."""
-    from orchestrator.tables import print_leaderboard
+    from orchestrator.views.tables import print_leaderboard
 
     board = _board(RunDirectory(run_dir))
     if json:
@@ -124,8 +124,8 @@ def enter(
     run_dir: RunArgument, entry: Annotated[Path, typer.Argument(metavar="ENTRY", help="A YAML of one entry or a list.")]
 ) -> None:
     """Have one more recipe (or a series, or a clone) compete from the next round on."""
-    from orchestrator.field import enter as enter_recipes
-    from orchestrator.newcomers import load_entries
+    from orchestrator.field.entering import load_entries
+    from orchestrator.field.field import enter as enter_recipes
 
     run = RunDirectory(run_dir)
     change = enter_recipes(run, load_entries(entry, run))
@@ -136,7 +136,7 @@ def enter(
 @app.command()
 def withdraw(run_dir: RunArgument, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Have a competitor compete no longer from the next round on."""
-    from orchestrator.field import withdraw as withdraw_recipe
+    from orchestrator.field.field import withdraw as withdraw_recipe
 
     change = withdraw_recipe(RunDirectory(run_dir), name)
     console.print(f"{name}: is out from round {change.from_round} on", highlight=False, soft_wrap=True)
@@ -145,7 +145,7 @@ def withdraw(run_dir: RunArgument, name: Annotated[str, typer.Argument(metavar="
 @app.command()
 def extend(run_dir: RunArgument, rounds: Annotated[int, typer.Option(min=1, help="How many rounds more.")]) -> None:
     """Run more rounds than the config says; a tournament that has ended goes on with the same run command."""
-    from orchestrator.field import extend as extend_rounds
+    from orchestrator.field.field import extend as extend_rounds
 
     run = RunDirectory(run_dir)
     extend_rounds(run, rounds)
@@ -162,7 +162,7 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Score any model or adapter on the same held-out rows, paired against the champions."""
-    from orchestrator.outside import evaluate_outside, print_outside
+    from orchestrator.views.evaluate import evaluate_outside, print_outside
 
     result = evaluate_outside(RunDirectory(run_dir), model, base, prompt)
     if json:
@@ -174,8 +174,8 @@ def evaluate(
 @app.command()
 def report(run_dir: RunArgument) -> None:
     """Write report.html again from the record."""
-    from orchestrator.leaderboard import state_of
-    from orchestrator.report import write_report
+    from orchestrator.views.leaderboard import state_of
+    from orchestrator.views.report import write_report
 
     run = RunDirectory(run_dir)
     config = run.config
@@ -191,7 +191,7 @@ def export(
     ] = None,
 ) -> None:
     """Write the champion as a plain Hugging Face model folder with a model card."""
-    from orchestrator.export import export_champion
+    from orchestrator.views.export import export_champion
 
     console.print(f"wrote {export_champion(RunDirectory(run_dir), dest, lineage)}", soft_wrap=True)
 
@@ -202,7 +202,7 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI on this run's store."""
-    from orchestrator.tracking_memory import Memory, chart_path, store_uri, ui_argv
+    from orchestrator.tracking.ledger import Memory, chart_path, store_uri, ui_argv
 
     run = RunDirectory(run_dir)
     config = run.config
@@ -218,7 +218,7 @@ def ui(
 
 
 def _board(run: RunDirectory) -> "Leaderboard":
-    from orchestrator.leaderboard import build, state_of
+    from orchestrator.views.leaderboard import build, state_of
 
     config = run.config
     return build(config, run, state_of(config, run))

@@ -13,13 +13,13 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.errors import UserError
 from cluster.records import Settings, nearest
-from competitors import KINDS, Recipe
 from competitors.contract import Allowance, Resources
-from competitors.soup import SoupRecipe
-from orchestrator.evolution import Evolution
-from orchestrator.exploit import Exploit
-from orchestrator.racing import Racing
-from orchestrator.series import expand
+from competitors.kinds import RUN, Recipe
+from competitors.soup.recipe import SoupRecipe
+from orchestrator.field.evolution import Evolution
+from orchestrator.field.exploit import Exploit
+from orchestrator.field.shorthand import expand
+from orchestrator.rounds.racing import Racing
 
 RESERVED_NAMES = ("seed", "champion")
 """A round's folder holds these beside its competitors' folders."""
@@ -285,7 +285,7 @@ def explain(error: ValidationError, raw: Any) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "union_tag_invalid":
         kind = first["input"].get("kind")
-        return f'{where}: unknown kind "{kind}"{nearest(str(kind), KINDS)}'
+        return f'{where}: unknown kind "{kind}"{nearest(str(kind), RUN)}'
     message = "this key is required" if first["type"] == "missing" else message
     got = "" if first["type"] in {"missing", "unknown_key", "value_error"} else f" (got {str(first['input'])[:60]})"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import TournamentError, UserError
-from cluster.storage import write_text
-from orchestrator import leaderboard, memory, models
+from cluster.store import write_text
 from orchestrator.config import TournamentConfig
-from orchestrator.leaderboard import Leaderboard, State
-from orchestrator.progress import Board
-from orchestrator.run_directory import RunDirectory
+from orchestrator.planning import memory, model_sources
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.views import leaderboard
+from orchestrator.views.leaderboard import Leaderboard, State
+from orchestrator.views.live import Board
 
 if TYPE_CHECKING:
-    from cluster.pool import Pool
-    from orchestrator.tracking_sync import Tracker
+    from cluster.ray_workers import Pool
+    from orchestrator.tracking.sync import Tracker
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def run_tournament(
     with run.locked():
         prepare(config, config_file, run)
         config = run.with_changes(config)
-        from orchestrator.tracking_sync import Tracker
+        from orchestrator.tracking.sync import Tracker
 
         tracker = Tracker(config, run)
         tracker.open()
@@ -89,11 +90,11 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> N
 def check_inputs(config: TournamentConfig, config_file: Path) -> None:
     """UserError for a base or a reference that is no model, or a recipe whose programs are not there."""
     for lineage in config.lineages:
-        models.check(lineage.base, config_file.parent, f"{config_file}: lineages[{lineage.name}].base")
+        model_sources.check(lineage.base, config_file.parent, f"{config_file}: lineages[{lineage.name}].base")
     for reference in config.references:
         if reference.model is not None:
             key = f"{config_file}: references[{reference.name}].model"
-            models.check(reference.model, config_file.parent, key)
+            model_sources.check(reference.model, config_file.parent, key)
     for recipe in config.competitors:
         try:
             recipe.located(config_file.parent).check()
@@ -107,8 +108,8 @@ def _download_models(config: TournamentConfig, config_file: Path, run: RunDirect
     named += [(f"references[{r.name}].model", r.model) for r in config.references if r.model]
     for key, spec in named:
         where = f"{config_file}: {key}"
-        if not spec.startswith(models.BUILTIN) and models.check(spec, config_file.parent, where) is None:
-            models.download(spec, run.model(spec), where)
+        if not spec.startswith(model_sources.BUILTIN) and model_sources.check(spec, config_file.parent, where) is None:
+            model_sources.download(spec, run.model(spec), where)
 
 
 def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
@@ -128,7 +129,7 @@ def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
 
 def write_views(config: TournamentConfig, run: RunDirectory, state: State) -> Leaderboard:
     """leaderboard.json, and report.html where it would say something else."""
-    from orchestrator.report import write_report
+    from orchestrator.views.report import write_report
 
     config = run.with_changes(config)
     before = run.leaderboard_file.read_text(encoding="utf-8") if run.leaderboard_file.exists() else None
@@ -149,7 +150,7 @@ def _run_rounds(
 ) -> None:
     from cluster.connect import connected
     from cluster.machine import largest_machine, machine_here
-    from cluster.pool import Pool
+    from cluster.ray_workers import Pool
     from orchestrator.tournament import Tournament
 
     stopped: list[bool] = []

@@ -10,23 +10,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cluster.pool import Pool, Shape
-from cluster.storage import link_folder, sha256_of
-from competitors.builtin_bases import build
+from cluster.ray_workers import Pool, Shape
+from cluster.store import link_folder, sha256_of
+from competitors.builtin.bases import build
 from competitors.contract import Submission
-from competitors.soup import SoupRecipe
+from competitors.soup.recipe import SoupRecipe
 from evaluation.evaluator import generate, make_full
 from evaluation.scorecard import RowLosses, Scorecard, read_losses
 from evaluation.splits import read_split
-from orchestrator import exploit, models, stages
 from orchestrator.config import Lineage, Reference, TournamentConfig
-from orchestrator.entries import Entries
-from orchestrator.evaluators import Evaluators
-from orchestrator.field import next_roster, read_roster
-from orchestrator.progress import Board
-from orchestrator.run_directory import RunDirectory
-from orchestrator.tournament_records import Roster, Sample, Samples, Seed
-from orchestrator.verdict import Candidate, Verdict, beats_all, choose
+from orchestrator.field import exploit
+from orchestrator.field.field import next_roster, read_roster
+from orchestrator.planning import model_sources
+from orchestrator.record.records import Roster, Sample, Samples, Seed
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.rounds import scoring_calls
+from orchestrator.rounds.entries import Entries
+from orchestrator.rounds.evaluators import Evaluators
+from orchestrator.rounds.verdict import Candidate, Verdict, beats_all, choose
+from orchestrator.views.live import Board
 
 log = logging.getLogger(__name__)
 
@@ -219,10 +221,10 @@ class Tournament:
 
     async def _fetch(self, spec: str, key: str) -> tuple[Path, str]:
         """The folder and SHA-256 of a model that the config names."""
-        folder = models.check(spec, self.config_folder, key) or self.dir.model(spec)
+        folder = model_sources.check(spec, self.config_folder, key) or self.dir.model(spec)
         async with self.fetching.setdefault(spec, asyncio.Lock()):  # built once, whoever asks first
-            if spec.startswith(models.BUILTIN) and not folder.exists():
-                name, shape = spec.removeprefix(models.BUILTIN), Shape("trainer", 1, 0)
+            if spec.startswith(model_sources.BUILTIN) and not folder.exists():
+                name, shape = spec.removeprefix(model_sources.BUILTIN), Shape("trainer", 1, 0)
                 await self.evaluators.call(build, name, folder, shape=shape)
         return folder, str(await self.evaluators.call(sha256_of, folder))
 
@@ -230,7 +232,7 @@ class Tournament:
         if not (folder / "scorecard.json").exists():
             self.board.say(f"scoring {name}")
             job = self.evaluators.job(name, model, model, folder, prompt)
-            card: Scorecard = await self.evaluators.call(stages.score_plain, job, folder / "progress.jsonl")
+            card: Scorecard = await self.evaluators.call(scoring_calls.score_plain, job, folder / "progress.jsonl")
             self.board.say(f"{name}: validation loss {card.validation.loss:.4f}, test loss {card.test.loss:.4f}")
 
     def _candidate(self, lineage: Lineage, label: str) -> Candidate:

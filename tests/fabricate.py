@@ -14,9 +14,9 @@ from competitors.contract import Submission
 from evaluation.scorecard import RowLosses, Scorecard, SplitScore, write_losses
 from evaluation.splits import Manifest
 from orchestrator.config import Lineage, TournamentConfig
-from orchestrator.run_directory import RunDirectory
-from orchestrator.tournament_records import Rejection, Sample, Samples, Seed
-from orchestrator.verdict import Candidate, choose
+from orchestrator.record.records import Rejection, Sample, Samples, Seed
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.rounds.verdict import Candidate, choose
 
 ROWS = 60
 COMPETITORS: list[dict[str, Any]] = [

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from competitors.sft import SftRecipe
-from orchestrator.base_shape import describe_base
-from orchestrator.memory import estimate
+from competitors.sft.recipe import SftRecipe
+from orchestrator.planning.memory import estimate
+from orchestrator.planning.model_shape import describe_base
 from tests.tiny import WORDS, tiny_model
 
 BIG = {"hidden": 768, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 12}  # 91M parameters

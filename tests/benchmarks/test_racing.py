@@ -9,9 +9,9 @@ from rich.console import Console
 
 from orchestrator.config import load_config
 from orchestrator.driver import run_tournament
-from orchestrator.leaderboard import EntryRow
-from orchestrator.progress import Board
-from orchestrator.run_directory import RunDirectory
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.views.leaderboard import EntryRow
+from orchestrator.views.live import Board
 
 RATES = [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]
 

@@ -12,8 +12,8 @@ from competitors.contract import Submission, read_events
 from evaluation.scorecard import Scorecard
 from orchestrator.config import load_config
 from orchestrator.driver import run_tournament
-from orchestrator.progress import Board
-from orchestrator.run_directory import RunDirectory
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.views.live import Board
 
 ROOT = Path(__file__).parents[2]
 Interval = tuple[float, float]

@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from cluster.connect import connected
-from cluster.pool import Pool, Shape
-from competitors import Recipe
-from competitors.builtin_bases import build
+from cluster.ray_workers import Pool, Shape
+from competitors.builtin.bases import build
 from competitors.contract import Allowance, Brief, Ingredient, read_events
 from competitors.entry import compete
+from competitors.kinds import Recipe
 from orchestrator.config import load_config
 from orchestrator.driver import WORKER_ENVIRONMENT, make_data
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from competitors.contract import Allowance, Brief, Event, Resources
-from competitors.sft import SftRecipe
+from competitors.sft.recipe import SftRecipe
 
 
 def peak_gb() -> float:
@@ -20,7 +20,7 @@ def peak_gb() -> float:
 
 def main(folder: Path, job: dict[str, Any]) -> None:
     """Two steps of the job's recipe; prints the peak after the imports, after each step, and at the end."""
-    from competitors.sft_training import train
+    from competitors.sft.training import train
 
     peaks = {"imported": peak_gb()}
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cluster.connect import connected
-from cluster.pool import Pool
+from cluster.ray_workers import Pool
 from orchestrator.driver import WORKER_ENVIRONMENT
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 

@@ -29,23 +29,23 @@ def run(rank: int, case: dict[str, Any]) -> None:
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     from competitors.contract import Brief, reporter
-    from competitors.keeper import Keeper
-    from competitors.sft import SftRecipe
-    from competitors.sft_training import train
+    from competitors.sft.callback import BudgetCallback
+    from competitors.sft.recipe import SftRecipe
+    from competitors.sft.training import train
 
     os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     unset_hf_deepspeed_config()
     brief, recipe = Brief.model_validate(case["brief"]), SftRecipe.model_validate(case["recipe"])
-    original = Keeper._report_step
+    original = BudgetCallback._report_step
 
-    def lost_at(self: Keeper, step: int) -> None:
+    def lost_at(self: BudgetCallback, step: int) -> None:
         original(self, step)
         if step == case.get("lost_at"):
             raise ConnectionError
 
-    Keeper._report_step = lost_at  # type: ignore[method-assign]
+    BudgetCallback._report_step = lost_at  # type: ignore[method-assign]
     report = reporter(brief.progress_file) if rank == 0 else lambda event: None
     try:
         train(brief, recipe, report)
@@ -53,7 +53,7 @@ def run(rank: int, case: dict[str, Any]) -> None:
     except Exception as error:  # noqa: BLE001 - the test looks at what it was
         ended = f"{type(error).__name__}: {error}"
     finally:
-        Keeper._report_step = original  # type: ignore[method-assign]
+        BudgetCallback._report_step = original  # type: ignore[method-assign]
     (brief.output_dir.parent / f"ended-{rank}").write_text(ended)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.leaderboard import Leaderboard
+from orchestrator.views.leaderboard import Leaderboard
 from tests.integration.conftest import sft
 from tests.integration.test_tournament import losses, run, snapshot
 

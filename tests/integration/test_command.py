@@ -6,7 +6,7 @@ from typing import Any
 import psutil
 import pytest
 
-from competitors import sandbox
+from competitors.command import sandbox
 from tests.integration.conftest import sft
 from tests.integration.test_tournament import run
 

@@ -15,10 +15,10 @@ import pytest
 
 from cluster.connect import connected
 from cluster.errors import ClusterTrouble
-from cluster.pool import Pool, Shape, WorkerDied
+from cluster.ray_workers import Pool, Shape, WorkerDied
 from competitors.contract import Allowance, Brief, Resources, Submission, model_form, read_events
 from competitors.entry import compete
-from competitors.sft import SftRecipe
+from competitors.sft.recipe import SftRecipe
 from tests.tiny import tiny_rows
 
 SHAPE = Shape("trainer", 1, 0, workers=2, gang=True)

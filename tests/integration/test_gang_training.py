@@ -14,8 +14,8 @@ import pytest
 from safetensors.torch import load_file
 
 from competitors.contract import Allowance, Brief, Resources, read_events, reporter
-from competitors.sft import SftRecipe
-from competitors.sft_training import train
+from competitors.sft.recipe import SftRecipe
+from competitors.sft.training import train
 from tests.tiny import tiny_model, tiny_rows
 
 ROOT = Path(__file__).parents[2]

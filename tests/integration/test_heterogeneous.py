@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cluster.pool import Pool
-from competitors import sandbox
+from cluster.ray_workers import Pool
+from competitors.command import sandbox
 from competitors.contract import Submission
-from competitors.soup_blend import Blend
+from competitors.soup.blend import Blend
 from orchestrator.config import load_config
 from orchestrator.driver import run_tournament
-from orchestrator.progress import Board
-from orchestrator.run_directory import RunDirectory
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.views.live import Board
 from tests.integration.conftest import python
 from tests.integration.test_tournament import run
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator import leaderboard
 from orchestrator.config import TournamentConfig
-from orchestrator.run_directory import RunDirectory
-from orchestrator.tracking_memory import TRAINING, Memory, chart_path, store_uri, tree_path, ui_argv
-from orchestrator.tracking_sync import Tracker
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.tracking.ledger import TRAINING, Memory, chart_path, store_uri, tree_path, ui_argv
+from orchestrator.tracking.sync import Tracker
+from orchestrator.views import leaderboard
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, fabricate
 from tests.processes import processes_of

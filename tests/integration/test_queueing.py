@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from cluster import pool as pool_module
+from cluster import ray_workers as pool_module
 from cluster.connect import connected
 from cluster.errors import ClusterTrouble
 from cluster.placement import MAX_OVERTAKEN, any_member_selector, member_selectors, placed_on
-from cluster.pool import Pool, Shape, WorkerDied
+from cluster.ray_workers import Pool, Shape, WorkerDied
 
 ONE = Shape("trainer", 1, 1)
 GANG_OF_FOUR, GANG_OF_THREE, GANG_OF_TWO = (Shape("trainer", 1, 1, workers=n, gang=True) for n in (4, 3, 2))

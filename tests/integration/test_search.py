@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from cluster.connect import connected
-from cluster.pool import Pool, Shape
+from cluster.ray_workers import Pool, Shape
 from competitors.contract import Brief, Submission
 from competitors.entry import compete
-from competitors.search import SearchRecipe
-from competitors.search_record import SearchRecord
+from competitors.search.recipe import SearchRecipe
+from competitors.search.record import SearchRecord
 from tests.integration.test_tournament import run
 
 TOKENS = 3000

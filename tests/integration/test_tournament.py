@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cluster.pool import Pool
+from cluster.ray_workers import Pool
 from competitors.contract import Brief
 from orchestrator.config import load_config
 from orchestrator.driver import run_tournament
-from orchestrator.field import enter, extend, withdraw
-from orchestrator.leaderboard import Leaderboard, LineageRow
-from orchestrator.newcomers import load_entries
-from orchestrator.progress import Board
-from orchestrator.run_directory import RunDirectory
-from orchestrator.verdict import Verdict
+from orchestrator.field.entering import load_entries
+from orchestrator.field.field import enter, extend, withdraw
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.rounds.verdict import Verdict
+from orchestrator.views.leaderboard import Leaderboard, LineageRow
+from orchestrator.views.live import Board
 from tests.integration.conftest import python, sft
 
 

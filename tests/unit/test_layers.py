@@ -40,7 +40,7 @@ def test_packages_import_along_the_arrows(package: str):
         assert ours <= ALLOWED[package], f"{file.relative_to(ROOT)} imports {ours - ALLOWED[package]}"
 
 
-MADE_OF_RAY = ("competitors/gang.py", "competitors/search_tune.py")
+MADE_OF_RAY = ("competitors/sft/gang.py", "competitors/search/tune.py")
 """Kinds that are made of Ray Train or Ray Tune."""
 
 
@@ -49,7 +49,7 @@ def test_only_tracking_imports_mlflow_and_only_cluster_and_kinds_made_of_it_impo
         for file in files(package):
             roots = {name.split(".")[0] for name in imported(file)}
             name = str(file.relative_to(ROOT))
-            assert "mlflow" not in roots or name == "orchestrator/tracking.py", name
+            assert "mlflow" not in roots or name == "orchestrator/tracking/mlflow_store.py", name
             assert "ray" not in roots or package == "cluster" or name in MADE_OF_RAY, name
 
 

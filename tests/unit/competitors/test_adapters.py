@@ -12,14 +12,14 @@ import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from competitors import sft_training
-from competitors.adapters import METHODS, Adapter, matches, names_target
 from competitors.contract import Allowance, Brief, model_form, reporter
 from competitors.entry import compete
-from competitors.sft import SftRecipe
+from competitors.sft import training
+from competitors.sft.adapters import METHODS, Adapter, matches, names_target
+from competitors.sft.recipe import SftRecipe
 from evaluation import evaluator
 from evaluation.inspection import inspect
-from orchestrator.series import expand
+from orchestrator.field.shorthand import expand
 from tests.tiny import tiny_model
 from tests.unit.competitors.test_sft_training import brief, recipe, run, seed_model, train_data, weights
 
@@ -38,8 +38,8 @@ def trained_logits(brief: Brief, monkeypatch: pytest.MonkeyPatch, **settings: An
         if folder == brief.output_dir:
             kept["logits"] = logits(self.model)
 
-    save = sft_training.RecipeTrainer.save_to
-    monkeypatch.setattr(sft_training.RecipeTrainer, "save_to", watch)
+    save = training.RecipeTrainer.save_to
+    monkeypatch.setattr(training.RecipeTrainer, "save_to", watch)
     run(brief, **settings)
     return kept["logits"]
 
@@ -95,8 +95,8 @@ def test_averages_checkpoints_and_modules_to_save_stand_on_the_seed_too(
             checked.append(agree(logits(model), logits(self.model)))
         self.model.train()
 
-    save = sft_training.RecipeTrainer.save_to
-    monkeypatch.setattr(sft_training.RecipeTrainer, "save_to", watch)
+    save = training.RecipeTrainer.save_to
+    monkeypatch.setattr(training.RecipeTrainer, "save_to", watch)
     adapter = {"method": method, "rank": 2, "modules_to_save": ["lm_head"]}
     run(brief, adapter=adapter, score_weights="tail_average", learning_rate=0.05, checkpoints=2)
     assert checked == [True, True, True]
@@ -157,9 +157,9 @@ def test_qlora_asks_for_nf4_and_submits_float32_over_the_seed(
 
     from transformers import AutoModelForCausalLM
 
-    monkeypatch.setattr("competitors.sft_model.on_gpu", lambda brief: True)
-    monkeypatch.setattr("competitors.sft.SftRecipe.gpu_packages", {})
-    monkeypatch.setattr("competitors.sft_model.AutoModelForCausalLM", SimpleNamespace(from_pretrained=load))
+    monkeypatch.setattr("competitors.sft.model.on_gpu", lambda brief: True)
+    monkeypatch.setattr("competitors.sft.recipe.SftRecipe.gpu_packages", {})
+    monkeypatch.setattr("competitors.sft.model.AutoModelForCausalLM", SimpleNamespace(from_pretrained=load))
     run(brief, adapter={"method": "qlora", "rank": 2}, dtype="float32")
     assert asked["load_in_4bit"]
     assert (asked["bnb_4bit_quant_type"], asked["bnb_4bit_use_double_quant"]) == ("nf4", True)
@@ -182,7 +182,7 @@ def test_lora_plus_moves_b_faster(brief: Brief, monkeypatch: pytest.MonkeyPatch)
         names = {id(p): name for name, p in self.trainer.model.named_parameters()}
         rates.update({names[id(p)]: g["lr"] for g in self.trainer.optimizer.param_groups for p in g["params"]})
 
-    monkeypatch.setattr(sft_training.Keeper, "on_step_begin", watch, raising=False)
+    monkeypatch.setattr(training.BudgetCallback, "on_step_begin", watch, raising=False)
     adapter = {"method": "lora", "rank": 2, "lora_plus_ratio": 8}
     events = run(brief, adapter=adapter, schedule="constant", weight_decay=0.1, learning_rate=0.001)
     assert {rate for name, rate in rates.items() if "lora_A" in name} == {0.001}
@@ -258,7 +258,7 @@ def test_what_the_seed_or_the_machine_lacks_forfeits_with_the_reason(
 def test_a_gpu_machine_without_the_extra_says_how_to_install_it(
     brief: Brief, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], package: str, key: str
 ):
-    monkeypatch.setattr("competitors.sft_model.on_gpu", lambda brief: True)
+    monkeypatch.setattr("competitors.sft.model.on_gpu", lambda brief: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     submission = compete(brief, recipe(**settings))
     assert submission.reason.startswith(f"{key}: needs {package}, which is not installed")
@@ -321,7 +321,7 @@ def test_names_of_modules():
 def test_an_adapter_over_a_budget_of_one_step(brief: Brief):
     """Fewer steps than PiSSA has checkpoints: the hand-in is the only save."""
     short = brief.model_copy(update={"budget": Allowance(steps=1)})
-    sft_training.train(short, recipe(adapter={"method": "pissa", "rank": 2}), reporter(short.progress_file))
+    training.train(short, recipe(adapter={"method": "pissa", "rank": 2}), reporter(short.progress_file))
     assert model_form(brief.output_dir) == "adapter"
 
 

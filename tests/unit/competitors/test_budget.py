@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from cluster.errors import Forfeit
-from competitors.budget import VIRTUAL_STEPS, Meter, rate_factor, remainder, share_out
 from competitors.contract import Allowance
+from competitors.sft.budget import VIRTUAL_STEPS, Meter, rate_factor, remainder, share_out
 
 TOKENS_AFTER = np.array([0, 100, 200, 300, 400])
 

@@ -7,9 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.errors import UserError
-from cluster.storage import sha256_of
-from competitors.builtin_bases import BUILTIN_BASES, build
-from competitors.builtin_corpus import corpus
+from cluster.store import sha256_of
+from competitors.builtin.bases import BUILTIN_BASES, build
+from competitors.builtin.corpus import corpus
 
 ANY_TEXT = ["The opposite of hot is cold.", "two  spaces\nand\ta line\n", "Zürich, 漢字, 🎉, ~^|", "x", ""]
 
@@ -23,7 +23,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_importing_is_light() -> None:
-    code = "import sys, competitors.builtin_bases; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, competitors.builtin.bases; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -75,7 +75,7 @@ def test_tokenizers_and_shapes_differ(folders: dict[str, Path]) -> None:
 def test_another_process_builds_the_same_bytes(folders: dict[str, Path], tmp_path: Path) -> None:
     """Another process, since what varies (hash seeds, threads) varies between processes."""
     name = "tiny-unigram"
-    code = f"from pathlib import Path; from competitors.builtin_bases import build; build({name!r}, Path('x'), steps=2)"
+    code = f"from pathlib import Path; from competitors.builtin.bases import build; build({name!r}, Path('x'), steps=2)"
     path = str(Path(__file__).parents[3])
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": path, "HOME": "/tmp"}, check=True)
     assert sha256_of(tmp_path / "x") == sha256_of(folders[name])

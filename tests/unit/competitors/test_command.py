@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from cluster.errors import UserError
-from competitors import sandbox, supervision, untrusted
-from competitors.command import CommandRecipe
+from competitors import untrusted
+from competitors.command import sandbox, supervision
+from competitors.command.recipe import CommandRecipe
 from competitors.contract import Allowance, Brief, Resources, Submission, read_events
 from competitors.entry import compete, settle
 
@@ -250,7 +251,7 @@ def test_the_beginning_and_the_end_of_a_long_log_are_kept(brief: Brief):
 def test_a_program_dies_with_its_worker(brief: Brief, how: str, tmp_path: Path):
     """The worker is killed as the kernel or Ray does it: nothing can clean up after it."""
     code = (
-        "import sys; from pathlib import Path; from competitors.command import CommandRecipe, run;"
+        "import sys; from pathlib import Path; from competitors.command.recipe import CommandRecipe; from competitors.command.run import run;"
         "from competitors.contract import Brief; brief = Brief.read(Path(sys.argv[1]));"
         "run(brief, CommandRecipe.model_validate_json(sys.argv[2]), print)"
     )
@@ -291,9 +292,9 @@ def test_a_continuation_is_handed_on_only_where_the_config_trusts_it(brief: Brie
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"run": "trainn.sh --fast"}, "run: trainn.sh: command not found in "),
-        ({"run": "./absent.sh"}, "run: ./absent.sh: there is no such program in "),
-        ({"run": "./hostile.py"}, "run: ./hostile.py is not executable"),
+        ({"run": "trainn.sh --fast", "sandbox": "none"}, "run: trainn.sh: command not found in "),
+        ({"run": "./absent.sh", "sandbox": "none"}, "run: ./absent.sh: there is no such program in "),
+        ({"run": "./hostile.py", "sandbox": "none"}, "run: ./hostile.py is not executable"),
         ({"folder": "/absent"}, "folder: /absent: there is no such folder"),
         ({"read": ["/absent"]}, "read: /absent: there is no such file or folder"),
         pytest.param({"read": ["/"]}, "read: / cannot be shown", marks=needs_sandbox),

@@ -13,13 +13,13 @@ from safetensors.torch import load_file
 
 from cluster.errors import Forfeit
 from competitors.contract import Allowance, Brief, Resources, model_form, read_events, reporter
-from competitors.search import SearchRecipe
-from competitors.search_record import SearchRecord, Trial
-from competitors.search_trial import run_trial
-from competitors.search_tune import LONGER, Search, covered, drawn, marks
-from competitors.sft import SftRecipe
-from competitors.sft_training import train
-from competitors.slice_loss import take_slice
+from competitors.search.recipe import SearchRecipe
+from competitors.search.record import SearchRecord, Trial
+from competitors.search.trial import run_trial
+from competitors.search.tune import LONGER, Search, covered, drawn, marks
+from competitors.sft.recipe import SftRecipe
+from competitors.sft.slice_loss import take_slice
+from competitors.sft.training import train
 from tests.tiny import tiny_model, tiny_rows
 
 RATES = {"learning_rate": {"low": 1e-4, "high": 0.1, "log": True}}

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 from cluster.errors import Forfeit
-from competitors.continuation import Continuation
 from competitors.contract import Allowance, Brief, Resources, model_form, read_events, reporter
 from competitors.entry import compete
-from competitors.sft import SftRecipe
-from competitors.sft_training import train
+from competitors.sft.continuation import Continuation
+from competitors.sft.recipe import SftRecipe
+from competitors.sft.training import train
 from tests.tiny import tiny_model, tiny_rows
 
 
@@ -181,14 +181,14 @@ def test_two_rounds_continued_equal_one_of_twice_the_length(brief: Brief, tmp_pa
     whole = brief.model_copy(update={"output_dir": tmp_path / "whole" / "submission", "budget": Allowance(steps=20)})
     whole.output_dir.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("competitors.stream.row_order", lambda seen, seed, length: np.arange(length))
+        patch.setattr("competitors.sft.stream.row_order", lambda seen, seed, length: np.arange(length))
         run(whole.model_copy(update={"train_data": path}), schedule="constant", weight_decay=0.1)
     for name, tensor in weights(whole.output_dir).items():
         assert torch.allclose(tensor, weights(second.output_dir)[name], atol=1e-6), name
 
 
 def recorded_order(brief: Brief, seen: Any) -> Any:
-    from competitors.stream import row_order
+    from competitors.sft.stream import row_order
 
     return row_order(np.zeros(60, np.int64) if seen is None else seen, brief.random_seed, 40)
 
@@ -253,13 +253,13 @@ def test_a_crash_forfeits_with_what_was_raised_and_its_traceback_in_the_log(brie
 
 def test_checkpoints_are_saved_on_the_way(brief: Brief, monkeypatch: pytest.MonkeyPatch):
     """A competitor ended from outside after 6 of 10 steps leaves the checkpoint of step 6 or before."""
-    from competitors.keeper import Keeper
+    from competitors.sft.callback import BudgetCallback
 
     def stop(self: Any, step: int) -> None:
         if step == 7:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Keeper, "_report_step", stop)
+    monkeypatch.setattr(BudgetCallback, "_report_step", stop)
     with pytest.raises(KeyboardInterrupt):
         run(brief)
     saved = sorted(int(p.name.split("-")[1]) for p in brief.output_dir.glob("checkpoint-*"))

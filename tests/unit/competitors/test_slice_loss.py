@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.errors import Forfeit
-from competitors.slice_loss import mean_loss, read_rows, take_slice
+from competitors.sft.slice_loss import mean_loss, read_rows, take_slice
 from evaluation.scoring import encode, score
 from evaluation.splits import Row
 from tests.tiny import tiny_model, tiny_rows

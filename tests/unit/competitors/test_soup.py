@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster.errors import Forfeit
-from competitors.continuation import Continuation
 from competitors.contract import Brief, Ingredient, model_form, reporter
-from competitors.soup import SoupRecipe
-from competitors.soup_blend import Blend, fresh_rows, weights_of
-from competitors.soup_blend import blend as blend_soup
+from competitors.sft.continuation import Continuation
+from competitors.soup.blend import Blend, fresh_rows, weights_of
+from competitors.soup.blend import blend as blend_soup
+from competitors.soup.recipe import SoupRecipe
 from evaluation.evaluator import loaded
 from evaluation.inspection import inspect
 from tests.unit.competitors.test_sft_training import brief, run, seed_model, train_data, weights

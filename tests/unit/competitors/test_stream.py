@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import Forfeit
 from competitors.contract import Allowance
-from competitors.stream import encode, prepare, row_order
+from competitors.sft.stream import encode, prepare, row_order
 from tests.tiny import tiny_rows, tiny_tokenizer
 
 

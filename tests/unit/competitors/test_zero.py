@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from cluster.errors import UserError
-from competitors import zero
-from competitors.sft import SftRecipe
+from competitors.sft import deepspeed_config
+from competitors.sft.recipe import SftRecipe
 
 AUTO: dict[str, Any] = {
     "train_micro_batch_size_per_gpu": "auto",
@@ -49,13 +49,14 @@ def test_what_cannot_be_is_refused_at_once(settings: dict[str, Any], text: str):
     assert text in str(error.value)
 
 
-@pytest.mark.parametrize("preset", zero.PRESETS)
+@pytest.mark.parametrize("preset", deepspeed_config.PRESETS)
 def test_every_preset_agrees_with_every_recipe(preset: str):
     given = recipe(deepspeed=preset)
     given.check()
-    config = zero.configuration(given)
+    config = deepspeed_config.configuration(given.deepspeed)
     assert config is not None
-    zero.check({k: v for k, v in config.items() if k != "zero_allow_untested_optimizer"}, given)
+    completed = {k: v for k, v in config.items() if k != "zero_allow_untested_optimizer"}
+    given.model_copy(update={"deepspeed": completed}).check()
     assert config["train_micro_batch_size_per_gpu"] == "auto"
 
 
@@ -68,7 +69,7 @@ def test_auto_always_agrees_and_the_files_content_travels_in_the_recipe(tmp_path
     located = with_file(tmp_path, json.dumps(AUTO))
     located.check()
     (tmp_path / "ds.json").unlink()
-    config = zero.configuration(SftRecipe.model_validate(located.model_dump()))
+    config = deepspeed_config.configuration(SftRecipe.model_validate(located.model_dump()).deepspeed)
     assert config is not None
     assert config["zero_optimization"] == {"stage": 2}
     assert config["fp16"] == {"enabled": "auto"}

@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from cluster.errors import UserError
-from evaluation.builtin_data import TASKS, rows
-from evaluation.builtin_words import CAPITALS, KIND_OF, OPPOSITES, article, plural
+from evaluation.builtin.data import TASKS, rows
+from evaluation.builtin.words import CAPITALS, KIND_OF, OPPOSITES, article, plural
 
 QUICKSTART = rows("quickstart")
 
@@ -28,7 +28,7 @@ def test_every_task_has_its_share_and_they_are_mixed() -> None:
 
 
 def test_the_same_rows_in_a_process_with_another_hash_seed() -> None:
-    code = "import hashlib; from evaluation.builtin_data import rows; "
+    code = "import hashlib; from evaluation.builtin.data import rows; "
     code += "print(hashlib.sha256(repr(rows('quickstart')).encode()).hexdigest())"
     prints = {
         subprocess.run(

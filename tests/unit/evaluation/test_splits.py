@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from cluster.errors import UserError
-from cluster.storage import sha256_of
+from cluster.store import sha256_of
 from evaluation.splits import FILES, Manifest, Row, assign, make_splits, normalised, read_split
 
 PROMPT, COMPLETION = "{instruction}\n", "{response}"

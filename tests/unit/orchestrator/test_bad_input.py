@@ -153,7 +153,7 @@ def test_a_mistake_is_one_line(
 
 def test_a_run_directory_of_another_config(tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]):
     from orchestrator.config import load_config
-    from orchestrator.run_directory import RunDirectory
+    from orchestrator.record.run_directory import RunDirectory
 
     path = tmp_path / "t.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -192,7 +192,7 @@ def test_a_run_directory_that_cannot_be_written(
 def test_a_run_directory_that_another_driver_holds(
     tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ):
-    from orchestrator.run_directory import RunDirectory
+    from orchestrator.record.run_directory import RunDirectory
 
     path = tmp_path / "t.yaml"
     path.write_text(yaml.safe_dump(config))

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from competitors import sandbox
+from competitors.command import sandbox
 from orchestrator.config import load_config
-from orchestrator.plan import make_plan
+from orchestrator.planning.plan import make_plan
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 FILES = sorted([*CONFIGS.glob("*.yaml"), *CONFIGS.glob("examples/*.yaml")])

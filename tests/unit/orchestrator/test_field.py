@@ -7,17 +7,17 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.errors import UserError
-from competitors.soup import SoupRecipe
+from competitors.soup.recipe import SoupRecipe
 from orchestrator.cli import app
 from orchestrator.config import Change, TournamentConfig
-from orchestrator.evolution import child_name
-from orchestrator.exploit import decide
-from orchestrator.field import current, enter, extend, next_roster, read_roster, withdraw
-from orchestrator.newcomers import load_entries
-from orchestrator.racing import is_out
-from orchestrator.run_directory import RunDirectory
-from orchestrator.tournament_records import Roster
-from orchestrator.verdict import Standing, Verdict
+from orchestrator.field.entering import load_entries
+from orchestrator.field.evolution import child_name
+from orchestrator.field.exploit import decide
+from orchestrator.field.field import current, enter, extend, next_roster, read_roster, withdraw
+from orchestrator.record.records import Roster
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.rounds.racing import is_out
+from orchestrator.rounds.verdict import Standing, Verdict
 
 COMPETITORS: list[dict[str, Any]] = [
     {"name": "a", "kind": "sft", "learning_rate": 1e-3, "batch_size": 8},

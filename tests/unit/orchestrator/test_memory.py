@@ -7,14 +7,14 @@ import pytest
 import yaml
 
 from cluster.machine import Machine, machine_here
-from competitors.adapters import METHODS
 from competitors.contract import Resources
-from competitors.search import SearchRecipe
-from competitors.sft import SftRecipe
-from competitors.soup import SoupRecipe
-from orchestrator.base_shape import BaseShape, describe_base
+from competitors.search.recipe import SearchRecipe
+from competitors.sft.adapters import METHODS
+from competitors.sft.recipe import SftRecipe
+from competitors.soup.recipe import SoupRecipe
 from orchestrator.config import load_config
-from orchestrator.memory import Estimate, estimate, estimate_entry, trained_tensors, warnings, zero_stage
+from orchestrator.planning.memory import Estimate, estimate, estimate_entry, trained_tensors, warnings, zero_stage
+from orchestrator.planning.model_shape import BaseShape, describe_base
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
 
@@ -49,7 +49,7 @@ def recipe(workers: int = 1, **settings: Any) -> SftRecipe:
 def test_what_is_trained_is_counted_as_torch_counts_it(folder: Path, base: BaseShape, settings: dict[str, Any]):
     from transformers import AutoModelForCausalLM
 
-    from competitors.sft_model import _freeze, put_adapter
+    from competitors.sft.model import _freeze, put_adapter
 
     made = recipe(**settings)
     model = AutoModelForCausalLM.from_pretrained(folder)
@@ -180,9 +180,9 @@ def test_plan_prints_the_warnings_and_what_needs_a_gpu(
 ):
     from rich.console import Console
 
-    from orchestrator.plan import make_plan, print_plan
+    from orchestrator.planning.plan import make_plan, print_plan
 
-    monkeypatch.setattr("orchestrator.plan.machine_here", lambda: Machine(memory_gb=16, gpus=0))
+    monkeypatch.setattr("orchestrator.planning.plan.machine_here", lambda: Machine(memory_gb=16, gpus=0))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     path = config_with(tmp_path, folder, [{"name": "four-bits", "adapter": {"method": "qlora", "rank": 4}}])
     plan = make_plan(load_config(path), path, None)

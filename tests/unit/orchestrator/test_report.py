@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from orchestrator.config import TournamentConfig
-from orchestrator.leaderboard import LineageRow, RoundRow, State, build
-from orchestrator.report import ancestry, change, describe, discreet, intervals, write_report
-from orchestrator.report_charts import CURVE_POINTS, train_curve
-from orchestrator.run_directory import RunDirectory
-from orchestrator.tournament_records import RosterEntry
+from orchestrator.record.records import RosterEntry
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.views.charts import CURVE_POINTS, train_curve
+from orchestrator.views.leaderboard import LineageRow, RoundRow, State, build
+from orchestrator.views.report import ancestry, change, describe, discreet, intervals, write_report
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, fabricate
 from tests.page import Page
@@ -261,7 +261,7 @@ def test_train_curve_is_averaged_down_and_takes_only_numbers(tmp_path: Path) -> 
 
 def test_import_is_light() -> None:
     heavy = "{'torch', 'ray', 'mlflow', 'plotly', 'jinja2', 'transformers'}"
-    code = f"import sys, orchestrator.report; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, orchestrator.views.report; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

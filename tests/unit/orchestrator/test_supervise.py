@@ -4,7 +4,7 @@ from pathlib import Path
 
 from competitors.contract import reporter
 from orchestrator.config import Limits
-from orchestrator.supervise import Tail, overdue
+from orchestrator.rounds.deadlines import Tail, overdue
 
 LIMITS = Limits(startup_minutes=1, grace_minutes=0.5, silence_minutes=2)
 

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from competitors.contract import Brief
-from orchestrator import leaderboard
 from orchestrator.config import TournamentConfig
-from orchestrator.run_directory import RunDirectory
-from orchestrator.tracking_memory import Memory, memory_file, store_uri, ui_argv, ui_path
-from orchestrator.tracking_points import of_event
-from orchestrator.tracking_sync import Tracker
-from orchestrator.tracking_words import parameters
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.tracking.ledger import Memory, memory_file, store_uri, ui_argv, ui_path
+from orchestrator.tracking.points import of_event
+from orchestrator.tracking.sync import Tracker
+from orchestrator.tracking.words import parameters
+from orchestrator.views import leaderboard
 from tests.fabricate import COMPETITORS, REFERENCES, fabricate
 
 mlflow = pytest.importorskip("mlflow")
@@ -295,7 +295,7 @@ def test_a_server_that_is_away_does_not_hold_anyone_up(tmp_path: Path) -> None:
 
 def test_one_thing_refused_leaves_the_rest_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config, run = make(tmp_path / "demo", rounds=1, references=REFERENCES[1:])
-    from orchestrator.tracking import MlflowStore
+    from orchestrator.tracking.mlflow_store import MlflowStore
 
     def refuse(self: MlflowStore, run_id: str, model: object) -> str:
         raise mlflow.exceptions.MlflowException("no registry here")
@@ -351,7 +351,7 @@ def test_the_ui_opens_on_this_store(whole: tuple[TournamentConfig, RunDirectory]
 
 def test_only_tracking_imports_mlflow() -> None:
     code = (
-        "import sys, orchestrator.tracking_sync, orchestrator.tracking_view, orchestrator.tracking_memory;"
+        "import sys, orchestrator.tracking.sync, orchestrator.tracking.tree, orchestrator.tracking.ledger;"
         "sys.exit('mlflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,7 @@ import numpy as np
 
 from evaluation.scorecard import RowLosses
 from orchestrator.config import Selection
-from orchestrator.verdict import Candidate, choose
+from orchestrator.rounds.verdict import Candidate, choose
 
 TOKENS = np.full(300, 10.0)
 RULES = Selection(resamples=500)

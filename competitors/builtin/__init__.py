@@ -1,0 +1,1 @@
+"""The base models that come along: very small ones, made on the spot."""

@@ -1,0 +1,139 @@
+"""What runs an entry of kind `command`: the user's program under watch, and what it left."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import psutil
+
+from cluster.errors import Forfeit
+from competitors.command import reaper, sandbox
+from competitors.command.program_output import Log, Progress
+from competitors.command.recipe import CommandRecipe
+from competitors.command.supervision import STOP_SECONDS, Bounds, Supervision
+from competitors.contract import Brief, Report, settle_output
+from competitors.untrusted import refuse_odd_files
+
+
+def run(brief: Brief, recipe: CommandRecipe, report: Report) -> str:
+    """Run the program to its end; says how that came. Raises Forfeit when it failed or went beyond a limit.
+
+    A program that fails by itself forfeits, whatever it had saved; one that runs out of time has what is on disk.
+    """
+    if recipe.sandbox == "bubblewrap" and (why := sandbox.trouble()) is not None:
+        raise Forfeit(f"sandbox: {why}")
+    if (missing := recipe.missing_program()) is not None:
+        raise Forfeit(missing)
+    brief = _absolute(brief)
+    if recipe.continuation:
+        brief.continuation_dir.mkdir(exist_ok=True)
+    try:
+        reason = _run(brief, recipe, report)
+        refuse_odd_files(brief.continuation_dir)
+        if settle_output(brief.output_dir) is None:
+            raise Forfeit(f"{reason}, and left no valid model")
+        for file in brief.output_dir.iterdir():
+            file.chmod(0o644)  # whoever scores it may be another user
+    except Forfeit:
+        # It may be as much as the quota, and nobody will look at it.
+        for folder in (brief.output_dir, brief.continuation_dir):
+            reaper.remove(folder)
+        raise
+    if not recipe.continuation or not any(brief.continuation_dir.iterdir()):
+        reaper.remove(brief.continuation_dir)
+    return reason
+
+
+def _run(brief: Brief, recipe: CommandRecipe, report: Report) -> str:
+    scratch = Path(tempfile.mkdtemp(prefix="command-"))
+    log = Log(brief.log_file)
+    try:
+        brief.write(scratch / "brief.json")
+        (scratch / "progress.jsonl").touch()
+        with (scratch / "progress.jsonl").open("rb") as reports:
+            progress = Progress(reports, report)
+            bounds = _bounds(brief, recipe, scratch)
+            process = _start(brief, recipe, scratch, bounds)
+            folders = [brief.output_dir, scratch, *([brief.continuation_dir] if recipe.continuation else [])]
+            watch = Supervision(process, bounds, progress, log, folders)
+            try:
+                code = watch.follow()
+            finally:
+                _end(process)
+        report({"event": "ended", "step": progress.step, "tokens": progress.tokens, "seconds": round(watch.seconds, 3)})
+        if code:
+            raise Forfeit(_failure(code, log.last_line))
+        return "ended by itself" if code == 0 else watch.why
+    finally:
+        log.close()
+        reaper.remove(scratch)
+
+
+def _start(brief: Brief, recipe: CommandRecipe, scratch: Path, bounds: Bounds) -> "subprocess.Popen[bytes]":
+    """Start the reaper, which starts the program."""
+    home, program = scratch, recipe.command
+    if recipe.sandbox == "bubblewrap":
+        home = Path("/tmp")
+        program = sandbox.command_line(
+            program, brief, recipe.folder, recipe.read, scratch, recipe.network, bounds.memory_bytes
+        )
+    own = {name: str(value) for name, value in recipe.environment.items()}
+    arguments = [os.getpid(), scratch, brief.running_file, bounds.disk_bytes, *program]
+    brief.running_file.touch()
+    return subprocess.Popen(
+        [sys.executable, "-I", reaper.__file__, *map(str, arguments)],
+        cwd=recipe.folder,
+        env=sandbox.environment(brief, home, recipe.network, own),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End the program and all that it started."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(reaper.KILL_SECONDS + STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _bounds(brief: Brief, recipe: CommandRecipe, scratch: Path) -> Bounds:
+    """What the program may use: what the recipe says, and where it says nothing half of what the node has free."""
+    memory = psutil.virtual_memory().available // 2
+    if recipe.resources.memory_gb is not None:
+        memory = int(recipe.resources.memory_gb * 2**30)
+    free = min(shutil.disk_usage(folder).free for folder in (brief.output_dir, scratch))
+    seconds = recipe.max_minutes * 60
+    if brief.budget.seconds is not None:
+        seconds = recipe.startup_seconds + brief.budget.seconds + recipe.grace_seconds + STOP_SECONDS
+    return Bounds(
+        budget=brief.budget,
+        startup_seconds=recipe.startup_seconds,
+        grace_seconds=recipe.grace_seconds,
+        total_seconds=seconds,
+        memory_bytes=memory,
+        disk_bytes=min(int(recipe.disk_gb * 1e9), free // 2),
+        processes=recipe.processes,
+    )
+
+
+def _absolute(brief: Brief) -> Brief:
+    """The brief with absolute paths: the program runs in another folder."""
+    paths = {key: value.absolute() for key, value in brief if isinstance(value, Path)}
+    return brief.model_copy(update=paths)
+
+
+def _failure(code: int, last_line: str) -> str:
+    known = {int(number): number.name for number in signal.Signals}
+    by = f" ({known[code - 128]})" if code - 128 in known else ""
+    return f"exited with code {code}{by}" + (f": {last_line}" if last_line else "")

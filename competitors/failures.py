@@ -1,0 +1,13 @@
+"""A competitor's failure in words."""
+
+from cluster.errors import Forfeit
+
+
+def describe(error: BaseException) -> str:
+    """One line on what a competitor raised."""
+    first = next(iter(str(error).strip().splitlines()), "")
+    if isinstance(error, Forfeit):
+        return first
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"ran out of memory: {first}" if first else "ran out of memory"
+    return f"raised {type(error).__name__}: {first}" if first else f"raised {type(error).__name__}"

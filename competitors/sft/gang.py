@@ -1,0 +1,114 @@
+"""A gang: several workers that train one entry together, through Ray Train.
+
+The entry's own process only coordinates. Its workers are Ray Train's; each runs the training that one worker
+alone would run, within one torch.distributed group.
+"""
+
+import logging
+import os
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+from cluster.errors import ClusterTrouble, Forfeit
+from cluster.machine import collect_garbage_rarely
+from cluster.placement import member_selectors
+from competitors.contract import Brief, Event, reporter
+from competitors.sft.recipe import SftRecipe
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""How often the workers are started, where one of them was lost."""
+PLACEMENT_TRIES = 4
+"""Of Ray Train's one minute each: what the workers hold is reserved before the coordinator starts."""
+PASSED_ON = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "TORCH_", "NCCL_", "GLOO_", "RAY_TRAIN_")
+"""Environment variables of the coordinator that its workers get: those of the tournament and of the network."""
+ECHOES = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "gloo", "nccl")
+"""How a worker's communication fails when another worker is gone."""
+
+
+def train_together(brief: Brief, recipe: SftRecipe) -> None:
+    """Train on `resources.workers` workers and leave the submission in the brief's output folder.
+
+    Raises what a worker raised, Forfeit when workers were lost too often, and ClusterTrouble when they were not
+    placed though their place was reserved.
+    """
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # would log a second time what is printed
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            _trainer(brief, recipe, attempt).fit()
+            return
+        except ControllerError as error:
+            first = str(error.controller_failure).strip().splitlines()[0]
+            raise ClusterTrouble(f"the workers of {brief.competitor} were not started: {first}") from error
+        except WorkerGroupError as error:
+            own = [failure for failure in error.worker_failures.values() if not _is_loss(failure)]
+            if own:
+                raise own[0] from error
+            log.warning("attempt %d: a worker was lost: %s", attempt, error)
+    raise Forfeit(f"lost a worker {ATTEMPTS} times (often that is the kernel ending it for want of memory)")
+
+
+def _trainer(brief: Brief, recipe: SftRecipe, attempt: int) -> Any:
+    held = brief.resources
+    resources = {"CPU": held.cpus, "GPU": float(held.gpus), "memory": (held.memory_gb or 0) * 2**30}
+    gpus = bool(held.gpus)
+    name = f"{brief.tournament}-{brief.lineage}-{brief.round}-{brief.competitor}-{attempt}-{uuid.uuid4().hex[:8]}"
+    return TorchTrainer(
+        _work,
+        train_loop_config={"brief": brief, "recipe": recipe, "environment": _environment(gpus)},
+        torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=held.workers,
+            use_gpu=gpus,
+            resources_per_worker={key: amount for key, amount in resources.items() if amount},
+            # Where the pool's books put them: else they would take room that was given to others.
+            label_selector=member_selectors() or None,
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(brief.scratch_dir.absolute() / "ray-train"),
+            # Ray cannot tell a competitor's own error from a lost worker, so it retries neither; we do, above.
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=PLACEMENT_TRIES),
+        ),
+    )
+
+
+def _environment(gpus: bool) -> dict[str, str]:
+    passed_on = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    # ninja, with which DeepSpeed builds what it needs on a GPU, lies beside the interpreter.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return passed_on | {"PATH": path} | ({} if gpus else {"DS_ACCELERATOR": "cpu"})
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker. Nothing that reads the environment is imported before it is set."""
+    os.environ.update(config["environment"])
+    collect_garbage_rarely()
+    brief: Brief = config["brief"]
+    rank = get_context().get_world_rank()
+    from competitors.entry import captured_output
+    from competitors.sft.training import train
+
+    with captured_output(brief.log_file if rank == 0 else brief.log_file.with_name(f"log-{rank}.txt")):
+        train(brief, config["recipe"], reporter(brief.progress_file) if rank == 0 else _to_nobody)
+
+
+def _to_nobody(event: Event) -> None:
+    pass
+
+
+def _is_loss(failure: BaseException) -> bool:
+    """Whether a worker ended, or failed as one does whose counterpart has ended."""
+    if isinstance(failure, WorkerHealthCheckFailedError | RayActorError):
+        return True
+    return isinstance(failure, RuntimeError) and any(echo in str(failure).lower() for echo in ECHOES)

@@ -1,0 +1,238 @@
+"""TRL's trainer as kind `sft` uses it: the recipe's optimizer and schedule, and what is handed in and left behind.
+
+What is scored and what is continued are two things. `score_weights: last` hands in the trunk itself,
+`tail_average` the mean of the weights over the round's tail (Polyak & Juditsky 1992; LAWA, Kaddour 2022),
+`cool_down` the trunk cooled to a rate of zero over the tail. The continuation is always the trunk.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft.optimizers import create_loraplus_optimizer
+from transformers import AutoConfig
+from transformers.optimization import get_scheduler
+from trl import SFTTrainer
+
+from cluster.records import Record
+from cluster.store import writing
+from competitors.contract import Brief, Report
+from competitors.sft import collectives, continuation
+from competitors.sft.budget import VIRTUAL_STEPS, Meter, rate_factor
+from competitors.sft.model import save_adapter, train_in_float32
+from competitors.sft.recipe import SftRecipe
+from competitors.sft.sharding import Tensors, exchanged, holding, named_trainable
+from competitors.sft.stream import Stream
+
+log = logging.getLogger(__name__)
+
+
+class Resume(Record):
+    """resume.json, beside a continuation: where a gang that lost a worker goes on."""
+
+    step: int
+    seconds: float
+    averaged: int
+    """Over how many steps the weights in average.safetensors are averaged; 0: there are none."""
+
+
+class Clock:
+    """Worker 0's clock as it last told it, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Watch = Callable[["RecipeTrainer", float], None]
+"""Called after each optimizer step with the share of the budget that is spent, 1 after the last."""
+
+
+def resume_folder(brief: Brief) -> Path:
+    """Where what a training that lost its process or a worker goes on from lies."""
+    return brief.scratch_dir / "resume"
+
+
+def note(report: Report, text: str) -> None:
+    """Say something about the entry, in its log and to whoever watches."""
+    log.info(text)
+    report({"event": "note", "text": text})
+
+
+class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with our schedule, the budget's callback and our way to hand in."""
+
+    def __init__(
+        self,
+        *,
+        brief: Brief,
+        recipe: SftRecipe,
+        stream: Stream,
+        seen: Any,
+        report: Report,
+        went_on: Path | None,
+        resume: Resume | None,
+        watch: Watch | None = None,
+        **trainer: Any,
+    ) -> None:
+        self.brief, self.recipe, self.stream, self.watch = brief, recipe, stream, watch
+        self.seen, self.report, self.went_on, self.resume = seen, report, went_on, resume
+        self.done, self.done_seconds = (resume.step, resume.seconds) if resume else (0, 0.0)
+        self.clock = Clock()
+        self.meter = Meter(brief.budget, stream.tokens_after, self.clock)
+        self.meter.start(self.done_seconds)
+        self.average: list[torch.Tensor] = []
+        self.averaged = 0
+        self.loss_sum = torch.zeros(())
+        super().__init__(**trainer)
+        if recipe.deepspeed is None:
+            train_in_float32(self.model)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done in this round, those before an interruption included."""
+        return int(self.done + self.state.global_step)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The recipe's optimizer; with LoRA+ (Hayou et al. 2024) B learns faster than A."""
+        adapter = self.recipe.adapter
+        if adapter is not None and adapter.lora_plus_ratio:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            settings |= {"loraplus_lr_ratio": adapter.lora_plus_ratio, "loraplus_weight_decay": self.args.weight_decay}
+            # transformers leaves an optimizer that is there.
+            self.optimizer = create_loraplus_optimizer(model or self.model, kind, **settings)
+        return super().create_optimizer(model)
+
+    def take_over(self) -> None:
+        """Once model and optimizer are where they will be trained: put the state in that was left for them."""
+        self.holding = holding(self.model, self.optimizer)
+        name = self.recipe.optimizer
+        if self.resume is not None:
+            folder = resume_folder(self.brief)
+            continuation.load_masters(folder / "trunk.safetensors", self.holding)
+            why = continuation.load_optimizer(folder, self.holding, name)
+            assert why is None, why
+            self._load_average(folder)
+        elif self.went_on is not None and self.recipe.adapter is None:
+            why = continuation.load_optimizer(self.went_on, self.holding, name)
+            if why is None and self.is_deepspeed_enabled:
+                continuation.load_masters(self.went_on / "trunk.safetensors", self.holding)
+            note(self.report, f"starts with a fresh optimizer: {why}" if why else "goes on with the seed's optimizer")
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """A learning-rate schedule over the budget (not over steps), spanning the round or the lineage."""
+        recipe = self.recipe
+        extra = dict(recipe.schedule_args)
+        if recipe.schedule == "warmup_stable_decay":
+            extra["num_decay_steps"] = round(float(extra.pop("decay", 0.2)) * VIRTUAL_STEPS)
+        warmup = round(recipe.warmup * VIRTUAL_STEPS)
+        inner = get_scheduler(recipe.schedule, _throwaway_optimizer(), warmup, VIRTUAL_STEPS, extra)
+        position = self.brief.progress if recipe.schedule_spans == "lineage" else (0.0, 1.0)
+        cool_down = recipe.tail if recipe.score_weights == "cool_down" else 0.0
+
+        def factor(step: int) -> float:
+            return rate_factor(inner.lr_lambdas[0], position, self.meter.spent(self.done + step), cool_down)
+
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One forward and backward pass; adds its share of the step's loss up for the report."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        self.loss_sum = self.loss_sum + loss.detach()
+        return loss
+
+    def follow_average(self) -> None:
+        """Take the current weights into the running mean over the round's tail."""
+        self.averaged += 1
+        held = self.holding.held()
+        if not self.average:
+            self.average = [tensor.detach().float().clone() for tensor in held]
+            return
+        for mean, tensor in zip(self.average, held, strict=True):
+            mean += (tensor.detach().float() - mean) / self.averaged
+
+    def save_trunk(self, step: int, folder: Path | None = None) -> None:
+        """Leave the continuation as the weights and the optimizer are now."""
+        seen = np.zeros(self.stream.rows, np.int64) if self.seen is None else self.seen.copy()
+        np.add.at(seen, self.stream.order[: int(self.stream.rows_after[step])], 1)
+        folder, name = folder or self.brief.continuation_dir, self.recipe.optimizer
+        continuation.save(folder, self.holding, name, self.recipe.adapter is None, step, seen)
+
+    def hand_in(self) -> None:
+        """Write the submission: the weights that the recipe wants scored."""
+        step = self.step
+        if self.recipe.score_weights != "cool_down":
+            self.save_trunk(step)
+        with exchanged(self.holding.held(), self.average):
+            self.save_to(self.brief.output_dir)
+        seconds, tokens = self.meter.seconds, self.meter.tokens(step)
+        self.report({"event": "ended", "step": step, "tokens": tokens, "seconds": seconds})
+
+    def save_resume(self) -> None:
+        """Leave what a gang needs to go on from here with new workers."""
+        from safetensors.torch import save_file
+
+        folder = resume_folder(self.brief)
+        new = folder.with_name("resume.new")
+        self.save_trunk(self.step, new)
+        with exchanged(self.holding.held(), self.average):
+            named = named_trainable(self.model) if self.averaged else {}
+            average = {name: self.holding.weight(p).detach().cpu().contiguous() for name, p in named.items()}
+        if collectives.rank() == 0:
+            save_file(average, new / "average.safetensors")
+            Resume(step=self.step, seconds=self.meter.seconds, averaged=self.averaged).write(new / "resume.json")
+            shutil.rmtree(folder, ignore_errors=True)
+            new.rename(folder)
+
+    def _load_average(self, folder: Path) -> None:
+        assert self.resume is not None
+        self.averaged = self.resume.averaged
+        if self.averaged:
+            held = self.holding.held()
+            with exchanged(held, held):
+                continuation.load_masters(folder / "average.safetensors", self.holding)
+                self.average = [tensor.detach().float().clone() for tensor in held]
+
+    def save_to(self, folder: Path) -> None:
+        """Write the model or adapter into `folder`, whole or not at all. All workers call it, worker 0 writes."""
+        if not (state := self._whole_state()):
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        with writing(folder) as temporary:
+            if self.recipe.adapter is not None:
+                save_adapter(model, temporary, state)
+                return
+            # Trained in float32, stored in the seed's own dtype, so that rounds do not grow the model.
+            stored = AutoConfig.from_pretrained(self.brief.seed_model).dtype or torch.float32
+            state = {k: v.to(stored) if v.is_floating_point() else v for k, v in state.items()}
+            model.save_pretrained(temporary, state_dict=state)
+            config = json.loads((temporary / "config.json").read_text())
+            config["dtype"] = str(stored).removeprefix("torch.")  # transformers writes the trained one
+            (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    def _whole_state(self) -> Tensors:
+        """Worker 0 gets the model's state dict with every weight whole, in CPU memory, but for the frozen weights
+        under an adapter that are in shards; the others get nothing."""
+        first = collectives.rank() == 0
+        whole: dict[int, torch.Tensor] = {}
+        state: Tensors = {}
+        for name, tensor in self.model.state_dict(keep_vars=True).items():
+            if self.recipe.adapter is not None and hasattr(tensor, "ds_id") and not tensor.requires_grad:
+                continue
+            if id(tensor) not in whole:  # tied weights are one tensor under two names
+                value = self.holding.weight(tensor) if tensor.requires_grad else self.holding.frozen(tensor)
+                whole[id(tensor)] = value.detach().cpu() if first else torch.empty(0)
+            state[name] = whole[id(tensor)]
+        return state if first else {}
+
+
+def _throwaway_optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)

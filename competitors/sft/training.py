@@ -1,0 +1,148 @@
+"""The training behind kind `sft`, from a brief to a submission: data, model, optimizer and what TRL is told.
+
+The same for one worker and for each worker of a gang. The trainer itself is in trainer.py, and what happens
+between its steps in callback.py.
+"""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, set_seed
+from trl import SFTConfig
+
+from cluster.errors import Forfeit
+from competitors.contract import Brief, Report
+from competitors.sft import continuation, deepspeed_config
+from competitors.sft.callback import BudgetCallback
+from competitors.sft.model import compute_dtype, load_model, on_gpu, refuse_unable
+from competitors.sft.recipe import SftRecipe
+from competitors.sft.stream import Counts, prepare
+from competitors.sft.trainer import RecipeTrainer, Resume, Watch, note, resume_folder
+
+
+def train(
+    brief: Brief, recipe: SftRecipe, report: Report, watch: Watch | None = None, held_back: Counts | None = None
+) -> None:
+    """Train on the brief's data within its budget and leave the submission in its output folder.
+
+    In a gang every worker calls it, within one torch.distributed group; worker 0's `report` is heard. Raises
+    Forfeit when the budget holds no step, the recipe cannot run here, or the tournament stops the entry.
+    The rows numbered in `held_back` are not trained on. What `watch` raises ends the training.
+    """
+    refuse_unable(brief, recipe)
+    torch.set_num_threads(max(1, int(brief.resources.cpus)))
+    tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
+    went_on = brief.seed_continuation if recipe.continue_ else None
+    sequences_per_step = recipe.batch_size * recipe.gradient_accumulation * recipe.resources.workers
+    seen = _seen_before(went_on, brief) if went_on else None
+    stream = prepare(
+        brief.train_data,
+        tokenizer,
+        brief.max_tokens,
+        brief.budget,
+        sequences_per_step,
+        recipe.packing,
+        brief.random_seed,
+        seen,
+        held_back,
+    )
+    resume = Resume.read_if_there(resume_folder(brief) / "resume.json") if recipe.is_gang else None
+    done = resume.step if resume else 0
+    with tempfile.TemporaryDirectory() as scratch:
+        if recipe.deepspeed is not None:
+            _join_deepspeed(on_gpu(brief))
+        # Made before the model: it is what tells transformers to load it in ZeRO-3's shards.
+        arguments = training_arguments(brief, recipe, stream.steps - done, scratch)
+        set_seed(brief.random_seed)
+        model = load_model(brief, recipe)
+        if went_on and not resume:
+            _take_over_trunk(went_on, model, recipe, report)
+        if resume:
+            why = continuation.load_weights(resume_folder(brief), model)
+            assert why is None, why
+            note(report, f"a worker was lost: goes on from step {done}")
+        rows = range(done * sequences_per_step, len(stream.sequences))
+        trainer = RecipeTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=stream.sequences.select(rows) if done else stream.sequences,
+            processing_class=tokenizer,
+            brief=brief,
+            recipe=recipe,
+            stream=stream,
+            seen=seen,
+            report=report,
+            went_on=went_on,
+            resume=resume,
+            watch=watch,
+        )
+        callback = BudgetCallback(trainer)
+        trainer.add_callback(callback)
+        trainer.train()
+    if callback.is_stopped:
+        raise Forfeit(brief.stop_file.read_text().strip() or "was stopped")
+    trainer.hand_in()
+
+
+def training_arguments(brief: Brief, recipe: SftRecipe, steps: int, scratch: str) -> SFTConfig:
+    """What TRL and transformers are told. Saving, reporting and the schedule's end are ours."""
+    dtype = compute_dtype(brief, recipe)
+    return SFTConfig(
+        output_dir=scratch,
+        max_steps=steps,
+        per_device_train_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.gradient_accumulation,
+        learning_rate=recipe.learning_rate,
+        optim=recipe.optimizer,
+        optim_args=",".join(f"{k}={v}" for k, v in recipe.optimizer_args.items()) or None,
+        adam_beta1=recipe.betas[0],
+        adam_beta2=recipe.betas[1],
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.max_grad_norm,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        packing=recipe.packing,
+        max_length=brief.max_tokens,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        use_cpu=not on_gpu(brief),
+        use_liger_kernel=recipe.liger,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="sequential",
+        shuffle_dataset=False,
+        dataloader_drop_last=True,
+        seed=brief.random_seed,
+        logging_strategy="no",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        deepspeed=deepspeed_config.configuration(recipe.deepspeed),
+        ddp_backend="gloo" if recipe.is_gang and not on_gpu(brief) else None,
+    )
+
+
+def _join_deepspeed(gpu: bool) -> None:
+    """Have DeepSpeed use the group that this worker is in; it would do so only once a model is loaded."""
+    import deepspeed
+
+    if not gpu:
+        # Its kernel for reductions in shared memory would be compiled now, and a worker lost while it compiles
+        # leaves a lock that every later one waits for. Gloo does the same.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if gpu else "gloo")
+
+
+def _seen_before(folder: Path, brief: Brief) -> Any:
+    """How often the seed's trunk was trained on each row, or None."""
+    import pyarrow.parquet as pq
+
+    return continuation.load_seen(folder, pq.read_metadata(brief.train_data).num_rows)
+
+
+def _take_over_trunk(folder: Path, model: Any, recipe: SftRecipe, report: Report) -> None:
+    """Go on from the seed's trunk."""
+    if recipe.adapter is not None:
+        note(report, "starts a new adapter on the seed: takes over its place in the data only")
+    elif (why := continuation.load_trunk(folder, model)) is not None:
+        note(report, f"starts from the seed's scored weights, not its trunk: {why}")

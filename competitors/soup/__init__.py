@@ -1,0 +1,4 @@
+"""Kind `soup`: averages of submissions that stand on one seed.
+
+Uses what kind `sft` leaves as continuation; trains nothing.
+"""

@@ -1,0 +1,281 @@
+"""The blending behind kind `soup`: which submissions, their weights, and what whoever goes on from it gets.
+
+Two things are blended apart, as everywhere: the scored weights become the submission, the trunks and the
+optimizer's moments its continuation.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from cluster.errors import Forfeit
+from cluster.records import Record
+from cluster.store import writing
+from competitors.contract import Brief, Ingredient, Report
+from competitors.sft.continuation import Continuation
+from competitors.sft.slice_loss import mean_loss, read_rows
+from competitors.sft.stream import Counts
+from competitors.soup.recipe import ADAPTER_METHODS, SoupRecipe
+
+log = logging.getLogger(__name__)
+
+Weights = dict[str, torch.Tensor]
+"""float32 on the CPU, by parameter name."""
+
+
+class Blend(Record):
+    """soup.json: what was blended, and by what it was chosen."""
+
+    blended: list[str]
+    slice_losses: dict[str, float]
+    """Nats per completion token on the training slice, of each submission; empty where nothing was chosen."""
+    blend_loss: float | None
+    """Of the blend on the same rows, where it is known."""
+
+
+def blend(brief: Brief, recipe: SoupRecipe, report: Report) -> str:
+    """Write a soup of the brief's ingredients and say of which. Forfeit where there are fewer than two to blend."""
+    torch.manual_seed(brief.random_seed)
+    torch.set_num_threads(max(1, int(brief.resources.cpus)))
+    ingredients = list(brief.ingredients)
+    for ingredient in ingredients:
+        if ingredient.seed_sha256 != brief.seed_sha256:
+            raise Forfeit(f"{ingredient.label} stands on another seed: only models of one seed can be blended")
+    report({"event": "started"})
+    if recipe.method in ADAPTER_METHODS:
+        chosen = _of_one_shape(_require_two(ingredients), report)
+        _merge_adapters(brief, recipe, chosen)
+        result = Blend(blended=[i.label for i in chosen], slice_losses={}, blend_loss=None)
+    else:
+        chosen, weights, result = _average(brief, recipe, _require_two(ingredients))
+        _write_model(brief, weights)
+    _blend_continuations(brief, chosen)
+    result.write(brief.output_dir.parent / "soup.json")
+    return f"{recipe.method} blend of {', '.join(result.blended)}"
+
+
+def _require_two(ingredients: list[Ingredient]) -> list[Ingredient]:
+    if len(ingredients) < 2:
+        raise Forfeit(f"nothing to blend: {len(ingredients)} scored submissions stand on this seed")
+    return ingredients
+
+
+def _average(
+    brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient]
+) -> tuple[list[Ingredient], Weights, Blend]:
+    """Uniform or greedy: what is blended, its weights, and the record."""
+    if recipe.method == "uniform" and (recipe.best is None or recipe.best >= len(ingredients)):
+        return (
+            ingredients,
+            _mean(brief, ingredients),
+            Blend(blended=_labels(ingredients), slice_losses={}, blend_loss=None),
+        )
+    loss_of = _slice_loss(brief, recipe, ingredients)
+    losses = {ingredient.label: loss_of(weights_of(brief, ingredient)) for ingredient in ingredients}
+    log.info("slice losses: %s", losses)
+    ranked = sorted(ingredients, key=lambda i: (losses[i.label], i.label))
+    if recipe.method == "uniform":
+        chosen = ranked[: recipe.best]
+        weights = _mean(brief, chosen)
+        return chosen, weights, Blend(blended=_labels(chosen), slice_losses=losses, blend_loss=loss_of(weights))
+    chosen, weights, best = ranked[:1], weights_of(brief, ranked[0]), losses[ranked[0].label]
+    for ingredient in ranked[1:]:
+        tried = _with_one_more(weights, weights_of(brief, ingredient), len(chosen))
+        if (loss := loss_of(tried)) <= best:
+            chosen, weights, best = [*chosen, ingredient], tried, loss
+    return chosen, weights, Blend(blended=_labels(chosen), slice_losses=losses, blend_loss=best)
+
+
+def _labels(ingredients: list[Ingredient]) -> list[str]:
+    return [ingredient.label for ingredient in ingredients]
+
+
+def weights_of(brief: Brief, ingredient: Ingredient) -> Weights:
+    """The scored weights of a submission as a full model's; an adapter is merged into the seed in float32."""
+    if ingredient.form == "full":
+        model = AutoModelForCausalLM.from_pretrained(ingredient.folder, dtype=torch.float32)
+    else:
+        from peft import PeftModel
+
+        seed = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.float32)
+        model = PeftModel.from_pretrained(seed, ingredient.folder).merge_and_unload(safe_merge=True)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def _mean(brief: Brief, ingredients: list[Ingredient]) -> Weights:
+    """The uniform mean, holding two models at a time."""
+    mean = weights_of(brief, ingredients[0])
+    for count, ingredient in enumerate(ingredients[1:], start=1):
+        mean = _with_one_more(mean, weights_of(brief, ingredient), count)
+    return mean
+
+
+def _with_one_more(mean: Weights, new: Weights, count: int) -> Weights:
+    """The mean of `count` models and one more."""
+    return {name: tensor + (new[name] - tensor) / (count + 1) for name, tensor in mean.items()}
+
+
+def _slice_loss(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient]) -> Callable[[Weights], float]:
+    """A function from weights to their loss on the slice, on the GPU where the entry has one."""
+    if brief.slice_data is not None:
+        kept = np.arange(min(recipe.slice_rows, _count_rows(brief.slice_data)))
+        prompts, completions = read_rows(brief.slice_data, kept)
+    else:
+        prompts, completions = read_rows(brief.train_data, fresh_rows(brief, ingredients, recipe.slice_rows))
+    tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
+    model = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.float32)
+    if brief.resources.gpus != 0 and torch.cuda.is_available():
+        model = model.to("cuda")
+
+    def loss_of(weights: Weights) -> float:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(weights[name])
+        return mean_loss(model, tokenizer, prompts, completions, brief.max_tokens)
+
+    return loss_of
+
+
+def fresh_rows(brief: Brief, ingredients: list[Ingredient], count: int) -> Counts:
+    """Numbers of `count` training rows that the ingredients have trained on least, as their continuations say.
+
+    For a soup that was entered later, when no rows were kept from all entries. What leaves no continuation may
+    have trained on some of them, and then looks better than it is.
+    """
+    total = _count_rows(brief.train_data)
+    seen = np.zeros(total, np.int64)
+    for ingredient in ingredients:
+        seen += _seen(ingredient.continuation, total)
+    shuffled = np.random.default_rng(brief.random_seed).permutation(total)
+    return np.sort(shuffled[np.argsort(seen[shuffled], kind="stable")][:count])
+
+
+def _count_rows(parquet: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(parquet).num_rows)
+
+
+def _seen(folder: Path | None, rows: int) -> Counts:
+    if folder is None or not (folder / "seen.npy").exists():
+        return np.zeros(rows, np.int64)
+    seen: Counts = np.load(folder / "seen.npy", allow_pickle=False)
+    return seen if len(seen) == rows else np.zeros(rows, np.int64)
+
+
+def _write_model(brief: Brief, weights: Weights) -> None:
+    """The submission, in the seed's own dtype."""
+    stored = AutoConfig.from_pretrained(brief.seed_model).dtype or torch.float32
+    model = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=stored)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    with writing(brief.output_dir) as temporary:
+        model.save_pretrained(temporary)
+
+
+def _of_one_shape(ingredients: list[Ingredient], report: Report) -> list[Ingredient]:
+    """The largest group of LoRA adapters of one rank, since PEFT's merges take no others."""
+    from peft import PeftConfig
+
+    groups: dict[tuple[object, ...], list[Ingredient]] = {}
+    for ingredient in ingredients:
+        if ingredient.form == "adapter":
+            config = PeftConfig.from_pretrained(ingredient.folder)
+            if config.peft_type == "LORA" and not config.use_dora and not config.modules_to_save:
+                targets = config.target_modules
+                shape = (config.r, tuple(sorted(targets)) if isinstance(targets, set | list) else targets)
+                groups.setdefault(shape, []).append(ingredient)
+    largest = max(groups.values(), key=len, default=[])
+    if len(largest) < 2:
+        raise Forfeit("nothing to blend: there are no two LoRA adapters of one rank and the same target modules")
+    left_out = [i.label for i in ingredients if i not in largest]
+    if left_out:
+        report({"event": "note", "text": f"leaves out {', '.join(left_out)}: no LoRA adapter of the same shape"})
+    return largest
+
+
+def _merge_adapters(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient]) -> None:
+    """PEFT's weighted merge of adapters into one adapter over the seed."""
+    from peft import PeftModel
+
+    model = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.float32)
+    names = [f"ingredient{index}" for index in range(len(ingredients))]
+    model = PeftModel.from_pretrained(model, ingredients[0].folder, adapter_name=names[0])
+    for name, ingredient in zip(names[1:], ingredients[1:], strict=True):
+        model.load_adapter(ingredient.folder, adapter_name=name)
+    # TIES takes a mean over those that agree in sign; the linear ones take a weighted sum.
+    weight = 1.0 if "ties" in recipe.method else 1.0 / len(names)
+    density = None if recipe.method == "linear" else recipe.density
+    model.add_weighted_adapter(
+        names, [weight] * len(names), adapter_name="default", combination_type=recipe.method, density=density
+    )
+    with writing(brief.output_dir) as temporary:
+        model.save_pretrained(temporary, selected_adapters=["default"])
+        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def _blend_continuations(brief: Brief, ingredients: list[Ingredient]) -> None:
+    """Leave the mean of the trunks and moments, if any ingredient carries a whole model on.
+
+    One that has no trunk of its own, such as an adapter, counts with its scored weights. Moments are the mean
+    over those that share the commonest optimizer and train the same parameters.
+    """
+    records = {
+        i.label: (i.continuation, Continuation.read(i.continuation / "continuation.json"))
+        for i in ingredients
+        if i.continuation is not None
+    }
+    whole = {label: (folder, record) for label, (folder, record) in records.items() if record.full_model}
+    if not whole:
+        return
+    trunk: Weights | None = None
+    for count, ingredient in enumerate(ingredients):
+        own = weights_of(brief, ingredient)
+        if ingredient.label in whole:
+            own |= load_file(whole[ingredient.label][0] / "trunk.safetensors")
+        trunk = own if trunk is None else _with_one_more(trunk, own, count)
+    assert trunk is not None
+    kinds = Counter((record.optimizer, tuple(sorted(record.scalars))) for _, record in whole.values())
+    alike = [
+        one for one in whole.values() if (one[1].optimizer, tuple(sorted(one[1].scalars))) == kinds.most_common(1)[0][0]
+    ]
+    tensors: Weights = {}
+    for count, (folder, _) in enumerate(alike):
+        own = load_file(folder / "optimizer.safetensors")
+        tensors = own if count == 0 else _with_one_more(tensors, own, count)
+    first = alike[0][1]
+    scalars = {
+        name: {key: float(np.mean([record.scalars[name][key] for _, record in alike])) for key in values}
+        for name, values in first.scalars.items()
+    }
+    with writing(brief.continuation_dir) as temporary:
+        temporary.mkdir()
+        kept = {name: tensor.contiguous() for name, tensor in trunk.items() if name in first.scalars}
+        save_file(kept, temporary / "trunk.safetensors")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "optimizer.safetensors")
+        np.save(temporary / "seen.npy", _all_seen(brief, ingredients))
+        steps = max(record.steps for _, record in alike)
+        Continuation(optimizer=first.optimizer, full_model=True, steps=steps, scalars=scalars).write(
+            temporary / "continuation.json"
+        )
+
+
+def _trains(record: Continuation) -> tuple[str, tuple[str, ...]]:
+    """Which optimizer trains which parameters."""
+    return record.optimizer, tuple(sorted(record.scalars))
+
+
+def _all_seen(brief: Brief, ingredients: list[Ingredient]) -> Counts:
+    """How often each row was trained on by the seed or any ingredient: the soup has learnt from all of them."""
+    rows = _count_rows(brief.train_data)
+    before = _seen(brief.seed_continuation, rows)
+    own: Any = sum(np.maximum(_seen(i.continuation, rows) - before, 0) for i in ingredients if i.continuation)
+    return np.asarray(before + own, np.int64)

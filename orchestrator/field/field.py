@@ -1,0 +1,142 @@
+"""The field of a round: which recipes enter it. A pure function of the config, the record and the seed."""
+
+from cluster.errors import UserError
+from cluster.records import nearest
+from competitors.kinds import Recipe
+from orchestrator.config import Change, TournamentConfig
+from orchestrator.field.evolution import evolve
+from orchestrator.field.exploit import exploit
+from orchestrator.record.records import Roster, RosterEntry
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.rounds.verdict import Verdict
+
+
+def read_roster(run: RunDirectory, lineage: str, number: int) -> Roster | None:
+    """The roster of a round that has begun; None before."""
+    return Roster.read_if_there(run.round(lineage, number) / "roster.json")
+
+
+def next_roster(
+    config: TournamentConfig, lineage: str, number: int, previous: Roster | None, verdict: Verdict | None
+) -> Roster:
+    """Who enters round `number`, given the roster and the verdict of the round before (None before round 1).
+
+    In this order: an exploited recipe takes all places, or else evolution replaces the worst; then what was
+    entered and withdrawn for this round.
+    """
+    entries = [RosterEntry(recipe=recipe) for recipe in config.competitors]
+    phase, reasons = "explore", list[str]()
+    if previous is not None and verdict is not None:
+        entries, phase = previous.entries, previous.phase
+        if config.exploit is not None and verdict.exploits is not None and phase == "explore":
+            entries, reasons = exploit(entries, verdict.exploits, config.exploit, number)
+            phase = "exploit"
+        elif config.evolution is not None and phase == "explore":
+            ranking = [standing.competitor for standing in verdict.entries]
+            entries, reasons = evolve(entries, ranking, config.evolution, config.seed, lineage, number)
+    for change in config.changes:
+        if change.from_round == number:
+            entries, said = _changed(entries, change, number)
+            reasons = [*reasons, *said]
+    return Roster.model_validate(
+        {"lineage": lineage, "round": number, "phase": phase, "entries": entries, "reasons": reasons}
+    )
+
+
+def _changed(entries: list[RosterEntry], change: Change, number: int) -> tuple[list[RosterEntry], list[str]]:
+    if change.withdraw is not None:
+        kept = [entry for entry in entries if entry.recipe.name != change.withdraw]
+        # It may have made way by itself meanwhile, and a field is never empty.
+        return (kept, [f"{change.withdraw} was withdrawn."]) if kept and len(kept) < len(entries) else (entries, [])
+    names = {entry.recipe.name for entry in entries}
+    new = [
+        RosterEntry(recipe=recipe, made_by="entered", since=number)
+        for recipe in change.enter
+        if recipe.name not in names
+    ]
+    return entries + new, [f"{entry.recipe.name} was entered." for entry in new]
+
+
+def everyone(config: TournamentConfig, run: RunDirectory, lineage: str) -> dict[str, RosterEntry]:
+    """Every competitor that a lineage has had so far, by name, in order of appearance; before its first round,
+    those of the config."""
+    found: dict[str, RosterEntry] = {}
+    for number in range(1, config.all_rounds + 1):
+        roster = read_roster(run, lineage, number)
+        if roster is None:
+            break
+        for entry in roster.entries:
+            found.setdefault(entry.recipe.name, entry)
+    return found or {recipe.name: RosterEntry(recipe=recipe) for recipe in config.competitors}
+
+
+def current(config: TournamentConfig, run: RunDirectory) -> dict[str, Recipe]:
+    """The recipes that any lineage has in its newest round, with what was entered for later ones."""
+    names: dict[str, Recipe] = {}
+    for lineage in config.lineages:
+        rosters = [read_roster(run, lineage.name, number) for number in range(1, config.all_rounds + 1)]
+        begun = [roster for roster in rosters if roster is not None]
+        entries = begun[-1].entries if begun else [RosterEntry(recipe=recipe) for recipe in config.competitors]
+        names |= {entry.recipe.name: entry.recipe for entry in entries}
+    first = next_open_round(config, run)
+    for change in config.changes:
+        if change.from_round >= first:
+            names |= {recipe.name: recipe for recipe in change.enter}
+            names.pop(change.withdraw or "", None)
+    return names
+
+
+def next_open_round(config: TournamentConfig, run: RunDirectory) -> int:
+    """The first round that no lineage has begun: what changes now counts from there, in every lineage alike."""
+    begun = [
+        number
+        for lineage in config.lineages
+        for number in range(1, config.all_rounds + 1)
+        if (run.round(lineage.name, number) / "roster.json").exists()
+    ]
+    return max(begun, default=0) + 1
+
+
+def enter(run: RunDirectory, recipes: list[Recipe]) -> Change:
+    """Have `recipes` compete from the next open round on. UserError when a name is taken or no round is left."""
+    with run.changing():
+        config = run.config
+        number = _open_round(config, run)
+        taken = {name for lineage in config.lineages for name in everyone(config, run, lineage.name)}
+        taken |= set(current(config, run))
+        for recipe in recipes:
+            if recipe.name in taken:
+                raise UserError(f"competitors[{recipe.name}].name: {run.root} has or had one of this name already")
+        change = Change(from_round=number, enter=recipes)
+        run.record_change(config, change)
+    return change
+
+
+def withdraw(run: RunDirectory, name: str) -> Change:
+    """Have a competitor compete no longer from the next open round on. UserError when there is none, or no other."""
+    with run.changing():
+        config = run.config
+        number, there = _open_round(config, run), current(config, run)
+        if name not in there:
+            raise UserError(f'{run.root}: no competitor "{name}" competes there{nearest(name, there)}')
+        if len(there) == 1:
+            raise UserError(f"{run.root}: {name} is its only competitor: enter another one first")
+        change = Change(from_round=number, withdraw=name)
+        run.record_change(config, change)
+    return change
+
+
+def extend(run: RunDirectory, rounds: int) -> Change:
+    """Have every lineage run `rounds` more rounds."""
+    with run.changing():
+        config = run.config
+        change = Change(from_round=min(next_open_round(config, run), config.all_rounds + 1), extend=rounds)
+        run.record_change(config, change)
+    return change
+
+
+def _open_round(config: TournamentConfig, run: RunDirectory) -> int:
+    number = next_open_round(config, run)
+    if number > config.all_rounds:
+        raise UserError(f"{run.root}: its last round has begun; add rounds first: tournament extend {run.root}")
+    return number

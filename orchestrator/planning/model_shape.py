@@ -1,0 +1,138 @@
+"""What a base model is made of, read from its config and the headers of its weights: nothing is loaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cluster.records import Record
+from orchestrator.planning import model_sources
+
+BUILTIN_VOCABULARY = 1024
+"""An upper bound: the tokenizers of the built-in bases come about with them."""
+
+
+class BaseShape(Record):
+    """The sizes of a base model. `tensors` are its stored parameters by name, with their shapes."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_size: int
+    """Width of a layer's keys, and of its values."""
+    vocabulary: int
+    stored_bytes: int
+    """Bytes of the weights as they are stored."""
+    tensors: dict[str, tuple[int, ...]]
+
+    @property
+    def parameters(self) -> int:
+        """Stored parameters."""
+        return sum(size_of(shape) for shape in self.tensors.values())
+
+    @property
+    def linear(self) -> dict[str, tuple[int, int]]:
+        """(out, in) features of the linear layers by module name: all matrices but embeddings and head."""
+        apart = ("embed", "wte", "wpe", "lm_head")
+        return {
+            module_of(name): (shape[0], shape[1])
+            for name, shape in self.tensors.items()
+            if len(shape) == 2 and not any(word in name for word in apart)
+        }
+
+
+def size_of(shape: tuple[int, ...]) -> int:
+    """Numbers in a tensor of that shape."""
+    count = 1
+    for length in shape:
+        count *= length
+    return count
+
+
+def module_of(parameter: str) -> str:
+    """The module that a parameter belongs to."""
+    return parameter.rpartition(".")[0]
+
+
+def describe_base(spec: str, config_folder: Path) -> BaseShape | None:
+    """The shape of a base that is built in or on this machine; None for another, or one that says too little."""
+    if spec.startswith(model_sources.BUILTIN):
+        return _builtin(spec.removeprefix(model_sources.BUILTIN))
+    folder = model_sources.locate(spec, config_folder)
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config", config)
+    layers = _first(config, "num_hidden_layers", "n_layer", "num_layers")
+    hidden = _first(config, "hidden_size", "n_embd", "d_model")
+    heads = _first(config, "num_attention_heads", "n_head", "num_heads")
+    vocabulary = _first(config, "vocab_size")
+    if not (layers and hidden and heads and vocabulary):  # an architecture with other names
+        return None
+    tensors, stored = _headers(folder)
+    head_size = config.get("head_dim") or hidden // heads
+    return BaseShape(
+        layers=layers,
+        hidden=hidden,
+        intermediate=_first(config, "intermediate_size", "n_inner", "ffn_dim", "d_ff") or 4 * hidden,
+        heads=heads,
+        key_value_size=head_size * (config.get("num_key_value_heads") or heads),
+        vocabulary=vocabulary,
+        stored_bytes=stored,
+        tensors=tensors,
+    )
+
+
+def _first(config: dict[str, Any], *keys: str) -> int:
+    """The first of these keys that is set; 0 if none is."""
+    return next((int(config[key]) for key in keys if config.get(key)), 0)
+
+
+def _headers(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
+    """Names and shapes of all tensors in a folder's safetensors files, and their bytes."""
+    tensors: dict[str, tuple[int, ...]] = {}
+    stored = 0
+    for file in folder.glob("*.safetensors"):
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        header.pop("__metadata__", None)
+        for name, tensor in header.items():
+            tensors[name] = tuple(tensor["shape"])
+            start, end = tensor["data_offsets"]
+            stored += end - start
+    return tensors, stored
+
+
+def _builtin(name: str) -> BaseShape | None:
+    from competitors.builtin.bases import BUILTIN_BASES
+
+    if name not in BUILTIN_BASES:
+        return None
+    base = BUILTIN_BASES[name]
+    hidden, intermediate = base.hidden, base.intermediate
+    key_value = hidden * base.key_value_heads // base.heads
+    block = {
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (key_value, hidden),
+        "self_attn.v_proj": (key_value, hidden),
+        "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_proj": (intermediate, hidden),
+        "mlp.up_proj": (intermediate, hidden),
+        "mlp.down_proj": (hidden, intermediate),
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+    }
+    tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (BUILTIN_VOCABULARY, hidden)}
+    for layer in range(base.layers):
+        tensors |= {f"model.layers.{layer}.{module}.weight": shape for module, shape in block.items()}
+    tensors["model.norm.weight"] = (hidden,)
+    return BaseShape(
+        layers=base.layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        heads=base.heads,
+        key_value_size=key_value,
+        vocabulary=BUILTIN_VOCABULARY,
+        stored_bytes=4 * sum(size_of(shape) for shape in tensors.values()),
+        tensors=tensors,
+    )

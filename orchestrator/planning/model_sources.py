@@ -1,0 +1,65 @@
+"""From what a config calls a model to a folder with one: a local folder, the hub, or one that is built in."""
+
+from pathlib import Path
+
+from cluster.errors import UserError
+from cluster.records import nearest
+from competitors.contract import model_form
+
+BUILTIN = "builtin:"
+
+
+def locate(spec: str, config_folder: Path) -> Path | None:
+    """The local folder that `spec` names, beside the config or below the current folder; None if there is none."""
+    given = Path(spec).expanduser()
+    for folder in (config_folder / given, Path.cwd() / given):
+        if folder.is_dir():
+            return folder.resolve()
+    return None
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """UserError unless `folder` is a whole Hugging Face model folder with a tokenizer."""
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{key}: {folder} has no config.json: it is no Hugging Face model folder")
+    if model_form(folder) != "full":
+        raise UserError(f"{key}: {folder} has no weights (model.safetensors or model.safetensors.index.json)")
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise UserError(f"{key}: {folder} has no tokenizer (tokenizer.json or tokenizer.model)")
+
+
+def check(spec: str, config_folder: Path, key: str) -> Path | None:
+    """The folder of a local model, checked; None for built-in models and hub names, whose form is checked."""
+    if spec.startswith(BUILTIN):
+        from competitors.builtin.bases import BUILTIN_BASES
+
+        name = spec.removeprefix(BUILTIN)
+        if name not in BUILTIN_BASES:
+            raise UserError(f'{key}: no built-in base "{name}"{nearest(name, BUILTIN_BASES)}')
+        return None
+    folder = locate(spec, config_folder)
+    if folder is not None:
+        check_folder(folder, key)
+        return folder
+    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise UserError(f"{key}: {spec}: there is no such folder")
+    return None
+
+
+def download(spec: str, destination: Path, key: str) -> Path:
+    """Fetch a hub model into `destination`, where every node of the cluster finds it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        snapshot_download(spec, local_dir=destination, allow_patterns=wanted)
+    except HFValidationError as error:
+        raise UserError(f"{key}: {spec} is neither a local folder nor a hub name (organisation/name)") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{key}: {spec} is no local folder and could not be had from the Hugging Face hub"
+            f" ({type(error).__name__}): check the name, log in if it is gated (hf auth login), or give a local folder"
+        ) from error
+    check_folder(destination, key)
+    return destination

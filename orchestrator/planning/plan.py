@@ -1,0 +1,213 @@
+"""`tournament plan`: what would run, what it needs, and what could not be checked. Nothing is trained.
+
+Works without GPU, network or weights: what is not here is said to be unchecked, never guessed.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from cluster.machine import Machine, largest_machine, machine_here
+from cluster.records import Record
+from competitors.contract import Resources
+from orchestrator.config import TournamentConfig
+from orchestrator.driver import check_inputs, make_data
+from orchestrator.planning import model_sources
+from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
+from orchestrator.planning.model_shape import describe_base
+
+
+class PlannedEntry(Record):
+    """One competitor in one lineage, per round."""
+
+    lineage: str
+    competitor: str
+    kind: str
+    recipe: str
+    workers: int
+    cpus: float
+    gpus: float | str
+    memory_gb: float | None
+    """Estimated peak per worker; None where it could not be estimated."""
+    memory_parts: Estimate | None = None
+    needs_gpu: str | None = None
+    """Why it forfeits without a GPU; None where it does not."""
+
+
+class Plan(Record):
+    """What `tournament plan --json` prints."""
+
+    tournament: str
+    lineages: list[str]
+    references: list[str]
+    rounds: int
+    entries: list[PlannedEntry]
+    trainings: int
+    training_tokens: int | None
+    """Upper bound over the whole tournament; None without a token budget."""
+    gpu_hours: float | None
+    """Upper bound for training; None without a budget of minutes."""
+    warnings: list[str]
+    assumptions: list[str]
+    unchecked: list[str]
+    placement: list[str]
+    """What the cluster cannot place, or that it can place everything; empty where no cluster was asked."""
+
+
+def make_plan(config: TournamentConfig, config_file: Path, address: str | None) -> Plan:
+    """The plan of `config`. UserError for what is wrong with it, as `run` would say."""
+    check_inputs(config, config_file)
+    unchecked = [*_unchecked_models(config, config_file), *_unchecked_data(config, config_file)]
+    placement, machine = _placement(config, address) if address else ([], _machine_of(config))
+    entries = [
+        _entry(config, config_file, machine, lineage.name, lineage.base, index)
+        for lineage in config.lineages
+        for index in range(len(config.competitors))
+    ]
+    training = [recipe for recipe in config.competitors if recipe.trains]
+    trainings = len(training) * len(config.lineages) * config.all_rounds
+    gpus = [_gpus(recipe.resources) * recipe.resources.workers for recipe in training]
+    hours = None if config.budget.minutes is None else config.budget.minutes / 60
+    per_round = len(config.lineages) * config.all_rounds
+    assumptions = [
+        "GPU hours and tokens are upper bounds: budgets used up, start-up and scoring not counted",
+        *ASSUMPTIONS,
+    ]
+    if any(recipe.resources.gpus == "auto" for recipe in config.competitors):
+        assumptions.append("an entry without resources.gpus takes one GPU where the cluster has any")
+    if machine is None or (machine.gpus and not machine.gpu_memory_gb):
+        unchecked.append("whether each entry's memory is there: that of the cluster's GPUs is not known here")
+    if not address:
+        unchecked.append("whether a cluster can place this: none was named (--address)")
+    return Plan(
+        tournament=config.name,
+        lineages=[f"{lineage.name}: {lineage.base}" for lineage in config.lineages],
+        references=[f"{r.name}: {r.model or 'published, drawn only'}" for r in config.references],
+        rounds=config.all_rounds,
+        entries=entries,
+        trainings=trainings,
+        training_tokens=None if config.budget.tokens is None else config.budget.tokens * trainings,
+        gpu_hours=None if hours is None else sum(gpus) * hours * per_round,
+        warnings=warnings(config, config_file.parent, machine),
+        assumptions=assumptions,
+        unchecked=unchecked,
+        placement=placement,
+    )
+
+
+def _machine_of(config: TournamentConfig) -> Machine | None:
+    """This machine where the tournament would start a Ray of its own on it; None where a cluster is meant."""
+    elsewhere = config.cluster.address not in (None, "local") or "RAY_ADDRESS" in os.environ
+    return None if elsewhere else machine_here()
+
+
+def _entry(
+    config: TournamentConfig, config_file: Path, machine: Machine | None, lineage: str, base: str, index: int
+) -> PlannedEntry:
+    recipe = config.competitors[index]
+    shape = describe_base(base, config_file.parent)
+    on_gpu = trains_on_gpu(recipe, machine)
+    memory = estimate_entry(recipe, config_file.parent, shape, config.data.max_tokens, on_gpu)
+    return PlannedEntry(
+        lineage=lineage,
+        competitor=recipe.name,
+        kind=recipe.kind,
+        recipe=recipe.summary,
+        workers=recipe.resources.workers,
+        cpus=recipe.resources.cpus,
+        gpus=recipe.resources.gpus,
+        memory_gb=None if memory is None else memory.total,
+        memory_parts=memory,
+        needs_gpu=recipe.needs_gpu,
+    )
+
+
+def _gpus(resources: Resources) -> float:
+    return 1.0 if resources.gpus == "auto" else float(resources.gpus)
+
+
+def _unchecked_models(config: TournamentConfig, config_file: Path) -> list[str]:
+    named = [(f"lineages[{x.name}].base", x.base) for x in config.lineages]
+    named += [(f"references[{r.name}].model", r.model) for r in config.references if r.model]
+    return [
+        f"{key}: {spec} is not on this machine: that it exists, its size and its memory"
+        for key, spec in named
+        if not spec.startswith(model_sources.BUILTIN) and model_sources.locate(spec, config_file.parent) is None
+    ]
+
+
+def _unchecked_data(config: TournamentConfig, config_file: Path) -> list[str]:
+    """Local data is read and split, so that its mistakes show here; a hub data set is not."""
+    listed = [config.data.source] if isinstance(config.data.source, str) else config.data.source
+    away = [source for source in listed if source.startswith("hf://")]
+    if away:
+        return [f"data.source: {', '.join(away)} is not on this machine: its columns and its number of rows"]
+    with tempfile.TemporaryDirectory() as scratch:
+        make_data(config, config_file, Path(scratch) / "data")
+    return []
+
+
+def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machine]:
+    """What the cluster at `address` cannot place, and its largest machine."""
+    from cluster.connect import connected
+    from cluster.errors import ClusterTrouble
+    from cluster.ray_workers import Pool, Shape
+
+    problems = []
+    with connected(address) as resources:
+        pool = Pool()
+        for recipe in config.competitors:
+            wanted = recipe.resources
+            gpus = float(resources.get("GPU", 0) > 0) if wanted.gpus == "auto" else float(wanted.gpus)
+            shape = Shape("trainer", wanted.cpus, gpus, wanted.memory_gb, wanted.workers, recipe.is_gang)
+            try:
+                pool.refuse_impossible(shape, f"competitors[{recipe.name}]")
+            except ClusterTrouble as trouble:
+                problems.append(str(trouble))
+        machine = largest_machine()
+    there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
+    return problems or [f"every entry can be placed on the cluster at {address} ({there})"], machine
+
+
+def print_plan(console: Console, plan: Plan) -> None:
+    """The plan as a person reads it."""
+    console.print(f"{plan.tournament}: {plan.rounds} rounds, {len(plan.lineages)} lineages", highlight=False)
+    for title, lines in (("lineages", plan.lineages), ("references", plan.references)):
+        for line in lines:
+            console.print(f"  {title[:-1]} {line}", markup=False, highlight=False, soft_wrap=True)
+    console.print(_entries_table(plan))
+    tokens = "" if plan.training_tokens is None else f", at most {plan.training_tokens:,} training tokens"
+    hours = "no budget of minutes" if plan.gpu_hours is None else f"at most {plan.gpu_hours:,.1f} GPU hours"
+    console.print(f"{plan.trainings} trainings{tokens}, {hours}", highlight=False)
+    for title, lines in (
+        ("warning", plan.warnings),
+        ("placement", plan.placement),
+        ("assumed", plan.assumptions),
+        ("not checked", plan.unchecked),
+    ):
+        for line in lines:
+            console.print(f"{title}: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _entries_table(plan: Plan) -> Table:
+    """One row per competitor; memory per lineage, since their bases differ."""
+    table = Table(title="entries of one round, in each lineage", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("competitor", no_wrap=True)
+    table.add_column("recipe", overflow="fold")
+    table.add_column("needs", no_wrap=True)
+    table.add_column("memory per worker", no_wrap=True)
+    for name in dict.fromkeys(entry.competitor for entry in plan.entries):
+        rows = [entry for entry in plan.entries if entry.competitor == name]
+        first = rows[0]
+        gpus = "a GPU if any" if first.gpus == "auto" else f"{float(first.gpus):g} GPU"
+        workers = f"{first.workers} x " if first.workers > 1 else ""
+        known = [f"{row.memory_gb:.1f} GB ({row.lineage})" for row in rows if row.memory_gb is not None]
+        needs = f"{workers}{first.cpus:g} CPU, {gpus}"
+        if first.needs_gpu:
+            needs += f"\nGPU only: {first.needs_gpu.partition(':')[0]}"
+        table.add_row(name, f"{first.kind}: {first.recipe}", needs, "\n".join(known) or "not checked")
+    return table

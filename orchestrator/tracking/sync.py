@@ -1,0 +1,263 @@
+"""MLflow as a view of the run directory: everything on record that MLflow does not have yet is sent there.
+
+What was sent is remembered in mlflow.json; what is found in the store is continued, so that no run is made
+twice. When the store is away the tournament goes on, and the next sync sends what was missed.
+"""
+
+import hashlib
+import logging
+import math
+import os
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.config import TournamentConfig
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.rounds.deadlines import Tail
+from orchestrator.tracking import tree, words
+from orchestrator.tracking.ledger import NOTE, Memory, Sent, linked, memory_file, shown, store_uri
+from orchestrator.tracking.points import Point, of_event
+from orchestrator.tracking.tree import Part, View
+from orchestrator.views.leaderboard import State
+
+if TYPE_CHECKING:
+    from orchestrator.tracking.mlflow_store import MlflowStore
+
+log = logging.getLogger(__name__)
+
+OPEN_RUNS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED"}
+"""What a run that is still under way is, by the tournament's state."""
+STORE = "the store"
+ENVIRONMENT = {
+    # MLflow's own patience is minutes for each call; here the next sync is the retry.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+class Tracker:
+    """Keeps MLflow up to date with one run directory. Its calls never raise for trouble with the store.
+
+    They may come from any thread, one at a time.
+    """
+
+    def __init__(self, config: TournamentConfig, run: RunDirectory) -> None:
+        self.config, self.run = config, run
+        self.uri = store_uri(config, run)
+        self._memory = self._written = Memory.of(run, self.uri)
+        self._store: MlflowStore | None = None
+        self._monitor: Any = None
+        self._seen: dict[str, tuple[object, ...]] = {}
+        """Of each run that is up to date: how the files looked that it follows from."""
+        self._over: set[str] = set()
+        """Rounds that are whole in the store and change no more."""
+        self._complaints: set[str] = set()
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Make the store ready before anything fans out, and in it the tournament's run."""
+        with self._lock:
+            self._sync("running", only_top=True)
+
+    def sync(self, state: State) -> bool:
+        """Send what is on record and was not sent yet. False, with a warning, when something could not be sent."""
+        with self._lock:
+            return self._sync(state)
+
+    def close(self, state: State) -> None:
+        """The last sync: what is still open ends as FINISHED, or as KILLED when the tournament was stopped."""
+        with self._lock:
+            self._stop_monitor()
+            self._sync(state)
+            self._stop_monitor()
+            self._store = None
+
+    def _sync(self, state: State, only_top: bool = False) -> bool:
+        failed: set[str] = set()
+        over: set[str] = set()
+        self.config = self.run.with_changes(self.config)
+        for part in tree.parts(self.config, self.run, self._over):
+            if only_top and part.level != "tournament":
+                break
+            if part.level == "round" and tree.is_over(self.run, part.key):
+                over.add(part.key)
+            looks = (state, *map(_looks, part.sources))
+            if self._seen.get(part.key) == looks:
+                continue
+            if part.parent in failed:
+                failed.add(part.key)
+                continue
+            try:
+                view = part.build()
+            except FileNotFoundError:  # an entry is being started over just now: the next sync meets it again
+                failed.add(part.key)
+                continue
+            if self._guard(part.key, partial(self._send, part, view, state)):
+                self._seen[part.key] = looks
+                continue
+            failed.add(part.key)
+            if self._store is None:
+                return False
+        self._over |= {key for key in over if not any(f"{one}/".startswith(f"{key}/") for one in failed)}
+        if state == "running" and self._monitor is None and "" in self._memory.runs:
+            self._guard("system metrics", self._watch_host)
+        return not failed
+
+    def _guard(self, key: str, action: Callable[[], None]) -> bool:
+        """Reach the store and do `action`: the one place where trouble with MLflow ends, as a warning and False.
+
+        Trouble is whatever MLflow, its database, its server or its disk raise. After it `_store` is None if the
+        store is away; if it answers, only `key` was refused, and the rest goes on. Each is said once.
+        """
+        reached = False
+        try:
+            self._connect()
+            reached = True
+            action()
+        except Exception as error:  # noqa: BLE001 - these libraries' errors share no base; a view must not end a run
+            self._store = None
+            if not reached or self._guard(STORE, lambda: None):
+                self._complain(key if reached else STORE, error)
+            return False
+        finally:
+            self._remember()
+        self._complaints.discard(key)
+        return True
+
+    def _complain(self, key: str, error: Exception) -> None:
+        if key in self._complaints:
+            return
+        self._complaints.add(key)
+        text = words.fitted(" ".join(str(error).split()) or type(error).__name__, 300)
+        if key == STORE:
+            log.warning("MLflow at %s is away; the tournament goes on, and it is sent later: %s", shown(self.uri), text)
+        else:
+            log.warning("MLflow at %s did not take %s: %s", shown(self.uri), key or "the tournament", text)
+
+    def _connect(self) -> None:
+        """Reach the store. One that has lost our runs is sent everything again."""
+        if self._store is not None:
+            return
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        os.environ.pop("MLFLOW_RUN_ID", None)  # of whatever started us: it would become our parent
+        from orchestrator.tracking.mlflow_store import MlflowStore
+
+        name = self.config.tracking.experiment or self.config.name
+        store = MlflowStore(self.uri, name, words.about_experiment())
+        top = self._memory.runs.get("")
+        if store.experiment_id != self._memory.experiment_id or (top and not store.has_run(top.run_id)):
+            self._memory = Memory(uri=self.uri, experiment_id=store.experiment_id)
+            self._seen, self._over = {}, set()
+        self._stop_monitor()  # its thread ends at the first error
+        self._store = store
+        if STORE in self._complaints:
+            self._complaints.discard(STORE)
+            log.warning("MLflow at %s is back", shown(self.uri))
+
+    def _remember(self) -> None:
+        """Write mlflow.json where it would differ."""
+        if self._memory is not self._written:
+            self._memory.write(memory_file(self.run))
+            self._written = self._memory
+
+    def _update(self, key: str, **changes: Any) -> Sent:
+        self._memory = self._memory.with_run(key, **changes)
+        return self._memory.runs[key]
+
+    def _send(self, part: Part, view: View, state: State) -> None:
+        """Bring one run up to date."""
+        store, key = self._reached, part.key
+        sent = self._memory.runs.get(key) or self._adopt(part, view)
+        self._send_tags(key, view)
+        if not sent.params and view.params:
+            store.log_params(sent.run_id, view.params)
+            self._update(key, params=True)
+        if not sent.datasets and view.datasets:
+            store.log_splits(sent.run_id, view.datasets)
+            self._update(key, datasets=True)
+        self._send_points(key, view.points)
+        if view.events is not None:
+            self._send_events(key, view.events, view.attempt)
+        for path in view.artifacts:
+            if (looks := str(_looks(path))) != sent.artifacts.get(path.name):
+                store.log_file(sent.run_id, path)
+                self._update(key, artifacts=self._memory.runs[key].artifacts | {path.name: looks})
+        if view.model is not None and sent.model_version is None:
+            self._update(key, model_version=store.register(sent.run_id, view.model))
+        status = OPEN_RUNS[state] if view.status == "open" else view.status
+        if status != sent.status:
+            store.set_status(sent.run_id, status, view.ended_ms)
+            self._update(key, status=status)
+
+    def _adopt(self, part: Part, view: View) -> Sent:
+        """The run of this key that the store has already, or a new one."""
+        identity = {"tournament.key": part.key or "tournament", "tournament.run_dir": str(self.run.root)}
+        found = self._reached.find_run(identity)
+        if found is not None:
+            return self._update(part.key, run_id=found[0], status=found[1])
+        parent = None if part.parent is None else self._memory.runs[part.parent].run_id
+        tags = {"tournament": self.config.name, "tournament.level": part.level, **identity}
+        return self._update(part.key, run_id=self._reached.create_run(view.name, parent, view.began_ms, tags))
+
+    def _send_tags(self, key: str, view: View) -> None:
+        sent = self._memory.runs[key]
+        note = linked(view.note, self._reached.experiment_id)
+        tags = {name: value for name, value in {**view.tags, NOTE: note}.items() if value}
+        digests = {name: hashlib.sha256(value.encode()).hexdigest()[:12] for name, value in tags.items()}
+        news = {name: tags[name] for name in tags if digests[name] != sent.tags.get(name)}
+        if news:
+            self._reached.log_tags(sent.run_id, news)
+            self._update(key, tags=sent.tags | digests)
+
+    def _send_points(self, key: str, points: list[Point]) -> None:
+        known = set(self._memory.runs[key].points)
+        news = {name: point for point in points if (name := f"{point.name}@{point.step}") not in known}
+        if news:
+            self._send_finite(key, list(news.values()))
+            self._update(key, points=sorted(known | news.keys()))
+
+    def _send_events(self, key: str, path: Path, attempt: int) -> None:
+        """What a competitor has reported since; from the beginning when it was started over."""
+        sent, tail = self._memory.runs[key], Tail(path)
+        tail.offset = sent.events_offset if sent.attempt == attempt else 0
+        points = [point for event in tail.events() for point in of_event(event)]
+        if (attempt, tail.offset) != (sent.attempt, sent.events_offset):
+            self._send_finite(key, points)
+            self._update(key, attempt=attempt, events_offset=tail.offset)
+
+    def _send_finite(self, key: str, points: list[Point]) -> None:
+        """Values that are no finite numbers are left out, and their metrics named in a tag."""
+        sent = self._memory.runs[key]
+        self._reached.log_points(sent.run_id, [p for p in points if math.isfinite(p.value)])
+        odd = sorted({p.name for p in points if not math.isfinite(p.value)} | set(sent.not_finite))
+        if odd != sent.not_finite:
+            self._reached.log_tags(sent.run_id, {"not_finite": ", ".join(odd)})
+            self._update(key, not_finite=odd)
+
+    @property
+    def _reached(self) -> "MlflowStore":
+        assert self._store is not None
+        return self._store
+
+    def _watch_host(self) -> None:
+        self._monitor = self._reached.watch_host(self._memory.runs[""].run_id)
+
+    def _stop_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+
+
+def _looks(path: Path) -> tuple[int, int] | None:
+    """Time and size of a file: what tells that it has changed."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
