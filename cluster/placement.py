@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-Size = dict[str, float]
-"""Amounts by Ray's names (CPU, GPU, memory in bytes); of a process only those that are not 0."""
+from cluster.resources import Shape, Size
+
 Nodes = dict[str, Size]
 """What nodes have, or have left, by node id."""
 
@@ -19,28 +19,6 @@ MAX_OVERTAKEN = 4
 number costs idle GPUs (room for a gang drains while the longest entry on it runs), a large one makes gangs
 wait; with 4 a gang of four or five ends up behind about its own size in small entries."""
 ROUNDING = 1e-9  # tenths of a GPU do not add up exactly
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What an entry holds. `role` keeps trainers and evaluators in processes of their own.
-
-    With `gang`, the actor itself holds nothing: it coordinates `workers` processes of these resources each,
-    which it starts itself on what is reserved for them.
-    """
-
-    role: str
-    cpus: float
-    gpus: float
-    memory_gb: float | None = None
-    workers: int = 1
-    gang: bool = False
-
-    @property
-    def size(self) -> Size:
-        """Of one worker."""
-        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": (self.memory_gb or 0) * 2**30}
-        return {name: amount for name, amount in amounts.items() if amount}
 
 
 @dataclass(eq=False)

@@ -22,8 +22,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster import placement
 from cluster.errors import ClusterTrouble, TournamentError
 from cluster.machine import collect_garbage_rarely
-from cluster.placement import Holder, Nodes, Shape, Ticket
+from cluster.placement import Holder, Nodes, Ticket
 from cluster.ray_private import remove_orphans
+from cluster.resources import Shape, Size
 
 __all__ = ["Pool", "Shape", "Worker", "WorkerDied"]
 
@@ -293,5 +294,5 @@ def _available() -> Nodes:
     return {node: _counted(amounts) for node, amounts in available_resources_per_node().items()}
 
 
-def _counted(amounts: dict[str, float]) -> placement.Size:
+def _counted(amounts: dict[str, float]) -> Size:
     return {name: amounts[name] for name in ("CPU", "GPU", "memory") if name in amounts}

@@ -1,18 +1,29 @@
 """Records that pass between stages, and settings that a user writes: both frozen, both checked.
 
-A `Record` lies in the run directory as JSON. `Settings` are what a YAML file may hold: an unknown key is
-refused with the nearest known one.
+A `Record` lies in the run directory as JSON, with the number of its format. `Settings` are what a YAML file may
+hold: an unknown key is refused with the nearest known one.
 """
 
 import difflib
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    SerializationInfo,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from cluster.store import write_text
+from cluster.errors import BrokenRecord
+from cluster.store import LOCAL, Store
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -22,25 +33,77 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f'; did you mean "{close[0]}"?' if close else f"; known are {', '.join(names)}"
 
 
+def _stored(path: Path, info: SerializationInfo) -> str:
+    root = (info.context or {}).get("root")
+    return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else str(path)
+
+
+def _restored(value: Any, info: ValidationInfo) -> Any:
+    root = (info.context or {}).get("root")
+    return root / value if root and isinstance(value, str) else value  # an absolute value stays what it is
+
+
+StoredPath = Annotated[Path, BeforeValidator(_restored), PlainSerializer(_stored)]
+"""A path that a record on disk holds relative to `root`, where it lies below it: a run directory may be moved."""
+
+
 class Record(BaseModel):
-    """A small frozen record that passes between stages and lies in the run directory as JSON."""
+    """A small frozen record that passes between stages and lies in the run directory as JSON.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `FORMAT` is counted up when what is written can no longer be read by an older version. Numbers that are not
+    finite are written as the words that they are read back from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+    FORMAT: ClassVar[int] = 1
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """The record at `path`; FileNotFoundError if there is none."""
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+    def read(cls, path: Path, root: Path | None = None) -> Self:
+        """The record at `path`, its relative paths below `root`.
+
+        FileNotFoundError if there is none; BrokenRecord, naming the file, if it is cut off or of another format.
+        """
+        again = "remove it, and the same command does that step again"
+        try:
+            data = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise BrokenRecord(f"{path}: is cut off or damaged ({error}): {again}") from error
+        written = data.pop("format", None) if isinstance(data, dict) else None
+        if written != cls.FORMAT:
+            raise BrokenRecord(_other_format(path, written, cls.FORMAT))
+        try:
+            return cls.model_validate(data, context={"root": root})
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in problem["loc"])
+            raise BrokenRecord(f"{path}: {key}: {problem['msg']}: {again}") from error
 
     @classmethod
-    def read_if_there(cls, path: Path) -> Self | None:
+    def read_if_there(cls, path: Path, root: Path | None = None) -> Self | None:
         """The record at `path`, or None: how a stage finds out that it is done already."""
-        return cls.read(path) if path.exists() else None
+        try:
+            return cls.read(path, root)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
-    def write(self, path: Path) -> Self:
-        """Write the record to `path` atomically and return it."""
-        write_text(path, self.model_dump_json(indent=1) + "\n")
+    def write(self, path: Path, root: Path | None = None, store: Store = LOCAL) -> Self:
+        """Write the record to `path` atomically, paths below `root` relative to it, and return it."""
+        store.write_text(path, self.to_text(root))
         return self
+
+    def to_text(self, root: Path | None = None) -> str:
+        """What `write` writes."""
+        text = self.model_dump_json(indent=1, by_alias=True, context={"root": root})
+        return f'{{\n "format": {self.FORMAT},{text.removeprefix("{")}\n'
+
+
+def _other_format(path: Path, written: Any, known: int) -> str:
+    if isinstance(written, int) and written > known:
+        return f"{path}: was written by a newer version of this program (format {written}, known here is {known})"
+    return (
+        f"{path}: was written by another version of this program (format {written or 'none'}, known here is"
+        f" {known}): go on with that version, or give another --run-dir"
+    )
 
 
 class Settings(BaseModel):

@@ -1,41 +1,150 @@
-"""Files that are either whole or absent: atomic writes, hashes, folders without copies.
+"""The store: files that are either whole or absent. The only place that renames, links, locks or removes for good.
 
 A stage's result is written to a temporary name beside its place, flushed to disk and renamed, so that
 a reader (or the same program after a crash) never meets half a file.
 """
 
-import hashlib
+import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol
+
+TEMPORARY = ".tmp"
+"""How the name of a file that is being written ends; what is left of a killed program is of no use."""
+WEIGHTS = ".safetensors"
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path (file or folder, up to the caller) that becomes `path` when the block ends well.
+class Store(Protocol):
+    """What the tournament asks of the place where a run directory lies."""
 
-    A folder already at `path` is replaced. On an exception nothing at `path` changes.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        yield temporary
-        flush(temporary)
+    def writing(self, path: Path) -> AbstractContextManager[Path]:
+        """Yield a temporary path (file or folder, up to the caller) that becomes `path` when the block ends well.
+
+        What lies at `path` is replaced. On an exception nothing at `path` changes.
+        """
+        ...
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write `text` to `path`, whole or not at all."""
+        ...
+
+    def link_folder(self, source: Path, destination: Path, keep: Callable[[str], bool] = ...) -> None:
+        """Make `destination` a folder with those files of `source` whose names `keep` accepts.
+
+        Weights are shared where the disk allows it, so that a model that stays the seed for ten rounds lies there
+        once; everything else is a copy that may be written to.
+        """
+        ...
+
+    def copy_folder(self, source: Path, destination: Path) -> None:
+        """Make `destination` a copy of `source` that shares nothing with it."""
+        ...
+
+    def move(self, source: Path, destination: Path) -> None:
+        """Give what lies at `source` the place `destination`; a folder there is replaced."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or a folder, if there is one."""
+        ...
+
+    def locked(self, path: Path, wait: bool) -> AbstractContextManager[None]:
+        """Hold the lock at `path` while the block lasts. BlockingIOError if somebody else does and `wait` is false."""
+        ...
+
+    def is_locked(self, path: Path) -> bool:
+        """Whether somebody holds the lock at `path` now."""
+        ...
+
+
+class LocalStore:
+    """A file system that every node mounts."""
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[Path]:
+        """As the protocol says."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
+        try:
+            yield temporary
+            _flush(temporary)
+            self.move(temporary, path)
+        finally:
+            self.remove(temporary)
+
+    def write_text(self, path: Path, text: str) -> None:
+        """As the protocol says."""
+        with self.writing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def link_folder(self, source: Path, destination: Path, keep: Callable[[str], bool] = lambda name: True) -> None:
+        """As the protocol says."""
+        self._copy(source, destination, keep, _link_or_copy)
+
+    def copy_folder(self, source: Path, destination: Path) -> None:
+        """As the protocol says."""
+        self._copy(source, destination, lambda name: True, shutil.copy)
+
+    def _copy(
+        self, source: Path, destination: Path, keep: Callable[[str], bool], copy: Callable[[str, str], object]
+    ) -> None:
+        with self.writing(destination) as temporary:
+            temporary.mkdir()
+            for file in sorted(p for p in source.rglob("*") if p.is_file() and keep(p.name)):
+                target = temporary / file.relative_to(source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # A hub's cache holds links: the file behind one is meant, not the link itself.
+                copy(os.path.realpath(file), str(target))
+
+    def move(self, source: Path, destination: Path) -> None:
+        """As the protocol says."""
+        if destination.is_dir() and not destination.is_symlink():
+            shutil.rmtree(destination)
+        os.replace(source, destination)
+        _flush_folder(destination.parent)
+
+    def remove(self, path: Path) -> None:
+        """As the protocol says."""
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        os.replace(temporary, path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
         else:
-            temporary.unlink(missing_ok=True)
-    flush_folder(path.parent)
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self, path: Path, wait: bool) -> Iterator[None]:
+        """As the protocol says."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            yield
+        finally:
+            os.close(descriptor)
+
+    def is_locked(self, path: Path) -> bool:
+        """As the protocol says."""
+        if not path.exists():
+            return False
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(descriptor)
 
 
-def flush(path: Path) -> None:
+LOCAL = LocalStore()
+"""The store of whoever writes beside its own work: competitors, evaluators, views."""
+
+
+def _flush(path: Path) -> None:
     """Force a file, or every file below a folder, to disk."""
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         if file.is_file():
@@ -43,7 +152,7 @@ def flush(path: Path) -> None:
                 os.fsync(stream.fileno())
 
 
-def flush_folder(path: Path) -> None:
+def _flush_folder(path: Path) -> None:
     """Force a folder's list of names to disk, which is what makes a rename last."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -52,35 +161,11 @@ def flush_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically."""
-    with writing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, or of a folder: over the sorted relative names and the hashes of its files."""
-    if path.is_file():
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_of(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def link_folder(source: Path, destination: Path, ignore: Callable[[str, list[str]], set[str]] | None = None) -> None:
-    """Make `destination` a folder with the files of `source`, by hard links where the disk allows them.
-
-    A model that stays the seed for ten rounds so lies on the disk once.
-    """
-    with writing(destination) as temporary:
-        shutil.copytree(source, temporary, copy_function=_link_or_copy, ignore=ignore)
-
-
 def _link_or_copy(source: str, destination: str) -> None:
-    try:
-        # A hub's cache holds links: the file behind one is meant, not the link itself.
-        os.link(os.path.realpath(source), destination)
-    except OSError:  # another file system, or one without links
-        shutil.copy2(source, destination)
+    if source.endswith(WEIGHTS) or destination.endswith(WEIGHTS):
+        try:
+            os.link(source, destination)
+            return
+        except OSError:  # another file system, or one without links
+            pass
+    shutil.copy(source, destination)

@@ -17,6 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 
 from cluster.records import Record, Settings
+from cluster.resources import Resources
 from competitors.untrusted import refuse_broken_json, refuse_odd_files
 
 Event = dict[str, Any]
@@ -26,15 +27,6 @@ checkpoint, ended), `time` (seconds since the epoch), `tokens`, `step`, `loss` (
 `checkpoint` for `race_at` says at which `fraction` it is and its `folder`'s name, once that is whole."""
 
 Report = Callable[[Event], None]
-
-
-class Resources(Settings):
-    """What one worker of an entry is placed with."""
-
-    workers: int = Field(1, ge=1)
-    cpus: float = Field(1, ge=0)
-    gpus: float | Literal["auto"] = Field("auto", description="auto: one where the cluster has any, else none")
-    memory_gb: float | None = Field(None, gt=0)
 
 
 class RecipeBase(Settings):

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
+from cluster.digest import model_sha256
 from cluster.errors import ClusterTrouble, Forfeit
-from cluster.store import sha256_of
 from competitors.contract import Brief, Submission, read_events, reporter, settle_output
 from competitors.failures import describe
 from competitors.kinds import RUN, Recipe
@@ -61,7 +61,7 @@ def settle(brief: Brief, kind: str, reason: str, began: float) -> Submission:
             "status": "delivered",
             "reason": reason,
             "form": form,
-            "sha256": sha256_of(brief.output_dir),
+            "sha256": model_sha256(brief.output_dir),
             "has_continuation": (brief.continuation_dir / "continuation.json").is_file(),
         }
     )

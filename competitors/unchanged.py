@@ -5,8 +5,9 @@ A control: whatever it gains or loses is chance, and a round that it wins taught
 
 from typing import Literal
 
-from cluster.store import link_folder
-from competitors.contract import Brief, RecipeBase, Report, Resources
+from cluster.resources import Resources
+from cluster.store import LOCAL
+from competitors.contract import Brief, RecipeBase, Report
 
 
 class UnchangedRecipe(RecipeBase):
@@ -29,5 +30,5 @@ class UnchangedRecipe(RecipeBase):
 def run(brief: Brief, recipe: UnchangedRecipe, report: Report) -> str:
     """Link the seed's files; nothing is loaded."""
     report({"event": "started"})
-    link_folder(brief.seed_model, brief.output_dir)
+    LOCAL.link_folder(brief.seed_model, brief.output_dir)
     return "the seed as it is"

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cluster.digest import model_sha256
 from cluster.errors import Forfeit
 from cluster.records import Record
-from cluster.store import link_folder, sha256_of, writing
+from cluster.store import LOCAL
 from evaluation.inspection import Form, inspect
 from evaluation.scorecard import SPLITS, RowLosses, Scorecard, SplitScore, write_losses
 from evaluation.scoring import encode, score
@@ -85,7 +86,7 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
     write_losses(job.out / "losses.parquet", row_ids, losses)
     return Scorecard(
         model=job.name,
-        model_sha256=sha256_of(job.adapter or job.model),
+        model_sha256=model_sha256(job.adapter or job.model),
         prompt=job.prompt,
         validation=scores["validation"],
         test=scores["test"],
@@ -197,16 +198,16 @@ def make_full(seed: Path, submission: Path, form: Form, tokenizer: Path, out: Pa
     if form == "full":
         # Only the model itself: never the tokenizer or the chat template that the competitor may have changed.
         kept = ("config.json", "generation_config.json", ".safetensors", ".safetensors.index.json")
-        link_folder(submission, out, lambda _, names: {n for n in names if not n.endswith(kept)})
+        LOCAL.link_folder(submission, out, lambda name: name.endswith(kept))
         AutoTokenizer.from_pretrained(tokenizer).save_pretrained(out)
     else:
         stored = AutoConfig.from_pretrained(seed).dtype or torch.float32
         model = AutoModelForCausalLM.from_pretrained(seed, dtype=torch.float32)
         merged = PeftModel.from_pretrained(model, submission).merge_and_unload(safe_merge=True).to(stored)
-        with writing(out) as temporary:
+        with LOCAL.writing(out) as temporary:
             merged.save_pretrained(temporary)
             AutoTokenizer.from_pretrained(tokenizer).save_pretrained(temporary)
-    return sha256_of(out)
+    return model_sha256(out)
 
 
 def generate(model: Path, tokenizer: Path, prompts: list[str], max_new_tokens: int, dtype: Dtype) -> list[str]:

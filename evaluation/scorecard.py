@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.records import Record
-from cluster.store import writing
+from cluster.store import LOCAL
 
 SPLITS = ("validation", "test")
 Split = Literal["validation", "test"]
@@ -97,7 +97,7 @@ def write_losses(path: Path, row_ids: dict[str, list[str]], losses: dict[str, Ro
         )
         for split in SPLITS
     )
-    with writing(path) as temporary:
+    with LOCAL.writing(path) as temporary:
         pq.write_table(table, temporary)
 
 

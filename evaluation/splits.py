@@ -15,9 +15,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cluster.digest import sha256_of
 from cluster.errors import UserError
 from cluster.records import Record
-from cluster.store import sha256_of, writing
+from cluster.store import LOCAL
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -220,7 +221,7 @@ def _write(rows: list[Row], path: Path, held_out: bool) -> None:
         path.parent.chmod(0o700)
     columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in Row.__dataclass_fields__}
     schema = pyarrow.schema([(name, pyarrow.string()) for name in columns])
-    with writing(path) as temporary:
+    with LOCAL.writing(path) as temporary:
         if held_out:  # private before the first byte is in it
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
         pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), temporary)

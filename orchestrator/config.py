@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from cluster.errors import UserError
 from cluster.records import Settings, nearest
-from competitors.contract import Allowance, Resources
+from cluster.resources import Resources
+from competitors.contract import Allowance
 from competitors.kinds import RUN, Recipe
 from competitors.soup.recipe import SoupRecipe
 from orchestrator.field.evolution import Evolution

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import TournamentError, UserError
-from cluster.store import write_text
+from cluster.store import LOCAL
 from orchestrator.config import TournamentConfig
 from orchestrator.planning import memory, model_sources
 from orchestrator.record.run_directory import RunDirectory
@@ -83,7 +83,7 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> N
         shutil.rmtree(run.data, ignore_errors=True)
         make_data(config, config_file, run.data)
         _download_models(config, config_file, run)
-        write_text(run.environment_file, json.dumps(environment(), indent=1) + "\n")
+        LOCAL.write_text(run.environment_file, json.dumps(environment(), indent=1) + "\n")
         run.adopt(config)
 
 

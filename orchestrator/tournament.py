@@ -10,8 +10,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from cluster.ray_workers import Pool, Shape
-from cluster.store import link_folder, sha256_of
+from cluster.digest import model_sha256
+from cluster.ray_workers import Pool
+from cluster.resources import Shape
+from cluster.store import LOCAL
 from competitors.builtin.bases import build
 from competitors.contract import Submission
 from competitors.soup.recipe import SoupRecipe
@@ -196,7 +198,7 @@ class Tournament:
     ) -> Seed:
         """A full model folder of `label` at `out`."""
         if label in known:
-            link_folder(known[label].path, out)
+            LOCAL.link_folder(known[label].path, out)
             return known[label].model_copy(update={"path": out})
         entry = self.dir.entry(verdict.lineage, verdict.round, label.partition("@")[0])
         submission = Submission.read(entry / "submission.json")
@@ -226,7 +228,7 @@ class Tournament:
             if spec.startswith(model_sources.BUILTIN) and not folder.exists():
                 name, shape = spec.removeprefix(model_sources.BUILTIN), Shape("trainer", 1, 0)
                 await self.evaluators.call(build, name, folder, shape=shape)
-        return folder, str(await self.evaluators.call(sha256_of, folder))
+        return folder, str(await self.evaluators.call(model_sha256, folder))
 
     async def _score_plain(self, name: str, model: Path, prompt: Any, folder: Path) -> None:
         if not (folder / "scorecard.json").exists():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cluster.errors import UserError
 from cluster.records import nearest
-from cluster.store import writing
+from cluster.store import LOCAL
 from competitors.builtin.corpus import corpus
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def build(name: str, folder: Path, seed: int = 0, steps: int = 240) -> None:
         model = _model(base, tokenizer, seed)
         loss_nats = _pretrain(model, tokenizer, corpus(seed + 1, PRETRAINING_DOCUMENTS), steps)
     log.info("built %s: %d parameters, pretraining loss %.2f nats", name, model.num_parameters(), loss_nats)
-    with writing(folder) as temporary:
+    with LOCAL.writing(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
 

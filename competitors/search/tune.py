@@ -26,7 +26,7 @@ from ray.tune.search.optuna import OptunaSearch
 from cluster.errors import Forfeit
 from cluster.machine import collect_garbage_rarely
 from cluster.placement import any_member_selector
-from cluster.store import write_text
+from cluster.store import LOCAL
 from competitors.contract import Allowance, Brief, Report
 from competitors.failures import describe
 from competitors.search.recipe import SearchRecipe
@@ -211,7 +211,7 @@ class Search:
         """Keep the best model so far where it counts if the entry has to be ended."""
         if loss < self.best[0]:
             self.best = (loss, name)
-            write_text(self.best_file, repr(loss))
+            LOCAL.write_text(self.best_file, repr(loss))
             if saved is not None:
                 self.saved += 1
                 Path(saved).rename(self.brief.output_dir / f"checkpoint-{self.saved}")

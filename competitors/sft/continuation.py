@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cluster.records import Record
-from cluster.store import writing
+from cluster.store import LOCAL
 from competitors.sft import collectives
 from competitors.sft.sharding import Scalars, Tensors, Whole, gathered, named_trainable, shape_of
 from competitors.sft.stream import Counts
@@ -48,7 +48,7 @@ def save(folder: Path, holding: Whole, optimizer_name: str, full: bool, steps: i
             tensors |= {f"{name}/{key}": value.detach().cpu().contiguous() for key, value in state.items()}
     if not first:
         return
-    with writing(folder) as temporary:
+    with LOCAL.writing(folder) as temporary:
         temporary.mkdir()
         save_file(weights, temporary / "trunk.safetensors")
         save_file(tensors, temporary / "optimizer.safetensors")

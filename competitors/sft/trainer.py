@@ -20,7 +20,7 @@ from transformers.optimization import get_scheduler
 from trl import SFTTrainer
 
 from cluster.records import Record
-from cluster.store import writing
+from cluster.store import LOCAL
 from competitors.contract import Brief, Report
 from competitors.sft import collectives, continuation
 from competitors.sft.budget import VIRTUAL_STEPS, Meter, rate_factor
@@ -206,7 +206,7 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         if not (state := self._whole_state()):
             return
         model = self.accelerator.unwrap_model(self.model)
-        with writing(folder) as temporary:
+        with LOCAL.writing(folder) as temporary:
             if self.recipe.adapter is not None:
                 save_adapter(model, temporary, state)
                 return

@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cluster.errors import Forfeit
 from cluster.records import Record
-from cluster.store import writing
+from cluster.store import LOCAL
 from competitors.contract import Brief, Ingredient, Report
 from competitors.sft.continuation import Continuation
 from competitors.sft.slice_loss import mean_loss, read_rows
@@ -177,7 +177,7 @@ def _write_model(brief: Brief, weights: Weights) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
-    with writing(brief.output_dir) as temporary:
+    with LOCAL.writing(brief.output_dir) as temporary:
         model.save_pretrained(temporary)
 
 
@@ -217,7 +217,7 @@ def _merge_adapters(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredie
     model.add_weighted_adapter(
         names, [weight] * len(names), adapter_name="default", combination_type=recipe.method, density=density
     )
-    with writing(brief.output_dir) as temporary:
+    with LOCAL.writing(brief.output_dir) as temporary:
         model.save_pretrained(temporary, selected_adapters=["default"])
         (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
@@ -256,7 +256,7 @@ def _blend_continuations(brief: Brief, ingredients: list[Ingredient]) -> None:
         name: {key: float(np.mean([record.scalars[name][key] for _, record in alike])) for key in values}
         for name, values in first.scalars.items()
     }
-    with writing(brief.continuation_dir) as temporary:
+    with LOCAL.writing(brief.continuation_dir) as temporary:
         temporary.mkdir()
         kept = {name: tensor.contiguous() for name, tensor in trunk.items() if name in first.scalars}
         save_file(kept, temporary / "trunk.safetensors")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cluster.machine import Machine, largest_machine, machine_here
 from cluster.records import Record
-from competitors.contract import Resources
+from cluster.resources import Resources
 from orchestrator.config import TournamentConfig
 from orchestrator.driver import check_inputs, make_data
 from orchestrator.planning import model_sources
@@ -155,7 +155,8 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
     """What the cluster at `address` cannot place, and its largest machine."""
     from cluster.connect import connected
     from cluster.errors import ClusterTrouble
-    from cluster.ray_workers import Pool, Shape
+    from cluster.ray_workers import Pool
+    from cluster.resources import Shape
 
     problems = []
     with connected(address) as resources:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from cluster.errors import UserError
-from cluster.store import write_text
+from cluster.store import LOCAL
 from orchestrator.config import Change, TournamentConfig, differences, folder_name
 
 PREPARED = (".lock", "data", "models", "environment.json")
@@ -74,7 +74,7 @@ class RunDirectory:
     def adopt(self, config: TournamentConfig) -> None:
         """Make this the run directory of `config`: the last step of its preparation, so that a config that
         turned out wrong can be mended and started again in the same place."""
-        write_text(self.config_file, config.to_yaml())
+        LOCAL.write_text(self.config_file, config.to_yaml())
 
     def with_changes(self, config: TournamentConfig) -> TournamentConfig:
         """`config` with what was entered, withdrawn and extended here so far."""

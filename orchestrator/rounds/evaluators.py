@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterTrouble
-from cluster.ray_workers import Pool, Shape, WorkerDied
-from competitors.contract import Resources
+from cluster.ray_workers import Pool, WorkerDied
+from cluster.resources import Resources, Shape
 from evaluation.evaluator import ScoringJob
 from orchestrator.config import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory

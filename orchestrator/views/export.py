@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cluster.errors import UserError
-from cluster.store import link_folder, write_text
+from cluster.store import LOCAL
 from competitors.contract import Submission
 from evaluation.scorecard import Scorecard
 from orchestrator.config import TournamentConfig
@@ -29,10 +29,10 @@ def export_champion(run: RunDirectory, destination: Path, lineage: str | None) -
         raise UserError(f"{run.root}: lineage {chosen.name} has no champion but its base model so far")
     number = int(label.partition("@")[2])
     try:
-        link_folder(run.round(chosen.name, number) / "champion", destination.absolute())
+        LOCAL.link_folder(run.round(chosen.name, number) / "champion", destination.absolute())
     except OSError as error:
         raise UserError(f"{destination}: cannot be written: {error.strerror}") from error
-    write_text(destination / "README.md", model_card(config, run, chosen.name, chosen.base, verdicts))
+    LOCAL.write_text(destination / "README.md", model_card(config, run, chosen.name, chosen.base, verdicts))
     return destination
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.records import Record
-from cluster.store import write_text
+from cluster.store import LOCAL
 from competitors.contract import Submission
 from evaluation.scorecard import Scorecard
 from orchestrator.config import Lineage, TournamentConfig
@@ -110,9 +110,9 @@ def build(config: TournamentConfig, run: RunDirectory, state: State) -> Leaderbo
 def write(config: TournamentConfig, run: RunDirectory, state: State) -> Leaderboard:
     """Build leaderboard.json and write it where it differs from what is there."""
     board = build(config, run, state)
-    text = board.model_dump_json(indent=1) + "\n"
+    text = board.to_text()
     if not run.leaderboard_file.exists() or run.leaderboard_file.read_text(encoding="utf-8") != text:
-        write_text(run.leaderboard_file, text)
+        LOCAL.write_text(run.leaderboard_file, text)
     return board
 
 

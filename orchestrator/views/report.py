@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.store import write_text
+from cluster.store import LOCAL
 from evaluation.splits import Manifest
 from orchestrator.config import TournamentConfig
 from orchestrator.field.field import everyone
@@ -122,7 +122,7 @@ def write_report(config: TournamentConfig, run: RunDirectory, state: State) -> P
         config_file=run.config_file,
         plotly_js=get_plotlyjs(),
     )
-    write_text(run.report_file, page)
+    LOCAL.write_text(run.report_file, page)
     return run.report_file
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from cluster.connect import connected
-from cluster.ray_workers import Pool, Shape
+from cluster.ray_workers import Pool
+from cluster.resources import Shape
 from competitors.builtin.bases import build
 from competitors.contract import Allowance, Brief, Ingredient, read_events
 from competitors.entry import compete

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from competitors.contract import Allowance, Brief, Event, Resources
+from cluster.resources import Resources
+from competitors.contract import Allowance, Brief, Event
 from competitors.sft.recipe import SftRecipe
 
 

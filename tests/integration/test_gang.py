@@ -15,8 +15,9 @@ import pytest
 
 from cluster.connect import connected
 from cluster.errors import ClusterTrouble
-from cluster.ray_workers import Pool, Shape, WorkerDied
-from competitors.contract import Allowance, Brief, Resources, Submission, model_form, read_events
+from cluster.ray_workers import Pool, WorkerDied
+from cluster.resources import Resources, Shape
+from competitors.contract import Allowance, Brief, Submission, model_form, read_events
 from competitors.entry import compete
 from competitors.sft.recipe import SftRecipe
 from tests.tiny import tiny_rows

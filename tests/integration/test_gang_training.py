@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from competitors.contract import Allowance, Brief, Resources, read_events, reporter
+from cluster.resources import Resources
+from competitors.contract import Allowance, Brief, read_events, reporter
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.training import train
 from tests.tiny import tiny_model, tiny_rows

@@ -9,7 +9,8 @@ import pytest
 
 from cluster.connect import connected
 from cluster.errors import ClusterTrouble, Forfeit, UserError
-from cluster.ray_workers import Pool, Shape, WorkerDied
+from cluster.ray_workers import Pool, WorkerDied
+from cluster.resources import Shape
 
 SMALL, WHOLE = Shape("trainer", 1, 0), Shape("whole", 2, 0)
 

@@ -12,7 +12,8 @@ from cluster import ray_workers as pool_module
 from cluster.connect import connected
 from cluster.errors import ClusterTrouble
 from cluster.placement import MAX_OVERTAKEN, any_member_selector, member_selectors, placed_on
-from cluster.ray_workers import Pool, Shape, WorkerDied
+from cluster.ray_workers import Pool, WorkerDied
+from cluster.resources import Shape
 
 ONE = Shape("trainer", 1, 1)
 GANG_OF_FOUR, GANG_OF_THREE, GANG_OF_TWO = (Shape("trainer", 1, 1, workers=n, gang=True) for n in (4, 3, 2))

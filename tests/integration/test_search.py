@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cluster.connect import connected
-from cluster.ray_workers import Pool, Shape
+from cluster.ray_workers import Pool
+from cluster.resources import Shape
 from competitors.contract import Brief, Submission
 from competitors.entry import compete
 from competitors.search.recipe import SearchRecipe

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cluster.digest import model_sha256
 from cluster.errors import UserError
-from cluster.store import sha256_of
 from competitors.builtin.bases import BUILTIN_BASES, build
 from competitors.builtin.corpus import corpus
 
@@ -78,7 +78,7 @@ def test_another_process_builds_the_same_bytes(folders: dict[str, Path], tmp_pat
     code = f"from pathlib import Path; from competitors.builtin.bases import build; build({name!r}, Path('x'), steps=2)"
     path = str(Path(__file__).parents[3])
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": path, "HOME": "/tmp"}, check=True)
-    assert sha256_of(tmp_path / "x") == sha256_of(folders[name])
+    assert model_sha256(tmp_path / "x") == model_sha256(folders[name])
 
 
 def test_building_leaves_the_callers_torch_as_it_was(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ import psutil
 import pytest
 
 from cluster.errors import UserError
+from cluster.resources import Resources
 from competitors import untrusted
 from competitors.command import sandbox, supervision
 from competitors.command.recipe import CommandRecipe
-from competitors.contract import Allowance, Brief, Resources, Submission, read_events
+from competitors.contract import Allowance, Brief, Submission, read_events
 from competitors.entry import compete, settle
 
 PROGRAMS = Path(__file__).parents[2] / "programs"
@@ -251,7 +252,8 @@ def test_the_beginning_and_the_end_of_a_long_log_are_kept(brief: Brief):
 def test_a_program_dies_with_its_worker(brief: Brief, how: str, tmp_path: Path):
     """The worker is killed as the kernel or Ray does it: nothing can clean up after it."""
     code = (
-        "import sys; from pathlib import Path; from competitors.command.recipe import CommandRecipe; from competitors.command.run import run;"
+        "import sys; from pathlib import Path; from competitors.command.recipe import CommandRecipe;"
+        "from competitors.command.run import run;"
         "from competitors.contract import Brief; brief = Brief.read(Path(sys.argv[1]));"
         "run(brief, CommandRecipe.model_validate_json(sys.argv[2]), print)"
     )

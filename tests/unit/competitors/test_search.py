@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from cluster.errors import Forfeit
-from competitors.contract import Allowance, Brief, Resources, model_form, read_events, reporter
+from cluster.resources import Resources
+from competitors.contract import Allowance, Brief, model_form, read_events, reporter
 from competitors.search.recipe import SearchRecipe
 from competitors.search.record import SearchRecord, Trial
 from competitors.search.trial import run_trial

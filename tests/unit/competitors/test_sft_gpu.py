@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from competitors.contract import Allowance, Brief, Resources, model_form, read_events
+from cluster.resources import Resources
+from competitors.contract import Allowance, Brief, model_form, read_events
 from competitors.entry import compete
 from evaluation import evaluator
 from evaluation.inspection import inspect

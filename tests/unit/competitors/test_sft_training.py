@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from cluster.errors import Forfeit
-from competitors.contract import Allowance, Brief, Resources, model_form, read_events, reporter
+from cluster.resources import Resources
+from competitors.contract import Allowance, Brief, model_form, read_events, reporter
 from competitors.entry import compete
 from competitors.sft.continuation import Continuation
 from competitors.sft.recipe import SftRecipe

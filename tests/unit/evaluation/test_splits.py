@@ -5,8 +5,8 @@ from pathlib import Path
 import datasets
 import pytest
 
+from cluster.digest import sha256_of
 from cluster.errors import UserError
-from cluster.store import sha256_of
 from evaluation.splits import FILES, Manifest, Row, assign, make_splits, normalised, read_split
 
 PROMPT, COMPLETION = "{instruction}\n", "{response}"

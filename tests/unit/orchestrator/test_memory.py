@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cluster.machine import Machine, machine_here
-from competitors.contract import Resources
+from cluster.resources import Resources
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.adapters import METHODS
 from competitors.sft.recipe import SftRecipe

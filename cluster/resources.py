@@ -1,0 +1,59 @@
+"""What work asks of the cluster: resources as a user writes them, and the shape of the process that holds them."""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import Field
+
+from cluster.records import Settings
+
+Size = dict[str, float]
+"""Amounts by Ray's names (CPU, GPU, memory in bytes); of a process only those that are not 0."""
+
+
+class Resources(Settings):
+    """What one worker of an entry is placed with."""
+
+    workers: int = Field(1, ge=1)
+    cpus: float = Field(1, ge=0)
+    gpus: float | Literal["auto"] = Field("auto", description="auto: one where the cluster has any, else none")
+    memory_gb: float | None = Field(None, gt=0)
+
+    def resolved(self, has_gpus: bool) -> Self:
+        """With `gpus: auto` settled: one whole GPU where the cluster has any, else none."""
+        return self.model_copy(update={"gpus": float(has_gpus)}) if self.gpus == "auto" else self
+
+    @property
+    def devices(self) -> float:
+        """GPUs of all workers together, or their CPUs where they hold no GPU. Ask it of `resolved` ones."""
+        gpus = 0.0 if self.gpus == "auto" else self.gpus
+        return (gpus or self.cpus) * self.workers
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a call holds while it runs. `role` keeps trainers and evaluators in processes of their own.
+
+    With `gang`, the process itself holds nothing: it coordinates `workers` processes of these resources each,
+    which it starts itself on what is reserved for them.
+    """
+
+    role: str
+    cpus: float
+    gpus: float
+    memory_gb: float | None = None
+    workers: int = 1
+    gang: bool = False
+
+    @classmethod
+    def of(cls, role: str, resources: Resources, has_gpus: bool, gang: bool = False) -> Self:
+        """The shape of a process of that role with these resources on a cluster with or without GPUs."""
+        held = resources.resolved(has_gpus)
+        assert held.gpus != "auto"
+        return cls(role, held.cpus, held.gpus, held.memory_gb, held.workers, gang)
+
+    @property
+    def size(self) -> Size:
+        """Of one worker."""
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": (self.memory_gb or 0) * 2**30}
+        return {name: amount for name, amount in amounts.items() if amount}
