@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from cluster.records import Settings, nearest
 from competitors.sft.recipe import SftRecipe
-from orchestrator.record.records import MadeBy, RosterEntry
+from orchestrator.field.roster import MadeBy, RosterEntry
 
 FACTORS = [0.8, 1.25]
 DRAWS = 16

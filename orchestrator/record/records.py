@@ -1,26 +1,32 @@
-"""The small records that the loop itself leaves in the run directory."""
+"""The records that the tournament itself leaves in the run directory, beside the competitors' and the scorecards."""
 
-from pathlib import Path
 from typing import Literal
 
-from cluster.records import Record
-from competitors.kinds import Recipe
+from cluster.records import Record, StoredPath
+from orchestrator.record.model_ref import ModelRef
 
 
-class Seed(Record):
-    """seed.json, champion.json: a full model folder and where it comes from. In round 0, the base."""
+class ModelFolder(Record):
+    """seed.json, champion.json: a full model folder and which model it is. In round 0, the base."""
 
-    label: str
-    """`base`, or `competitor@round`."""
-    path: Path
+    model: ModelRef
+    path: StoredPath | None
+    """None for a base: where that lies the config says."""
     sha256: str
-    continuation: Path | None = None
+    continuation: StoredPath | None = None
 
 
-class Rejection(Record):
-    """rejected.json: a submission that failed inspection, and why."""
+class Inspection(Record):
+    """inspection.json: whether a submission may be scored, and if not, why."""
 
-    reason: str
+    form: Literal["full", "adapter"]
+    reason: str = ""
+    """Why it was rejected, here, when it was scored, or when it was to be promoted; empty where it was not."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it was not rejected."""
+        return not self.reason
 
 
 class Sample(Record):
@@ -35,53 +41,51 @@ class Samples(Record):
     """samples.json."""
 
     samples: list[Sample]
+    reason: str = ""
+    """Why there are none, where there should be some."""
 
 
-MadeBy = Literal["config", "entered", "evolution", "exploit"]
+class Standing(Record):
+    """One entry against the champion it met."""
+
+    competitor: str
+    validation_loss: float
+    improvement: float
+    """Nats per token below the champion's loss; positive is better."""
+    improvement_low: float
+    """Its one-sided lower bound, simultaneous over the round's entries."""
 
 
-class RosterEntry(Record):
-    """One recipe of a round."""
-
-    recipe: Recipe
-    made_by: MadeBy = "config"
-    parent: str | None = None
-    """The competitor that this one is a copy of."""
-    since: int = 1
-    """Its first round."""
-    origins: dict[str, str] = {}
-    """Of each value that differs from the parent's: where it comes from, in words."""
-
-    @property
-    def origin(self) -> str:
-        """Where the recipe comes from, in words; empty for one that stands in the config."""
-        if self.made_by == "entered":
-            return f"entered in round {self.since}"
-        if self.parent is None:
-            return ""
-        raw = self.recipe.model_dump(by_alias=True)
-        changes = [f"{key} {_dig(raw, key):g} ({words})" for key, words in self.origins.items()]
-        return f"a copy of {self.parent} with " + (", ".join(changes) or "its own data order")
-
-
-def _dig(raw: object, key: str) -> float:
-    for part in key.split("."):
-        assert isinstance(raw, dict)
-        raw = raw[part]
-    assert isinstance(raw, int | float)
-    return raw
-
-
-class Roster(Record):
-    """roster.json: who competes in a round, and where each recipe comes from.
-
-    Written when the round begins and never changed, so that a resumed run enters the same field whatever was
-    entered, withdrawn or evolved meanwhile.
-    """
+class Verdict(Record):
+    """verdict.json: how a round ended. The last record of a round: where it is, all the others are."""
 
     lineage: str
     round: int
-    phase: Literal["explore", "exploit"] = "explore"
-    entries: list[RosterEntry]
-    reasons: list[str] = []
-    """What differs from the round before, in words."""
+    winner: str | None
+    """Competitor with the lowest validation loss; None when all forfeited."""
+    winner_proven: bool
+    """Whether the winner's improvement over the champion is proven."""
+    seed_before: ModelRef
+    seed_next: ModelRef
+    champion_before: ModelRef
+    champion: ModelRef
+    dethroned: bool
+    validation_loss: float
+    """The champion's, after this round."""
+    seed_validation_loss: float
+    entries: list[Standing]
+    """Best first."""
+    rounds_without_champion: int
+    ends_lineage: bool
+    exploits: str | None = None
+    """The recipe that all entries of the rounds that follow run; None while recipes are explored."""
+    reasons: list[str]
+
+    @property
+    def ranking(self) -> list[str]:
+        """The scored competitors, best first."""
+        return [standing.competitor for standing in self.entries]
+
+    def standing(self, competitor: str) -> Standing | None:
+        """That competitor's; None where it was not scored."""
+        return next((one for one in self.entries if one.competitor == competitor), None)

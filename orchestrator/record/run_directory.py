@@ -1,31 +1,39 @@
 """Where everything of one tournament lies: the run directory is its state.
 
-Each stage's result has a path that follows from lineage, round and competitor. What is there is done.
+Each stage's result has a path that follows from lineage, round and competitor. What is there is done. Everything is
+written through the store, and every path in a record is relative to the run directory, so that it may be moved.
 """
 
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
-from cluster.errors import UserError
-from cluster.store import LOCAL
-from orchestrator.config import Change, TournamentConfig, differences, folder_name
+from cluster.errors import BrokenRecord, UserError
+from cluster.records import Record
+from cluster.store import LOCAL, TEMPORARY, Store
+from orchestrator.config.comparison import differences
+from orchestrator.config.loading import explain
+from orchestrator.config.tournament import TournamentConfig, folder_name
+from orchestrator.field.changes import Change
+from orchestrator.field.roster import Roster
+from orchestrator.record.model_ref import ModelRef
 
-PREPARED = (".lock", "data", "models", "environment.json")
+R = TypeVar("R", bound=Record)
+
+PREPARED = (".lock", ".changes.lock", "data", "models", "environment.json", "mlflow.json")
 """What lies in a run directory before its config does: a preparation that did not end well."""
 
 
 class RunDirectory:
-    """Paths of one run directory."""
+    """Paths of one run directory, and its records."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    def __init__(self, root: Path, store: Store = LOCAL) -> None:
+        self.root, self.store = root.absolute(), store
         self.config_file = self.root / "tournament.yaml"
         self.environment_file = self.root / "environment.json"
         self.data = self.root / "data"
@@ -54,12 +62,40 @@ class RunDirectory:
         """Folder of one competitor's entry in a round."""
         return self.round(lineage, number) / competitor
 
+    def scores(self, lineage: str, model: ModelRef) -> Path:
+        """Folder with the scorecard of a model: its entry's, or round 0's."""
+        return (
+            self.round(lineage, 0) if model.competitor is None else self.entry(lineage, model.round, model.competitor)
+        )
+
+    def read(self, kind: type[R], path: Path) -> R | None:
+        """The record at `path`, or None: how a stage finds out that it is done. BrokenRecord if it cannot be read."""
+        return kind.read_if_there(path, self.root)
+
+    def write(self, record: R, path: Path) -> R:
+        """Put a record at `path`, and return it."""
+        return record.write(path, self.root, self.store)
+
+    def roster(self, lineage: str, number: int) -> Roster | None:
+        """The roster of a round that has begun; None before."""
+        return self.read(Roster, self.round(lineage, number) / "roster.json")
+
     @property
     def config(self) -> TournamentConfig:
-        """The config that this run was started with."""
+        """The config that this run was started with, and what was changed since."""
+        self._require_config()
+        try:
+            raw = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+            return TournamentConfig.model_validate(raw)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise BrokenRecord(f"{self.config_file}: is damaged: {' '.join(str(error).split())}") from error
+        except ValidationError as error:
+            reason = explain(error, raw)
+            raise BrokenRecord(f"{self.config_file}: {reason}: it is damaged, or another version wrote it") from error
+
+    def _require_config(self) -> None:
         if not self.config_file.is_file():
             raise UserError(f"{self.root}: is no run directory (it has no tournament.yaml)")
-        return TournamentConfig.model_validate(yaml.safe_load(self.config_file.read_text(encoding="utf-8")))
 
     def check(self, config: TournamentConfig) -> None:
         """UserError when this directory belongs to another config or holds something else."""
@@ -68,13 +104,19 @@ class RunDirectory:
             if different:
                 shown = "; ".join(different[:5]) + (f"; and {len(different) - 5} more" if len(different) > 5 else "")
                 raise UserError(f"{self.root}: belongs to another config: {shown}. Give another --run-dir")
-        elif self.root.is_dir() and any(p.name not in PREPARED for p in self.root.iterdir()):
+        elif self.root.is_dir() and any(not _is_prepared(path) for path in self.root.iterdir()):
             raise UserError(f"{self.root}: is not empty and no run directory. Give another --run-dir")
+
+    def clear(self) -> None:
+        """Remove what a preparation that did not end well has left here."""
+        for path in self.root.iterdir():
+            if path.name.endswith(TEMPORARY) or path == self.data:
+                self.store.remove(path)
 
     def adopt(self, config: TournamentConfig) -> None:
         """Make this the run directory of `config`: the last step of its preparation, so that a config that
         turned out wrong can be mended and started again in the same place."""
-        LOCAL.write_text(self.config_file, config.to_yaml())
+        self.store.write_text(self.config_file, config.to_yaml())
 
     def with_changes(self, config: TournamentConfig) -> TournamentConfig:
         """`config` with what was entered, withdrawn and extended here so far."""
@@ -83,14 +125,9 @@ class RunDirectory:
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Hold the list of changes still: a round begins, or a change is written, but not both at once."""
-        if not self.config_file.is_file():
-            raise UserError(f"{self.root}: is no run directory (it has no tournament.yaml)")
-        descriptor = os.open(self.root / ".changes.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        self._require_config()
+        with self.store.locked(self.root / ".changes.lock", wait=True):
             yield
-        finally:
-            os.close(descriptor)
 
     def record_change(self, config: TournamentConfig, change: Change) -> None:
         """Add a change to the record; call it while `changing`."""
@@ -100,36 +137,28 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the run directory, so that two drivers never write it at once. UserError if another does."""
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
+            with self.store.locked(self.root / ".lock", wait=False):
+                yield
+        except BlockingIOError as error:
+            raise UserError(f"{self.root}: another driver is running this tournament now") from error
+        except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise UserError(f"{self.root}: cannot be written: {error.strerror}") from error
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"{self.root}: another driver is running this tournament now") from error
-            yield
-        finally:
-            os.close(descriptor)
 
     @property
     def is_running(self) -> bool:
         """Whether a driver holds this directory now."""
-        lock = self.root / ".lock"
-        if not lock.exists():
-            return False
-        descriptor = os.open(lock, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        else:
-            return False
-        finally:
-            os.close(descriptor)
+        return self.store.is_locked(self.root / ".lock")
+
+
+def _is_prepared(path: Path) -> bool:
+    return path.name in PREPARED or (path.name.startswith(".") and path.name.endswith(TEMPORARY))
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's content, or None where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """A JSON file's content, or None where there is no such file. BrokenRecord if it is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise BrokenRecord(f"{path}: is cut off or damaged ({error}): remove it and go on") from error

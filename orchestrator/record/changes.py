@@ -1,60 +1,15 @@
-"""The field of a round: which recipes enter it. A pure function of the config, the record and the seed."""
+"""Changing a tournament that has begun: what `enter`, `withdraw` and `extend` put on record, and from which round on.
+
+A change counts from the first round that no lineage has begun, in every lineage alike.
+"""
 
 from cluster.errors import UserError
 from cluster.records import nearest
 from competitors.kinds import Recipe
-from orchestrator.config import Change, TournamentConfig
-from orchestrator.field.evolution import evolve
-from orchestrator.field.exploit import exploit
-from orchestrator.record.records import Roster, RosterEntry
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.changes import Change
+from orchestrator.field.roster import RosterEntry
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.rounds.verdict import Verdict
-
-
-def read_roster(run: RunDirectory, lineage: str, number: int) -> Roster | None:
-    """The roster of a round that has begun; None before."""
-    return Roster.read_if_there(run.round(lineage, number) / "roster.json")
-
-
-def next_roster(
-    config: TournamentConfig, lineage: str, number: int, previous: Roster | None, verdict: Verdict | None
-) -> Roster:
-    """Who enters round `number`, given the roster and the verdict of the round before (None before round 1).
-
-    In this order: an exploited recipe takes all places, or else evolution replaces the worst; then what was
-    entered and withdrawn for this round.
-    """
-    entries = [RosterEntry(recipe=recipe) for recipe in config.competitors]
-    phase, reasons = "explore", list[str]()
-    if previous is not None and verdict is not None:
-        entries, phase = previous.entries, previous.phase
-        if config.exploit is not None and verdict.exploits is not None and phase == "explore":
-            entries, reasons = exploit(entries, verdict.exploits, config.exploit, number)
-            phase = "exploit"
-        elif config.evolution is not None and phase == "explore":
-            ranking = [standing.competitor for standing in verdict.entries]
-            entries, reasons = evolve(entries, ranking, config.evolution, config.seed, lineage, number)
-    for change in config.changes:
-        if change.from_round == number:
-            entries, said = _changed(entries, change, number)
-            reasons = [*reasons, *said]
-    return Roster.model_validate(
-        {"lineage": lineage, "round": number, "phase": phase, "entries": entries, "reasons": reasons}
-    )
-
-
-def _changed(entries: list[RosterEntry], change: Change, number: int) -> tuple[list[RosterEntry], list[str]]:
-    if change.withdraw is not None:
-        kept = [entry for entry in entries if entry.recipe.name != change.withdraw]
-        # It may have made way by itself meanwhile, and a field is never empty.
-        return (kept, [f"{change.withdraw} was withdrawn."]) if kept and len(kept) < len(entries) else (entries, [])
-    names = {entry.recipe.name for entry in entries}
-    new = [
-        RosterEntry(recipe=recipe, made_by="entered", since=number)
-        for recipe in change.enter
-        if recipe.name not in names
-    ]
-    return entries + new, [f"{entry.recipe.name} was entered." for entry in new]
 
 
 def everyone(config: TournamentConfig, run: RunDirectory, lineage: str) -> dict[str, RosterEntry]:
@@ -62,7 +17,7 @@ def everyone(config: TournamentConfig, run: RunDirectory, lineage: str) -> dict[
     those of the config."""
     found: dict[str, RosterEntry] = {}
     for number in range(1, config.all_rounds + 1):
-        roster = read_roster(run, lineage, number)
+        roster = run.roster(lineage, number)
         if roster is None:
             break
         for entry in roster.entries:
@@ -74,7 +29,7 @@ def current(config: TournamentConfig, run: RunDirectory) -> dict[str, Recipe]:
     """The recipes that any lineage has in its newest round, with what was entered for later ones."""
     names: dict[str, Recipe] = {}
     for lineage in config.lineages:
-        rosters = [read_roster(run, lineage.name, number) for number in range(1, config.all_rounds + 1)]
+        rosters = [run.roster(lineage.name, number) for number in range(1, config.all_rounds + 1)]
         begun = [roster for roster in rosters if roster is not None]
         entries = begun[-1].entries if begun else [RosterEntry(recipe=recipe) for recipe in config.competitors]
         names |= {entry.recipe.name: entry.recipe for entry in entries}

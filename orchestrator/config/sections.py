@@ -1,0 +1,137 @@
+"""The sections of a tournament's config but for those that lie beside what they configure (recipes, the field)."""
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cluster.records import Settings
+from cluster.resources import Resources
+from competitors.contract import Allowance
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class Data(Settings):
+    """Where the rows come from, how a row becomes prompt and completion, how many are held out."""
+
+    source: str | list[str]
+    prompt: str
+    completion: str
+    max_tokens: int = Field(1024, ge=8)
+    validation: int = Field(1000, ge=1)
+    test: int = Field(1000, ge=1)
+
+
+class Lineage(Settings):
+    """A base model that runs its own rounds."""
+
+    name: str = Field(pattern=NAME, max_length=60)
+    base: str
+
+
+class Reference(Settings):
+    """A horizontal line in the chart: a model that is only scored, or a published series that is only drawn."""
+
+    name: str = Field(min_length=1)
+    model: str | None = None
+    prompt: Literal["plain", "chat"] = "plain"
+    published: list[float] | None = Field(None, min_length=1, description="test loss by round, round 0 first")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "Reference":
+        if (self.model is None) == (self.published is None):
+            raise ValueError("give either model or published")
+        return self
+
+
+class Budget(Settings):
+    """Per competitor and round; whichever ends first. Start-up is not charged."""
+
+    tokens: int | None = Field(None, ge=1)
+    minutes: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _some_budget(self) -> "Budget":
+        if self.tokens is None and self.minutes is None and self.steps is None:
+            raise ValueError("give at least one of tokens, minutes and steps")
+        return self
+
+    @property
+    def allowance(self) -> Allowance:
+        """The same in the units of the contract."""
+        seconds = None if self.minutes is None else self.minutes * 60
+        return Allowance(tokens=self.tokens, seconds=seconds, steps=self.steps)
+
+
+class Limits(Settings):
+    """What keeps anything that hangs from holding up a round.
+
+    An entry is ended from outside when it has not begun training after `startup_minutes`, is `grace_minutes`
+    over its minutes, or has not reported for `silence_minutes`; its last checkpoint is then its submission. What
+    an evaluator is asked for (inspecting, scoring, merging, sampling) is ended after `evaluation_minutes` and
+    tried again elsewhere.
+    """
+
+    startup_minutes: float = Field(30, gt=0)
+    grace_minutes: float = Field(5, gt=0)
+    silence_minutes: float = Field(30, gt=0)
+    evaluation_minutes: float = Field(120, gt=0)
+
+
+class Selection(Settings):
+    """How winners and champions are chosen."""
+
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    margin_nats: float = Field(0.0, ge=0)
+    patience: int | None = Field(None, ge=1, description="rounds without a new champion that end a lineage")
+    seed: Literal["winner", "champion"] = "winner"
+    resamples: int = Field(4000, ge=200)
+
+
+class Evaluation(Settings):
+    """The evaluators. With 0 cpus and no GPU they share cores with the trainers instead of reserving their own, and
+    `at_once` of them run side by side."""
+
+    resources: Resources = Resources(cpus=0)
+    at_once: int = Field(2, ge=1)
+    batch_tokens: int = Field(16_384, ge=1)
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    samples: int = Field(3, ge=0, description="test prompts whose completions the report shows before and after")
+    sample_tokens: int = Field(64, ge=1)
+
+
+class Cluster(Settings):
+    """`address` as for ray.init: nothing for RAY_ADDRESS or else a local Ray, `auto` for a running one."""
+
+    address: str | None = None
+    storage: str | None = None
+
+    @field_validator("storage")
+    @classmethod
+    def _folder(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value:
+            raise ValueError(f"{value}: object stores are not supported yet; name a folder that all nodes share")
+        return value
+
+
+class Tracking(Settings):
+    """MLflow. Without `uri` a SQLite store beside the run directories."""
+
+    uri: str | None = None
+    experiment: str | None = None
+
+
+class Racing(Settings):
+    """`at` are shares of the budget at which running entries are scored on `rows` validation rows."""
+
+    at: list[float] = Field(min_length=1)
+    keep: float = Field(0.5, gt=0, lt=1)
+    rows: int = Field(200, ge=1)
+
+    @field_validator("at")
+    @classmethod
+    def _rising(cls, value: list[float]) -> list[float]:
+        if any(not 0 < x < 1 for x in value) or value != sorted(set(value)):
+            raise ValueError("give rising shares of the budget between 0 and 1, such as [0.25, 0.5]")
+        return value

@@ -1,0 +1,106 @@
+"""The whole config of a tournament, checked: what its sections have to agree on."""
+
+from typing import Any
+
+import yaml
+from pydantic import Field, model_validator
+
+from cluster.records import Settings, nearest
+from competitors.kinds import Recipe
+from competitors.soup.recipe import SoupRecipe
+from orchestrator.config.sections import (
+    NAME,
+    Budget,
+    Cluster,
+    Data,
+    Evaluation,
+    Limits,
+    Lineage,
+    Racing,
+    Reference,
+    Selection,
+    Tracking,
+)
+from orchestrator.field.changes import Change, rounds_in_all
+from orchestrator.field.evolution import Evolution
+from orchestrator.field.exploit import Exploit
+
+RESERVED_NAMES = ("seed", "champion")
+"""A round's folder holds these beside its competitors' folders."""
+
+
+class TournamentConfig(Settings):
+    """A whole tournament."""
+
+    name: str = Field(pattern=NAME, max_length=60)
+    seed: int = 0
+    data: Data
+    lineages: list[Lineage] = Field(min_length=1)
+    references: list[Reference] = []
+    rounds: int = Field(ge=1)
+    budget: Budget
+    competitors: list[Recipe] = Field(min_length=1)
+    selection: Selection = Selection()
+    evolution: Evolution | None = None
+    exploit: Exploit | None = None
+    racing: Racing | None = None
+    changes: list[Change] = []
+    limits: Limits = Limits()
+    evaluation: Evaluation = Evaluation()
+    cluster: Cluster = Cluster()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> "TournamentConfig":
+        for recipe in self.competitors:
+            if recipe.name in RESERVED_NAMES:
+                raise ValueError(f'competitors[{recipe.name}].name: "{recipe.name}" is the name of a folder of ours')
+        folders: dict[str, str] = {}
+        for reference in self.references:
+            other = folders.setdefault(folder_name(reference.name), reference.name)
+            if other != reference.name:
+                raise ValueError(f'references: "{other}" and "{reference.name}" would lie in one folder')
+        for key in ("lineages", "references", "competitors"):
+            names = [item.name for item in getattr(self, key)]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f'{key}: two of them are named "{twice[0]}"')
+        return self
+
+    @model_validator(mode="after")
+    def _soups_blend_what_is_there(self) -> "TournamentConfig":
+        names = [recipe.name for recipe in self.competitors]
+        for recipe in self.competitors:
+            check_soup(recipe, names)
+        return self
+
+    @property
+    def all_rounds(self) -> int:
+        """How many rounds there are to be, with those that were added."""
+        return rounds_in_all(self.rounds, self.changes)
+
+    @property
+    def slice_rows(self) -> int:
+        """How many training rows are kept from all entries, for soups to choose by."""
+        return max((r.slice_rows for r in self.competitors if isinstance(r, SoupRecipe) and r.chooses), default=0)
+
+    def rounds_as_of(self, number: int) -> int:
+        """How many rounds there were to be when round `number` began."""
+        return rounds_in_all(self.rounds, self.changes, number)
+
+    def to_yaml(self) -> str:
+        """The resolved config, every default written out."""
+        return yaml.safe_dump(self.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True)
+
+
+def check_soup(recipe: Any, names: list[str]) -> None:
+    """ValueError when a soup is to blend a competitor that is not among `names`, or itself."""
+    for name in getattr(recipe, "of", None) or []:
+        if name not in names or name == recipe.name:
+            others = [other for other in names if other != recipe.name]
+            raise ValueError(f'competitors[{recipe.name}].of: no other competitor "{name}"{nearest(name, others)}')
+
+
+def folder_name(name: str) -> str:
+    """A reference's name, which may hold any characters, as the name of a folder."""
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)

@@ -1,0 +1,290 @@
+"""The whole record at one moment, immutable: everything that is shown of a tournament is drawn from it.
+
+A reader keeps what it has read: a file is read again only when it has changed, and a round that has its verdict, the
+last record of a round, not at all.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cluster.records import Record
+from competitors.contract import Brief, Submission
+from evaluation.scorecard import Scorecard
+from evaluation.splits import Manifest
+from orchestrator.config.sections import Lineage
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.roster import Roster, RosterEntry
+from orchestrator.record.events import EntryState, State
+from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.record.records import Inspection, ModelFolder, Samples, Verdict
+from orchestrator.record.run_directory import RunDirectory, read_json
+
+R = TypeVar("R", bound=Record)
+
+Times = Mapping[str, int]
+"""When each record of a folder was written, by file name, in milliseconds since the epoch."""
+
+
+@dataclass(frozen=True)
+class EntrySnapshot:
+    """One entry: which recipe, and what is on record of it."""
+
+    entry: RosterEntry
+    folder: Path
+    brief: Brief | None
+    submission: Submission | None
+    inspection: Inspection | None
+    scorecard: Scorecard | None
+    times: Times = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The competitor's."""
+        return self.entry.recipe.name
+
+    @property
+    def state(self) -> EntryState:
+        """How far it has come, by its records alone."""
+        if self.inspection is not None and not self.inspection.passed:
+            return "rejected"
+        if self.scorecard is not None:
+            return "scored"
+        if self.inspection is not None:
+            return "inspected"
+        if self.submission is not None:
+            return "forfeit" if self.submission.status == "forfeit" else "delivered"
+        return "queued" if self.brief is None else "training"
+
+    @property
+    def reason(self) -> str:
+        """Why it was rejected, or forfeited, or how its training ended."""
+        if self.state == "rejected" and self.inspection is not None:
+            return self.inspection.reason
+        return "" if self.submission is None else self.submission.reason
+
+    @property
+    def progress_file(self) -> Path:
+        """What its competitor reports."""
+        return self.folder / "progress.jsonl"
+
+
+@dataclass(frozen=True)
+class RoundSnapshot:
+    """One round that has begun."""
+
+    number: int
+    folder: Path
+    roster: Roster
+    entries: tuple[EntrySnapshot, ...]
+    verdict: Verdict | None
+    champion: ModelFolder | None
+    """Only where it is new."""
+    samples: Samples | None
+    times: Times = field(default_factory=dict)
+
+    def entry(self, competitor: str) -> EntrySnapshot | None:
+        """The entry of that competitor."""
+        return next((one for one in self.entries if one.name == competitor), None)
+
+
+@dataclass(frozen=True)
+class LineageSnapshot:
+    """One lineage. `scorecard` and `samples` are its base model's."""
+
+    lineage: Lineage
+    scorecard: Scorecard | None
+    samples: Samples | None
+    rounds: tuple[RoundSnapshot, ...]
+    times: Times = field(default_factory=dict)
+    """Of round 0."""
+
+    @property
+    def name(self) -> str:
+        """The lineage's."""
+        return self.lineage.name
+
+    @property
+    def settled(self) -> tuple[RoundSnapshot, ...]:
+        """The rounds that have their verdict, round 1 first."""
+        return tuple(one for one in self.rounds if one.verdict is not None)
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Those of the settled rounds."""
+        return [one.verdict for one in self.rounds if one.verdict is not None]
+
+    @property
+    def champion(self) -> ModelRef:
+        """The reigning one."""
+        verdicts = self.verdicts
+        return verdicts[-1].champion if verdicts else BASE
+
+    @property
+    def competitors(self) -> dict[str, RosterEntry]:
+        """Every competitor that it has had so far, by name, in order of appearance."""
+        found: dict[str, RosterEntry] = {}
+        for one in self.rounds:
+            for entry in one.roster.entries:
+                found.setdefault(entry.recipe.name, entry)
+        return found
+
+    def entry(self, model: ModelRef) -> EntrySnapshot | None:
+        """The entry that handed in `model`; None for the base."""
+        if model.competitor is None or model.round > len(self.rounds):
+            return None
+        return self.rounds[model.round - 1].entry(model.competitor)
+
+    def scorecard_of(self, model: ModelRef) -> Scorecard | None:
+        """The scorecard of one of its models."""
+        entry = self.entry(model)
+        return self.scorecard if model.is_base else entry.scorecard if entry else None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that is on record of a tournament."""
+
+    run: RunDirectory
+    config: TournamentConfig
+    """With what was changed since it began."""
+    lineages: tuple[LineageSnapshot, ...]
+    references: Mapping[str, Scorecard]
+    """Of those that are scored, by name."""
+    manifest: Manifest | None
+    environment: Any
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every round of every lineage and every reference is on record."""
+        scored = all(r.name in self.references for r in self.config.references if r.model is not None)
+        return scored and all(has_ended(self.config, lineage.verdicts) for lineage in self.lineages)
+
+    @property
+    def state(self) -> State:
+        """Whether the tournament is finished, running now, or stopped."""
+        return "finished" if self.is_finished else "running" if self.run.is_running else "stopped"
+
+    def lineage(self, name: str) -> LineageSnapshot:
+        """The lineage of that name."""
+        return next(one for one in self.lineages if one.name == name)
+
+
+def has_ended(config: TournamentConfig, verdicts: list[Verdict]) -> bool:
+    """Whether a lineage with these verdicts has no round left."""
+    return len(verdicts) >= config.all_rounds or bool(verdicts and verdicts[-1].ends_lineage)
+
+
+def field_of(snapshot: Snapshot, lineage: LineageSnapshot, number: int) -> list[RosterEntry]:
+    """Who competes in a round: its roster, or the config's competitors where it has not begun."""
+    if number <= len(lineage.rounds):
+        return lineage.rounds[number - 1].roster.entries
+    return [RosterEntry(recipe=recipe) for recipe in snapshot.config.competitors]
+
+
+class SnapshotReader:
+    """Reads a run directory again and again. It may be shared between threads."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+        self._kept: dict[Path, tuple[object, Any]] = {}
+        self._settled: dict[Path, RoundSnapshot] = {}
+        self._lock = threading.Lock()
+
+    def read(self) -> Snapshot:
+        """What is on record now. UserError where there is no run directory, BrokenRecord naming a file that is torn."""
+        with self._lock:
+            config = self.run.config
+            cards = {
+                one.name: self._record(Scorecard, self.run.reference(one.name) / "scorecard.json")
+                for one in config.references
+                if one.model is not None
+            }
+            return Snapshot(
+                run=self.run,
+                config=config,
+                lineages=tuple(self._lineage(lineage, config) for lineage in config.lineages),
+                references={name: card for name, card in cards.items() if card is not None},
+                manifest=self._record(Manifest, self.run.manifest_file),
+                environment=read_json(self.run.environment_file),
+            )
+
+    def _lineage(self, lineage: Lineage, config: TournamentConfig) -> LineageSnapshot:
+        base = self.run.round(lineage.name, 0)
+        rounds: list[RoundSnapshot] = []
+        while len(rounds) < config.all_rounds and (one := self._round(lineage.name, len(rounds) + 1)) is not None:
+            rounds.append(one)
+        return LineageSnapshot(
+            lineage=lineage,
+            scorecard=self._record(Scorecard, base / "scorecard.json"),
+            samples=self._record(Samples, base / "samples.json"),
+            rounds=tuple(rounds),
+            times=_times(base, "scorecard.json"),
+        )
+
+    def _round(self, lineage: str, number: int) -> RoundSnapshot | None:
+        folder = self.run.round(lineage, number)
+        if (kept := self._settled.get(folder)) is not None and kept.times == _times(folder, *ROUND_FILES):
+            return kept
+        times = _times(folder, *ROUND_FILES)
+        roster = self._record(Roster, folder / "roster.json")
+        if roster is None:
+            return None
+        found = RoundSnapshot(
+            number=number,
+            folder=folder,
+            roster=roster,
+            # The verdict before the entries: where it is there, they are whole.
+            verdict=self._record(Verdict, folder / "verdict.json"),
+            entries=tuple(self._entry(entry, folder / entry.recipe.name) for entry in roster.entries),
+            champion=self._record(ModelFolder, folder / "champion.json"),
+            samples=self._record(Samples, folder / "samples.json"),
+            times=times,
+        )
+        if found.verdict is not None:
+            self._settled[folder] = found
+        return found
+
+    def _entry(self, entry: RosterEntry, folder: Path) -> EntrySnapshot:
+        return EntrySnapshot(
+            entry=entry,
+            folder=folder,
+            brief=self._record(Brief, folder / "brief.json"),
+            submission=self._record(Submission, folder / "submission.json"),
+            inspection=self._record(Inspection, folder / "inspection.json"),
+            scorecard=self._record(Scorecard, folder / "scorecard.json"),
+            times=_times(folder, *ENTRY_FILES),
+        )
+
+    def _record(self, kind: type[R], path: Path) -> R | None:
+        """The record at `path`, read again only where the file is another one than before."""
+        looks = _looks(path)
+        if looks is None:
+            self._kept.pop(path, None)
+            return None
+        kept = self._kept.get(path)
+        if kept is None or kept[0] != looks:
+            kept = self._kept[path] = (looks, self.run.read(kind, path))
+        record: R | None = kept[1]
+        return record
+
+
+ROUND_FILES = ("roster.json", "verdict.json", "champion.json", "samples.json")
+ENTRY_FILES = ("brief.json", "submission.json", "inspection.json", "scorecard.json")
+
+
+def _looks(path: Path) -> tuple[int, int, int] | None:
+    """What tells that a file was written anew; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _times(folder: Path, *names: str) -> dict[str, int]:
+    """When each of these files was written, in milliseconds; without those that are not there."""
+    looks = {name: _looks(folder / name) for name in names}
+    return {name: status[1] // 1_000_000 for name, status in looks.items() if status is not None}
