@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cluster.records import Record
 from evaluation.compare import Improvement, improvements
-from evaluation.scorecard import RowLosses
+from evaluation.results import RowResults
 from orchestrator.config import Selection
 
 
@@ -19,7 +19,7 @@ class Candidate:
     """A scored model: `label` is `base`, or `competitor@round`."""
 
     label: str
-    validation: RowLosses
+    validation: RowResults
 
 
 def in_words(label: str) -> str:
@@ -69,7 +69,7 @@ def choose(
     number: int,
     champion: Candidate,
     seed: Candidate,
-    entries: dict[str, RowLosses],
+    entries: dict[str, RowResults],
     rules: Selection,
     random_seed: int,
     rounds_without_champion: int = 0,
@@ -121,7 +121,7 @@ def choose(
     )
 
 
-def beats_all(entries: dict[str, RowLosses], rules: Selection, random_seed: int) -> bool:
+def beats_all(entries: dict[str, RowResults], rules: Selection, random_seed: int) -> bool:
     """Whether the entry of the lowest loss beats each other one beyond doubt.
 
     One-sided paired bootstrap bounds at `rules.confidence` for all comparisons together (Bonferroni).
