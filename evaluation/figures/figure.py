@@ -1,5 +1,6 @@
 """What a figure is: one number of a model on a split, and how it is measured, written and compared."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -38,4 +39,6 @@ class Figure:
 
     def text(self, value: float | None) -> str:
         """The value as it is shown; a dash where there is none."""
-        return NOTHING if value is None else format(value, self.form)
+        if value is None:
+            return NOTHING
+        return format(value, self.form) if math.isfinite(value) else str(value)  # not "nan%"
