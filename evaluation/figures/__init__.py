@@ -5,7 +5,7 @@ table: scoring measures what its figure asks for, the scorecard holds its value 
 column, and tables show it under its title. Importing this does not import torch.
 """
 
-from evaluation.figures import bits_per_byte, loss, perplexity
+from evaluation.figures import bits_per_byte, loss, perplexity, token_accuracy
 from evaluation.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
@@ -14,6 +14,7 @@ FIGURES: dict[str, Figure] = {
         loss.FIGURE,
         perplexity.FIGURE,
         bits_per_byte.FIGURE,
+        token_accuracy.FIGURE,
     )
 }
 """By name, in the order in which they are shown."""
