@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from competitors.contract import Submission
-from evaluation.scorecard import RowLosses, Scorecard, SplitScore, write_losses
+from evaluation.results import Array, RowResults, write_results
+from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.splits import Manifest
 from orchestrator.config import Lineage, TournamentConfig
 from orchestrator.record.records import Rejection, Sample, Samples, Seed
@@ -127,7 +128,7 @@ class _Maker:
                 Seed(label=champion.label, path=folder / "champion", sha256="2" * 64).write(folder / "champion.json")
                 self._sample(folder, champion.label)
 
-    def _entry(self, number: int, index: int, name: str, kind: str) -> RowLosses | None:
+    def _entry(self, number: int, index: int, name: str, kind: str) -> RowResults | None:
         folder = self.run.entry(self.lineage, number, name)
         key = (self.lineage, number, name)
         loss = self.loss(*key)
@@ -164,24 +165,28 @@ class _Maker:
         ).write(folder / "samples.json")
 
 
-def _score(model: str, loss: float, folder: Path, seed: int) -> RowLosses:
+def _score(model: str, loss: float, folder: Path, seed: int) -> RowResults:
     """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation."""
     tokens = np.random.default_rng(1).integers(5, 40, ROWS).astype(np.float64)  # the same rows for every model
     rng = np.random.default_rng(seed)
-    validation, test = (RowLosses(tokens * (mean + rng.normal(0, 0.02, ROWS)), tokens) for mean in (loss, loss + 0.02))
+    validation, test = (_results(tokens, mean, rng) for mean in (loss, loss + 0.02))
     losses = {"validation": validation, "test": test}
     folder.mkdir(parents=True, exist_ok=True)
-    write_losses(folder / "losses.parquet", {split: [f"{i:016x}" for i in range(ROWS)] for split in losses}, losses)
+    write_results(folder / "losses.parquet", {split: [f"{i:016x}" for i in range(ROWS)] for split in losses}, losses)
     Scorecard(
         model=model,
         model_sha256="4" * 64,
-        validation=SplitScore.of(validation, tokens * 4, cut_short=0),
-        test=SplitScore.of(test, tokens * 4, cut_short=0),
+        validation=SplitScore.of(validation, cut_short=0),
+        test=SplitScore.of(test, cut_short=0),
         device="cpu",
         dtype="float32",
         seconds=3.0,
     ).write(folder / "scorecard.json")
     return validation
+
+
+def _results(tokens: Array, loss: float, rng: np.random.Generator) -> RowResults:
+    return RowResults(tokens * (loss + rng.normal(0, 0.02, ROWS)), tokens, 4 * tokens, hits=0.5 * tokens)
 
 
 def _progress(path: Path, loss: float, cut: bool) -> None:
