@@ -83,7 +83,8 @@ class FakedWorkers(InProcessWorkers):
     def _score(self, job: Any, *_: Any) -> Scorecard:
         name, _, number = job.name.partition("@")
         results = {
-            split: made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}") for split in ("validation", "test")
+            split: made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}")
+            for split in ("validation", "test")
         }
         write_results(job.out / "losses.parquet", {split: [str(i) for i in range(ROWS)] for split in results}, results)
         validation, test = (SplitScore.of(results[split], 0) for split in ("validation", "test"))

@@ -17,16 +17,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from cluster.workers import TRAINER, WorkerDied
-from evaluation.results import RowResults, read_results
-
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.resources import Shape
 from cluster.text import plain
+from cluster.workers import TRAINER, WorkerDied
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
 from competitors.kinds import Recipe
 from evaluation.inspection import inspect
+from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
 from orchestrator.record.events import EntryChanged, EntryState, Noted
 from orchestrator.record.model_ref import ModelRef
