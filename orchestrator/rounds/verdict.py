@@ -8,60 +8,19 @@ is proven at the configured confidence, corrected for having picked the best of 
 
 from dataclasses import dataclass
 
-from cluster.records import Record
 from evaluation.compare import Improvement, improvements
 from evaluation.scorecard import RowLosses
-from orchestrator.config import Selection
+from orchestrator.config.sections import Selection
+from orchestrator.record.model_ref import ModelRef
+from orchestrator.record.records import Standing, Verdict
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A scored model: `label` is `base`, or `competitor@round`."""
+    """A scored model."""
 
-    label: str
+    model: ModelRef
     validation: RowLosses
-
-
-def in_words(label: str) -> str:
-    """A label as a person says it: `the base model`, or `lora-r16 of round 2`."""
-    name, _, number = label.partition("@")
-    return f"{name} of round {number}" if number else "the base model"
-
-
-class Standing(Record):
-    """One entry against the champion it met."""
-
-    competitor: str
-    validation_loss: float
-    improvement: float
-    """Nats per token below the champion's loss; positive is better."""
-    improvement_low: float
-    """Its one-sided lower bound, simultaneous over the round's entries."""
-
-
-class Verdict(Record):
-    """verdict.json."""
-
-    lineage: str
-    round: int
-    winner: str | None
-    """Competitor with the lowest validation loss; None when all forfeited."""
-    winner_proven: bool
-    """Whether the winner's improvement over the champion is proven."""
-    seed_before: str
-    seed_next: str
-    champion_before: str
-    champion: str
-    dethroned: bool
-    validation_loss: float
-    """The champion's, after this round."""
-    seed_validation_loss: float
-    entries: list[Standing]
-    rounds_without_champion: int
-    ends_lineage: bool
-    exploits: str | None = None
-    """The recipe that all entries of the rounds that follow run; None while recipes are explored."""
-    reasons: list[str]
 
 
 def choose(
@@ -81,8 +40,8 @@ def choose(
     winner = ranked[0] if ranked else None
     proven = winner is not None and gains[winner].low > rules.margin_nats
     dethroned = proven
-    new_champion = Candidate(f"{winner}@{number}", entries[winner]) if winner and dethroned else champion
-    candidates = [champion, seed] + ([Candidate(f"{winner}@{number}", entries[winner])] if winner else [])
+    new_champion = Candidate(ModelRef(winner, number), entries[winner]) if winner and dethroned else champion
+    candidates = [champion, seed] + ([Candidate(ModelRef(winner, number), entries[winner])] if winner else [])
     # Stable: on equal losses the incumbent goes on.
     best = min(candidates, key=lambda c: c.validation.loss)
     next_seed = new_champion if rules.seed == "champion" else best
@@ -99,10 +58,10 @@ def choose(
         round=number,
         winner=winner,
         winner_proven=proven,
-        seed_before=seed.label,
-        seed_next=next_seed.label,
-        champion_before=champion.label,
-        champion=new_champion.label,
+        seed_before=seed.model,
+        seed_next=next_seed.model,
+        champion_before=champion.model,
+        champion=new_champion.model,
         dethroned=dethroned,
         validation_loss=new_champion.validation.loss,
         seed_validation_loss=next_seed.validation.loss,
@@ -142,28 +101,28 @@ def _about_winner(
     winner: str | None, gains: dict[str, Improvement], champion: Candidate, rules: Selection, dethroned: bool
 ) -> list[str]:
     if winner is None:
-        return [f"Every entry forfeited: {in_words(champion.label)} stays champion."]
+        return [f"Every entry forfeited: {champion.model.in_words} stays champion."]
     gain = gains[winner]
     sure = f"{rules.confidence:.0%} sure"
     floor = f" more than {rules.margin_nats:g}" if rules.margin_nats else ""
     if dethroned:
         return [
             f"{winner} won the round: its validation loss is {gain.mean:.4f} nats below the champion's"
-            f" ({in_words(champion.label)}), and we are {sure} that it is at least {gain.low:.4f} below, having"
+            f" ({champion.model.in_words}), and we are {sure} that it is at least {gain.low:.4f} below, having"
             f" picked the best of {len(gains)}.",
             f"That is proven{floor}: {winner} takes the title.",
         ]
     if gain.mean > 0:
         return [
             f"{winner} won the round: its validation loss is {gain.mean:.4f} nats below the champion's"
-            f" ({in_words(champion.label)}), but that could be chance: having picked the best of {len(gains)}, we"
+            f" ({champion.model.in_words}), but that could be chance: having picked the best of {len(gains)}, we"
             f" can only be {sure} of {gain.low:+.4f}"
             f"{f', and more than {rules.margin_nats:g} is asked' if rules.margin_nats else ''}.",
-            f"The champion, {in_words(champion.label)}, keeps the title.",
+            f"The champion, {champion.model.in_words}, keeps the title.",
         ]
     return [
         f"{winner} won the round among the entries, but its validation loss is {-gain.mean:.4f} nats above the"
-        f" champion's: {in_words(champion.label)} keeps the title."
+        f" champion's: {champion.model.in_words} keeps the title."
     ]
 
 
@@ -171,8 +130,8 @@ def _about_seed(
     next_seed: Candidate, winner: str | None, number: int, seed: Candidate, champion: Candidate, rules: Selection
 ) -> str:
     if rules.seed == "champion":
-        return f"The champion seeds the next round ({in_words(next_seed.label)}), as selection.seed asks."
-    if winner is not None and next_seed.label == f"{winner}@{number}":
+        return f"The champion seeds the next round ({next_seed.model.in_words}), as selection.seed asks."
+    if winner is not None and next_seed.model == ModelRef(winner, number):
         return f"{winner} seeds the next round: nothing so far has a lower validation loss."
-    what = "the champion" if next_seed.label == champion.label else "the last round's seed"
-    return f"The next round starts from {what} again, {in_words(next_seed.label)}: its validation loss is the lowest."
+    what = "the champion" if next_seed.model == champion.model else "the last round's seed"
+    return f"The next round starts from {what} again, {next_seed.model.in_words}: its validation loss is the lowest."
