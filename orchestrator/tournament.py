@@ -18,7 +18,8 @@ from competitors.builtin.bases import build
 from competitors.contract import Submission
 from competitors.soup.recipe import SoupRecipe
 from evaluation.evaluator import generate, make_full
-from evaluation.scorecard import RowLosses, Scorecard, read_losses
+from evaluation.results import RowResults, read_results
+from evaluation.scorecard import Scorecard
 from evaluation.splits import read_split
 from orchestrator.config import Lineage, Reference, TournamentConfig
 from orchestrator.field import exploit
@@ -117,7 +118,7 @@ class Tournament:
         roster: Roster,
         champion: Seed,
         seed: Seed,
-        scored: dict[str, RowLosses],
+        scored: dict[str, RowResults],
         history: list[tuple[Roster, Verdict]],
     ) -> Verdict:
         """The verdict of a round, on record."""
@@ -138,7 +139,7 @@ class Tournament:
         return self._and_exploit(verdict, roster, scored, history).write(path)
 
     def _and_exploit(
-        self, verdict: Verdict, roster: Roster, scored: dict[str, RowLosses], history: list[tuple[Roster, Verdict]]
+        self, verdict: Verdict, roster: Roster, scored: dict[str, RowResults], history: list[tuple[Roster, Verdict]]
     ) -> Verdict:
         """The verdict with what the rounds that follow exploit, if one recipe has proved itself by now."""
         rules, verdicts = self.config.exploit, [*(before for _, before in history), verdict]
@@ -241,7 +242,7 @@ class Tournament:
         """A scored model by its label: `base` or `competitor@round`."""
         name, _, number = label.partition("@")
         folder = self.dir.entry(lineage.name, int(number), name) if number else self.dir.round(lineage.name, 0)
-        return Candidate(label, read_losses(folder / "losses.parquet", "validation"))
+        return Candidate(label, read_results(folder / "losses.parquet", "validation"))
 
     def _refuse_impossible(self) -> None:
         for recipe in self.config.competitors:

@@ -18,7 +18,7 @@ from competitors.contract import Brief, Event, Ingredient, Submission, model_for
 from competitors.entry import compete, forfeit, settle
 from competitors.kinds import Recipe
 from competitors.soup.recipe import SoupRecipe
-from evaluation.scorecard import RowLosses, read_losses
+from evaluation.results import RowResults, read_results
 from orchestrator.config import Lineage, TournamentConfig
 from orchestrator.field.evolution import root_name
 from orchestrator.field.field import read_roster
@@ -58,12 +58,12 @@ class Entries:
 
     async def compete_round(
         self, lineage: Lineage, number: int, recipes: list[Recipe], seed: Seed, base: Seed, rounds: int
-    ) -> dict[str, RowLosses]:
+    ) -> dict[str, RowResults]:
         """All entries of a round side by side, soups after what they blend; the scored ones' validation losses."""
         rungs: Rungs = {}
-        running: dict[str, asyncio.Task[RowLosses | None]] = {}
+        running: dict[str, asyncio.Task[RowResults | None]] = {}
 
-        async def one(recipe: Recipe) -> RowLosses | None:
+        async def one(recipe: Recipe) -> RowResults | None:
             held_back: dict[str, Any] = {}
             if isinstance(recipe, SoupRecipe):
                 blended = {r.name: running[r.name] for r in recipes if _is_ingredient(r, recipe)}
@@ -124,7 +124,7 @@ class Entries:
                     )
         return found
 
-    async def enter(self, brief: Brief, recipe: Recipe, base: Seed, rungs: Rungs) -> RowLosses | None:
+    async def enter(self, brief: Brief, recipe: Recipe, base: Seed, rungs: Rungs) -> RowResults | None:
         """One entry: train, then inspect and score. None when it forfeited or was rejected."""
         folder = brief.output_dir.parent
         state = self.board.entry(brief, recipe.kind)
@@ -142,7 +142,7 @@ class Entries:
                 rejection.write(folder / "rejected.json")
                 state.end("rejected", rejection.reason)
                 return None
-        losses = read_losses(folder / "losses.parquet", "validation")
+        losses = read_results(folder / "losses.parquet", "validation")
         state.end("scored", f"validation loss {losses.loss:.4f}")
         return losses
 

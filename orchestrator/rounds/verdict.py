@@ -9,7 +9,7 @@ is proven at the configured confidence, corrected for having picked the best of 
 from dataclasses import dataclass
 
 from evaluation.compare import Improvement, improvements
-from evaluation.scorecard import RowLosses
+from evaluation.results import RowResults
 from orchestrator.config.sections import Selection
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Standing, Verdict
@@ -20,7 +20,7 @@ class Candidate:
     """A scored model."""
 
     model: ModelRef
-    validation: RowLosses
+    validation: RowResults
 
 
 def choose(
@@ -28,7 +28,7 @@ def choose(
     number: int,
     champion: Candidate,
     seed: Candidate,
-    entries: dict[str, RowLosses],
+    entries: dict[str, RowResults],
     rules: Selection,
     random_seed: int,
     rounds_without_champion: int = 0,
@@ -80,7 +80,7 @@ def choose(
     )
 
 
-def beats_all(entries: dict[str, RowLosses], rules: Selection, random_seed: int) -> bool:
+def beats_all(entries: dict[str, RowResults], rules: Selection, random_seed: int) -> bool:
     """Whether the entry of the lowest loss beats each other one beyond doubt.
 
     One-sided paired bootstrap bounds at `rules.confidence` for all comparisons together (Bonferroni).

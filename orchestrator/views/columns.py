@@ -64,12 +64,20 @@ def _count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def _scored(get: Callable[[Standing], float]) -> Callable[[EntrySnapshot, Standing | None], float | None]:
+    return lambda _, standing: None if standing is None else get(standing)
+
+
+def _spent(get: Callable[[Submission], float | None]) -> Callable[[EntrySnapshot, Standing | None], float | None]:
+    return lambda entry, _: get(submission_of(entry))
+
+
 COLUMNS = (
-    Column("validation_loss", "validation", lambda _, standing: standing and standing.validation_loss, _loss, True),
-    Column("improvement", "gain", lambda _, standing: standing and standing.improvement, signed, True),
-    Column("improvement_low", "at least", lambda _, standing: standing and standing.improvement_low, signed, True),
-    Column("train_tokens", "tokens", lambda entry, _: submission_of(entry).train_tokens, _count),
-    Column("train_seconds", "training", lambda entry, _: submission_of(entry).train_seconds, duration),
-    Column("wall_seconds", "wall", lambda entry, _: submission_of(entry).wall_seconds, duration, shown=()),
-    Column("device_seconds", "devices", lambda entry, _: submission_of(entry).device_seconds, duration, shown=("report",)),
+    Column("validation_loss", "validation", _scored(lambda one: one.validation_loss), _loss, of_scored=True),
+    Column("improvement", "gain", _scored(lambda one: one.improvement), signed, of_scored=True),
+    Column("improvement_low", "at least", _scored(lambda one: one.improvement_low), signed, of_scored=True),
+    Column("train_tokens", "tokens", _spent(lambda one: one.train_tokens), _count),
+    Column("train_seconds", "training", _spent(lambda one: one.train_seconds), duration),
+    Column("wall_seconds", "wall", _spent(lambda one: one.wall_seconds), duration, shown=()),
+    Column("device_seconds", "devices", _spent(lambda one: one.device_seconds), duration, shown=("report",)),
 )
