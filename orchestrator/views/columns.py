@@ -77,7 +77,7 @@ COLUMNS = (
     Column("improvement", "gain", _scored(lambda one: one.improvement), signed, of_scored=True),
     Column("improvement_low", "at least", _scored(lambda one: one.improvement_low), signed, of_scored=True),
     Column("train_tokens", "tokens", _spent(lambda one: one.train_tokens), _count),
-    Column("train_seconds", "training", _spent(lambda one: one.train_seconds), duration),
+    Column("train_seconds", "training time", _spent(lambda one: one.train_seconds), duration),
     Column("wall_seconds", "wall", _spent(lambda one: one.wall_seconds), duration, shown=()),
-    Column("device_seconds", "devices", _spent(lambda one: one.device_seconds), duration, shown=("report",)),
+    Column("device_seconds", "device time", _spent(lambda one: one.device_seconds), duration, shown=("report",)),
 )
