@@ -121,7 +121,10 @@ def build(snapshot: Snapshot, state: State) -> Leaderboard:
     return Leaderboard(
         tournament=snapshot.config.name,
         state=state,
-        lineages=[LineageRow(name=x.name, base=x.lineage.base, rounds=_rounds(x)) for x in snapshot.lineages],
+        lineages=[
+            LineageRow(name=one.name, base=one.lineage.base, rounds=_rounds(snapshot.run, one))
+            for one in snapshot.lineages
+        ],
         references=[
             ReferenceRow(name=one.name, model=one.model, validation_loss=card.validation.loss, test=_test(card))
             for one in snapshot.config.references
@@ -143,24 +146,25 @@ def write(run: RunDirectory, board: Leaderboard) -> Path:
     return run.leaderboard_file
 
 
-def _rounds(lineage: LineageSnapshot) -> list[RoundRow]:
-    if lineage.scorecard is None:
+def _rounds(run: RunDirectory, lineage: LineageSnapshot) -> list[RoundRow]:
+    if lineage.scorecard is None and not lineage.settled:
         return []
-    card = lineage.scorecard
+    card = _scorecard(run, lineage, BASE)
     base = {"champion": BASE, "dethroned": False, "winner": None, "seed_next": BASE}
     rows = [RoundRow(round=0, **base, validation_loss=card.validation.loss, test=_test(card))]
     for one in lineage.rounds:
         if one.verdict is not None:
-            rows.append(_round_row(lineage, one, one.verdict))
+            rows.append(_round_row(_scorecard(run, lineage, one.verdict.champion), one, one.verdict))
         elif one is not lineage.rounds[-1]:  # what came after it rests on it
             required(one.verdict, one.folder / "verdict.json")
     return rows
 
 
-def _round_row(lineage: LineageSnapshot, one: RoundSnapshot, verdict: Verdict) -> RoundRow:
-    champion = lineage.entry(verdict.champion)
-    folder = champion.folder if champion else one.folder.with_name("round-000")
-    card = required(lineage.scorecard_of(verdict.champion), folder / "scorecard.json")
+def _scorecard(run: RunDirectory, lineage: LineageSnapshot, model: ModelRef) -> Scorecard:
+    return required(lineage.scorecard_of(model), run.scores(lineage.name, model) / "scorecard.json")
+
+
+def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRow:
     entries = [_entry_row(entry, verdict) for entry in one.entries]
     return RoundRow(
         round=verdict.round,
