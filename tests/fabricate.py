@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from competitors.contract import Submission
+from cluster.resources import Resources
+from competitors.contract import Brief, Submission
 from evaluation.results import Array, RowResults, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.splits import Manifest
-from orchestrator.config import Lineage, TournamentConfig
-from orchestrator.record.records import Rejection, Sample, Samples, Seed
+from orchestrator.config.sections import Lineage
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.next_round import first_roster, next_roster
+from orchestrator.field.roster import Roster
+from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.record.records import Inspection, ModelFolder, Sample, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.verdict import Candidate, choose
 
@@ -46,6 +51,7 @@ def fabricate(
     lineages: tuple[str, ...] = ("llama", "sn9"),
     rounds: int = 2,
     settled: dict[str, int] | None = None,
+    training: bool = False,
     competitors: list[dict[str, Any]] = COMPETITORS,
     references: list[dict[str, Any]] = REFERENCES,
     forfeits: dict[Key, str] | None = None,
@@ -57,7 +63,8 @@ def fabricate(
     """Write a run directory at `root`, all on record or as far as `settled` says.
 
     `settled` maps lineages to their settled rounds; one that it leaves out has nothing on record, and references
-    are scored only in a whole run. `samples` are prompts and what is right; `settings` are further config keys.
+    are scored only in a whole run. With `training` the round after those has begun, and its entries report.
+    `samples` are prompts and what is right; `settings` are further config keys.
     """
     config = TournamentConfig.model_validate(
         {
@@ -76,15 +83,15 @@ def fabricate(
     )
     run = RunDirectory(root)
     run.adopt(config)
-    _manifest(config).write(run.manifest_file)
+    run.write(_manifest(config), run.manifest_file)
     whole = settled is None
     for lineage in config.lineages:
         if whole or lineage.name in (settled or {}):
             maker = _Maker(config, run, lineage, forfeits or {}, rejections or {}, loss, samples or [("1+1=", "2")])
-            maker.make(rounds if settled is None else settled[lineage.name])
+            maker.make(rounds if settled is None else settled[lineage.name], training)
     for index, reference in enumerate(config.references):
         if whole and reference.model is not None:
-            _score(reference.name, 3.0 - index / 10, run.reference(reference.name), 99 + index)
+            _score(run, reference.name, 3.0 - index / 10, run.reference(reference.name), 99 + index)
     return config, run
 
 
@@ -104,68 +111,100 @@ class _Maker:
         self.config, self.run, self.lineage = config, run, lineage.name
         self.forfeits, self.rejections, self.loss, self.samples = forfeits, rejections, loss, samples
 
-    def make(self, rounds: int) -> None:
-        """Round 0 and `rounds` settled rounds after it."""
-        folder = self.run.round(self.lineage, 0)
-        champion = seed = Candidate("base", _score("base", self.loss(self.lineage, 0, "base"), folder, 0))
-        Seed(label="base", path=folder / "seed", sha256="0" * 64).write(folder / "seed.json")
-        self._sample(folder, "base")
-        without = 0
+    def make(self, rounds: int, training: bool) -> None:
+        """Round 0 and `rounds` settled rounds after it; with `training` one more that has only begun."""
+        folder, run = self.run.round(self.lineage, 0), self.run
+        champion = seed = Candidate(BASE, _score(run, "base", self.loss(self.lineage, 0, "base"), folder, 0))
+        run.write(ModelFolder(model=BASE, path=None, sha256="0" * 64), folder / "seed.json")
+        self._sample(folder, BASE)
+        roster, verdict = None, None
         for number in range(1, rounds + 1):
+            roster, folder = self._open(roster, verdict), run.round(self.lineage, number)
             scored = {
-                recipe.name: losses
-                for index, recipe in enumerate(self.config.competitors)
-                if (losses := self._entry(number, index, recipe.name, recipe.kind)) is not None
+                entry.recipe.name: losses
+                for index, entry in enumerate(roster.entries)
+                if (losses := self._entry(number, index, entry.recipe)) is not None
             }
-            rules, folder = self.config.selection, self.run.round(self.lineage, number)
+            rules, without = self.config.selection, verdict.rounds_without_champion if verdict else 0
             verdict = choose(self.lineage, number, champion, seed, scored, rules, self.config.seed, without)
-            verdict.write(folder / "verdict.json")
-            known = {c.label: c for c in (champion, seed)}
-            known |= {f"{name}@{number}": Candidate(f"{name}@{number}", losses) for name, losses in scored.items()}
-            champion, seed, without = known[verdict.champion], known[verdict.seed_next], verdict.rounds_without_champion
-            Seed(label=seed.label, path=folder / "seed", sha256="1" * 64).write(folder / "seed.json")
+            known = {one.model: one for one in (champion, seed)}
+            for name, losses in scored.items():
+                known[ModelRef(name, number)] = Candidate(ModelRef(name, number), losses)
+            champion, seed = known[verdict.champion], known[verdict.seed_next]
+            run.write(ModelFolder(model=seed.model, path=folder / "seed", sha256="1" * 64), folder / "seed.json")
             if verdict.dethroned:
-                Seed(label=champion.label, path=folder / "champion", sha256="2" * 64).write(folder / "champion.json")
-                self._sample(folder, champion.label)
+                crowned = ModelFolder(model=champion.model, path=folder / "champion", sha256="2" * 64)
+                run.write(crowned, folder / "champion.json")
+                self._sample(folder, champion.model)
+            run.write(verdict, folder / "verdict.json")
+        if training:
+            roster = self._open(roster, verdict)
+            for entry in roster.entries:
+                self._begin(roster.round, entry.recipe, cut=True)
 
-    def _entry(self, number: int, index: int, name: str, kind: str) -> RowResults | None:
-        folder = self.run.entry(self.lineage, number, name)
-        key = (self.lineage, number, name)
-        loss = self.loss(*key)
-        _progress(folder / "progress.jsonl", loss, cut=key in self.forfeits)
-        cost = {"train_seconds": 60.0 + index, "wall_seconds": 90.0 + index, "device_seconds": 90.0 + index}
-        if key in self.forfeits:
-            Submission(
-                competitor=name, kind=kind, status="forfeit", reason=self.forfeits[key], seed_sha256="1" * 64, **cost
-            ).write(folder / "submission.json")
-            return None
-        Submission(
-            competitor=name,
-            kind=kind,
-            status="delivered",
-            reason="",
-            form="full",
-            sha256="3" * 64,
+    def _open(self, before: Roster | None, verdict: Verdict | None) -> Roster:
+        """The next round's field, on record."""
+        config = self.config
+        if before is None or verdict is None:
+            roster = first_roster(self.lineage, config.competitors, config.changes)
+        else:
+            rules = (verdict.exploits, config.evolution, config.exploit)
+            roster = next_roster(before, verdict.ranking, *rules, config.changes, config.seed)
+        return self.run.write(roster, self.run.round(self.lineage, roster.round) / "roster.json")
+
+    def _begin(self, number: int, recipe: Any, cut: bool) -> Path:
+        """The folder of an entry that has its brief and has reported."""
+        folder = self.run.entry(self.lineage, number, recipe.name)
+        brief = Brief(
+            tournament=self.config.name,
+            lineage=self.lineage,
+            round=number,
+            competitor=recipe.name,
+            seed_model=self.run.round(self.lineage, number - 1) / "seed",
             seed_sha256="1" * 64,
-            train_tokens=100_000 + index,
-            train_steps=50,
-            **cost,
-        ).write(folder / "submission.json")
-        if key in self.rejections:
-            Rejection(reason=self.rejections[key]).write(folder / "rejected.json")
+            seed_continuation=None,
+            train_data=self.run.data / "train.parquet",
+            max_tokens=self.config.data.max_tokens,
+            budget=self.config.budget.allowance,
+            progress=(0.0, 1.0),
+            output_dir=folder / "submission",
+            random_seed=1,
+            resources=Resources(gpus=0),
+        )
+        self.run.write(brief, folder / "brief.json")
+        _progress(folder / "progress.jsonl", self.loss(self.lineage, number, recipe.name), cut)
+        return folder
+
+    def _entry(self, number: int, index: int, recipe: Any) -> RowResults | None:
+        key = (self.lineage, number, recipe.name)
+        folder = self._begin(number, recipe, cut=key in self.forfeits)
+        cost: dict[str, Any] = {"train_seconds": 60.0 + index, "wall_seconds": 90.0 + index}
+        cost |= {
+            "competitor": recipe.name,
+            "kind": recipe.kind,
+            "seed_sha256": "1" * 64,
+            "device_seconds": 90.0 + index,
+        }
+        if key in self.forfeits:
+            lost = Submission(status="forfeit", reason=self.forfeits[key], **cost)
+            self.run.write(lost, folder / "submission.json")
             return None
-        return _score(f"{name}@{number}", loss, folder, 10 * number + index)
+        done = {"form": "full", "sha256": "3" * 64, "train_tokens": 100_000 + index, "train_steps": 50}
+        self.run.write(Submission(status="delivered", reason="", **done, **cost), folder / "submission.json")
+        self.run.write(Inspection(form="full", reason=self.rejections.get(key, "")), folder / "inspection.json")
+        if key in self.rejections:
+            return None
+        return _score(self.run, f"{recipe.name}@{number}", self.loss(*key), folder, 10 * number + index)
 
-    def _sample(self, folder: Path, label: str) -> None:
-        Samples(
-            samples=[
-                Sample(prompt=prompt, expected=expected, completion=f"what {label} of {self.lineage} writes")
-                for prompt, expected in self.samples
-            ]
-        ).write(folder / "samples.json")
+    def _sample(self, folder: Path, model: ModelRef) -> None:
+        samples = [
+            Sample(prompt=prompt, expected=expected, completion=f"what {model} of {self.lineage} writes")
+            for prompt, expected in self.samples
+        ]
+        self.run.write(Samples(samples=samples), folder / "samples.json")
 
 
-def _score(model: str, loss: float, folder: Path, seed: int) -> RowResults:
+def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int) -> RowResults:
     """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation."""
     tokens = np.random.default_rng(1).integers(5, 40, ROWS).astype(np.float64)  # the same rows for every model
     rng = np.random.default_rng(seed)
@@ -173,7 +212,7 @@ def _score(model: str, loss: float, folder: Path, seed: int) -> RowResults:
     losses = {"validation": validation, "test": test}
     folder.mkdir(parents=True, exist_ok=True)
     write_results(folder / "losses.parquet", {split: [f"{i:016x}" for i in range(ROWS)] for split in losses}, losses)
-    Scorecard(
+    card = Scorecard(
         model=model,
         model_sha256="4" * 64,
         validation=SplitScore.of(validation, cut_short=0),
@@ -181,7 +220,8 @@ def _score(model: str, loss: float, folder: Path, seed: int) -> RowResults:
         device="cpu",
         dtype="float32",
         seconds=3.0,
-    ).write(folder / "scorecard.json")
+    )
+    run.write(card, folder / "scorecard.json")
     return validation
 
 
