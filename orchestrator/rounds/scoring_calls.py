@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from competitors.contract import reporter
-from evaluation.evaluator import ScoringJob, score_model, score_slice, score_submission
-from evaluation.inspection import Form, inspect
+from evaluation.evaluator import ScoringJob, inspect, score_model, score_slice
+from evaluation.inspection import Form
 from evaluation.scorecard import Scorecard
 
 REPORT_SECONDS = 0.5
@@ -28,7 +28,8 @@ class _Fraction:
 
 def score_entry(job: ScoringJob, form: Form, seed: Path, progress_file: Path) -> Scorecard:
     """Inspect and score a submission. Raises Forfeit when it is at fault itself."""
-    return score_submission(job, form, seed, _Fraction(progress_file))
+    inspect(job.adapter or job.model, form, seed)
+    return score_model(job, _Fraction(progress_file))
 
 
 def score_plain(job: ScoringJob, progress_file: Path) -> Scorecard:
