@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from orchestrator.record.events import State, TournamentEnded, TournamentEvent
+from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
 from orchestrator.views import leaderboard
 from orchestrator.views.leaderboard import Leaderboard
@@ -15,8 +16,8 @@ class Pages:
     name = "leaderboard.json and report.html"
     pause_seconds = 3.0
 
-    def __init__(self, reader: SnapshotReader) -> None:
-        self.reader = reader
+    def __init__(self, run: RunDirectory) -> None:
+        self.reader = SnapshotReader(run)
 
     def hear(self, events: Sequence[TournamentEvent]) -> None:
         """Draw both as they should be now."""

@@ -1,14 +1,11 @@
-"""What a competitor reports while it trains, as far as a view shows it: its newest numbers, and its curve.
-
-What it reports is its own affair: a value may be missing, or be no number.
-"""
+"""What a competitor reports while it trains, as far as a view shows it: its newest numbers, and its curve."""
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from competitors.contract import Allowance, read_events
+from competitors.contract import Allowance
+from competitors.events import read_events
 
 CURVE_POINTS = 120
 
@@ -46,31 +43,22 @@ class Progress:
 
 def read_progress(path: Path, budget: Allowance) -> Progress:
     """The newest of each number in a progress.jsonl."""
-    newest: dict[str, float] = {}
+    progress = Progress(budget)
     for event in read_events(path):
-        for key in ("tokens", "step", "loss", "seconds"):
-            if (value := _number(event, key)) is not None:
-                newest[key] = value
-    return Progress(
-        budget=budget,
-        tokens=int(newest.get("tokens", 0)),
-        step=int(newest.get("step", 0)),
-        loss=newest.get("loss"),
-        seconds=newest.get("seconds", 0.0),
-    )
+        progress = Progress(
+            budget=budget,
+            tokens=progress.tokens if event.tokens is None else event.tokens,
+            step=progress.step if event.step is None else event.step,
+            loss=progress.loss if event.loss is None else event.loss,
+            seconds=progress.seconds if event.seconds is None else event.seconds,
+        )
+    return progress
 
 
 def train_curve(path: Path) -> list[tuple[float, float]]:
     """(tokens, train loss) of one entry, averaged down to so many points that lines stay readable."""
-    steps = [event for event in read_events(path) if event.get("event") == "step"]
-    both = ((_number(event, "tokens"), _number(event, "loss")) for event in steps)
-    points = [(tokens, loss) for tokens, loss in both if tokens is not None and loss is not None]
+    steps = [event for event in read_events(path) if event.event == "step"]
+    points = [(event.tokens, event.loss) for event in steps if event.tokens is not None and event.loss is not None]
     size = max(1, math.ceil(len(points) / CURVE_POINTS))
     bins = [points[start : start + size] for start in range(0, len(points), size)]
     return [(part[-1][0], sum(loss for _, loss in part) / len(part)) for part in bins]
-
-
-def _number(event: Any, key: str) -> float | None:
-    value = event.get(key)
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if usable else None
