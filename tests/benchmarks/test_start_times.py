@@ -18,8 +18,9 @@ from cluster.connect import connected
 from cluster.ray_workers import RayWorkers
 from cluster.resources import Shape
 from competitors.builtin.bases import build
-from competitors.contract import Allowance, Brief, Ingredient, read_events
+from competitors.contract import Allowance, Brief, Ingredient
 from competitors.entry import compete
+from competitors.events import read_events
 from competitors.kinds import Recipe
 from orchestrator.config.loading import load_config
 from orchestrator.driver import WORKER_ENVIRONMENT
