@@ -4,13 +4,16 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 _here = threading.local()
 _open: list[TextIO] = []
 """The logs of all entries that compete in this process now."""
+_before: list[Any] = []
+"""stdout, stderr and the log's level as they were before the first of them."""
+_changing = threading.Lock()
 
 
 def _log() -> TextIO | None:
@@ -45,23 +48,37 @@ class _Routed:
 @contextmanager
 def captured_output(path: Path) -> Iterator[None]:
     """Send prints and log records of this thread to the entry's own log.txt."""
-    with path.open("a", encoding="utf-8", buffering=1) as log, ExitStack() as stack:
+    with path.open("a", encoding="utf-8", buffering=1) as log:
         handler = logging.StreamHandler(log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.addFilter(lambda record: _log() is log)
-        root = logging.getLogger()
-        level = root.level
-        root.addHandler(handler)
-        root.setLevel(logging.INFO)
-        if not _open:  # the first one in; whoever comes later finds the streams routed
-            stack.enter_context(redirect_stdout(_Routed(sys.stdout)))
-            stack.enter_context(redirect_stderr(_Routed(sys.stderr)))
-        _open.append(log)
+        _come_in(log, handler)
         _here.log = log
         try:
             yield
         finally:
             _here.log = None
-            _open.remove(log)
-            root.removeHandler(handler)
+            _go_out(log, handler)
+
+
+def _come_in(log: TextIO, handler: logging.Handler) -> None:
+    """Open an entry's log; the first one in has the process's streams routed."""
+    root = logging.getLogger()
+    with _changing:
+        if not _open:
+            _before[:] = [sys.stdout, sys.stderr, root.level]
+            sys.stdout, sys.stderr = cast(TextIO, _Routed(sys.stdout)), cast(TextIO, _Routed(sys.stderr))
+            root.setLevel(logging.INFO)
+        root.addHandler(handler)
+        _open.append(log)
+
+
+def _go_out(log: TextIO, handler: logging.Handler) -> None:
+    """Close an entry's log; the last one out leaves the process's streams as they were."""
+    root = logging.getLogger()
+    with _changing:
+        _open.remove(log)
+        root.removeHandler(handler)
+        if not _open:
+            sys.stdout, sys.stderr, level = _before
             root.setLevel(level)

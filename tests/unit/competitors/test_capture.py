@@ -16,7 +16,10 @@ def test_prints_and_logs_of_an_entry_and_its_threads_go_into_its_file(tmp_path: 
         thread = threading.Thread(target=lambda: print("from a thread"))
         thread.start()
         thread.join()
+    logging.getLogger("some.library").warning("afterwards")
+    print("afterwards")
     text = (tmp_path / "a.txt").read_text()
+    assert "afterwards" not in text
     assert all(word in text for word in ("printed", "complained", "logged", "from a thread"))
 
 
