@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cluster.errors import ClusterTrouble, UserError
+from cluster.ray_private import TOKEN_LOGGER, resolved_address
 
 
 @contextmanager
@@ -31,7 +32,7 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     if address == "local":
         # Ray gives its own cluster a token, as it should, and warns of it.
-        logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+        logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
     elif "://" not in address:
         _require_answer(address)
     try:
@@ -56,11 +57,8 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
 
 def _require_answer(address: str) -> None:
     """UserError unless something listens at `address`: ray.init would try a dead one for many minutes."""
-    from ray._private.services import canonicalize_bootstrap_address
-
-    # The one private call: what `auto` stands for is known to Ray alone.
     try:
-        resolved = canonicalize_bootstrap_address(address) or ""
+        resolved = resolved_address(address)
     except ValueError as error:
         raise UserError(f"{address} is no Ray address: give host:port, auto or local") from error
     host, _, port = resolved.rpartition(":")

@@ -1,23 +1,68 @@
-"""Placement groups that nobody is left to remove.
+"""Everything that is asked of Ray's private modules, each with the reason why no public call does.
 
-Ray Train's controller makes the placement group of a gang and removes it at the end. When the coordinator is
-ended from outside, the controller and the workers end with it, but Ray keeps what an actor reserved until the
-whole job ends; Ray Train's own cleaner asks the dashboard's server, which a Ray of our own does without.
+Nothing of Ray is imported before it is asked for.
 """
 
-import ray
-from ray.util.placement_group import PlacementGroup, remove_placement_group
+from pathlib import Path
+
+TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
+"""Who warns that a Ray of our own has made itself a token. Ray's `logging_level` does not reach it."""
+
+
+def resolved_address(address: str) -> str:
+    """host:port of an address as ray.init takes it, empty where no cluster was started here.
+
+    ValueError if it is none. Private, but what `auto` stands for is known to Ray alone.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    return canonicalize_bootstrap_address(address) or ""
+
+
+def available_by_node() -> dict[str, dict[str, float]]:
+    """What Ray has to give on each node now, a moment old, by node id.
+
+    Private, but the public ray.available_resources() adds all nodes up.
+    """
+    from ray._private.state import available_resources_per_node
+
+    return dict(available_resources_per_node())
+
+
+def logs_folder() -> Path:
+    """Where the Ray of this worker's node keeps its logs: a file there goes when they go.
+
+    Private, but no public call names a node's session folder, and not every node has the same.
+    """
+    from ray._private.worker import global_worker
+
+    return Path(global_worker.node.get_logs_dir_path())
+
+
+def is_health_check_failure(error: BaseException) -> bool:
+    """Whether Ray Train says by `error` that a worker of its group no longer answers.
+
+    Private, but that is the type in the public WorkerGroupError.worker_failures, and it has no public base.
+    """
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    return isinstance(error, WorkerHealthCheckFailedError)
 
 
 def remove_orphans() -> int:
     """Remove the placement groups of this job whose creating actor is dead. Returns how many there were.
 
+    Ray Train's controller makes the placement group of a gang and removes it at the end. When the coordinator is
+    ended from outside, the controller and the workers end with it, but Ray keeps what an actor reserved until the
+    whole job ends; Ray Train's own cleaner asks the dashboard's server, which a Ray of our own does without.
+
     Takes a call to Ray's control store; to be called some times after a coordinator has ended, since its
-    controller ends a moment later.
+    controller ends a moment later. Private, but no public call says who created a placement group.
     """
-    # Private, but no public call says who created a placement group.
+    import ray
     from ray._private.state import state
     from ray.core.generated import gcs_pb2
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
 
     job = bytes.fromhex(ray.get_runtime_context().get_job_id())
     removed = 0

@@ -19,9 +19,13 @@ class Resources(Settings):
     gpus: float | Literal["auto"] = Field("auto", description="auto: one where the cluster has any, else none")
     memory_gb: float | None = Field(None, gt=0)
 
+    def gpus_where(self, has_gpus: bool) -> float:
+        """GPUs of one worker on a cluster with or without any; `auto` is one whole GPU where there are some."""
+        return float(has_gpus) if self.gpus == "auto" else float(self.gpus)
+
     def resolved(self, has_gpus: bool) -> Self:
-        """With `gpus: auto` settled: one whole GPU where the cluster has any, else none."""
-        return self.model_copy(update={"gpus": float(has_gpus)}) if self.gpus == "auto" else self
+        """The same with `gpus: auto` settled."""
+        return self.model_copy(update={"gpus": self.gpus_where(has_gpus)})
 
     @property
     def devices(self) -> float:
@@ -48,9 +52,8 @@ class Shape:
     @classmethod
     def of(cls, role: str, resources: Resources, has_gpus: bool, gang: bool = False) -> Self:
         """The shape of a process of that role with these resources on a cluster with or without GPUs."""
-        held = resources.resolved(has_gpus)
-        assert held.gpus != "auto"
-        return cls(role, held.cpus, held.gpus, held.memory_gb, held.workers, gang)
+        gpus = resources.gpus_where(has_gpus)
+        return cls(role, resources.cpus, gpus, resources.memory_gb, resources.workers, gang)
 
     @property
     def size(self) -> Size:

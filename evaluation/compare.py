@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.scorecard import Array, RowLosses
+from evaluation.results import Array, RowResults
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Improvement:
 
 
 def improvements(
-    incumbent: RowLosses, entries: dict[str, RowLosses], confidence: float, resamples: int, seed: int
+    incumbent: RowResults, entries: dict[str, RowResults], confidence: float, resamples: int, seed: int
 ) -> dict[str, Improvement]:
     """Improvement of each entry over the incumbent, with simultaneous one-sided bounds.
 
@@ -34,10 +34,10 @@ def improvements(
     """
     if not entries:
         return {}
-    for name, losses in entries.items():
-        if not np.array_equal(losses.tokens, incumbent.tokens):
+    for name, results in entries.items():
+        if not np.array_equal(results.tokens, incumbent.tokens):
             raise ValueError(f"{name} was scored on other tokens than the incumbent: not comparable")
-    gains = np.stack([incumbent.nats - losses.nats for losses in entries.values()], axis=1)  # (rows, entries)
+    gains = np.stack([incumbent.nats - results.nats for results in entries.values()], axis=1)  # (rows, entries)
     means = gains.sum(axis=0) / incumbent.tokens.sum()
     draws = _resampled_means(gains, incumbent.tokens, resamples, seed)  # (resamples, entries)
     errors = draws.std(axis=0)

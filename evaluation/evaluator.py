@@ -18,8 +18,9 @@ from cluster.errors import Forfeit
 from cluster.records import Record
 from cluster.store import LOCAL
 from evaluation.inspection import Form, inspect
-from evaluation.scorecard import SPLITS, RowLosses, Scorecard, SplitScore, write_losses
-from evaluation.scoring import encode, score
+from evaluation.results import SPLITS, RowResults, write_results
+from evaluation.scorecard import Scorecard, SplitScore
+from evaluation.scoring import encode_rows, score
 from evaluation.splits import Row, read_split
 
 log = logging.getLogger(__name__)
@@ -67,23 +68,22 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
     began = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
     pad_id = _pad_id(tokenizer)
-    losses: dict[str, RowLosses] = {}
+    results: dict[str, RowResults] = {}
     scores: dict[str, SplitScore] = {}
     row_ids: dict[str, list[str]] = {}
     with loaded(job.model, job.adapter, job.dtype) as model:
         for index, split in enumerate(SPLITS):
             rows = read_split(job.held_out / f"{split}.parquet")
-            encoded = encode(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
+            encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
 
             def report(fraction: float, before: int = index) -> None:
                 progress((before + fraction) / len(SPLITS))
 
-            losses[split] = score(model, encoded, job.batch_tokens, pad_id, report)
+            results[split] = score(model, encoded, job.batch_tokens, pad_id, report)
             row_ids[split] = [row.row_id for row in rows]
-            sizes = np.array([e.bytes for e in encoded], dtype=np.float64)
-            scores[split] = SplitScore.of(losses[split], sizes, sum(e.cut for e in encoded))
+            scores[split] = SplitScore.of(results[split], sum(e.cut for e in encoded))
         device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
-    write_losses(job.out / "losses.parquet", row_ids, losses)
+    write_results(job.out / "losses.parquet", row_ids, results)
     return Scorecard(
         model=job.name,
         model_sha256=model_sha256(job.adapter or job.model),
@@ -108,7 +108,7 @@ def score_slice(job: ScoringJob, rows: int) -> float:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
-    encoded = encode(read_split(job.held_out / "validation.parquet")[:rows], tokenizer, job.max_tokens)
+    encoded = encode_rows(read_split(job.held_out / "validation.parquet")[:rows], tokenizer, job.max_tokens)
     with loaded(job.model, job.adapter, job.dtype) as model:
         return score(model, encoded, job.batch_tokens, _pad_id(tokenizer)).loss
 
@@ -219,7 +219,7 @@ def generate(model: Path, tokenizer: Path, prompts: list[str], max_new_tokens: i
     texts = []
     with loaded(model, None, dtype) as network, torch.inference_mode():
         for prompt in prompts:
-            start = encode([Row("", prompt, "")], codec, 1_000_000)[0]
+            start = encode_rows([Row("", prompt, "")], codec, 1_000_000)[0]
             ids = torch.tensor([start.ids[: start.start]], device=network.device)
             pad_id = codec.pad_token_id if codec.pad_token_id is not None else codec.eos_token_id
             written = network.generate(

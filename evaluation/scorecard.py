@@ -1,46 +1,19 @@
-"""What scoring a model on the held-out splits yields: a small scorecard, and one row per held-out row."""
+"""scorecard.json: what scoring a model on the held-out splits comes to. The rows are in losses.parquet beside it."""
 
-import math
-from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-import numpy as np
-import numpy.typing as npt
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cluster.records import Record
-from cluster.store import LOCAL
-
-SPLITS = ("validation", "test")
-Split = Literal["validation", "test"]
-Array = npt.NDArray[np.float64]
-
-
-class RowLosses:
-    """Per-row sums of one model on one split, in the split's row order.
-
-    `nats` (rows,) float64: summed negative log-likelihood of the completion's tokens.
-    `tokens` (rows,) float64: how many tokens that is; 0 where the completion was cut away.
-    """
-
-    def __init__(self, nats: Array, tokens: Array) -> None:
-        assert nats.shape == tokens.shape
-        self.nats, self.tokens = nats, tokens
-
-    @property
-    def loss(self) -> float:
-        """Nats per completion token, weighted by tokens over the split."""
-        return float(self.nats.sum() / self.tokens.sum())
+from evaluation.figures import FIGURES
+from evaluation.results import RowResults
 
 
 class SplitScore(Record):
-    """One model's score on one split."""
+    """One model's score on one split. In JSON the figures stand beside the counts: `{"loss": …, "rows": …}`."""
 
-    loss: float
-    """Mean negative log-likelihood per completion token, in nats, token-weighted over the split."""
-    perplexity: float
-    bits_per_byte: float
-    """Bits per byte of UTF-8 completion text, comparable across tokenizers. Rows whose completion was cut
-    away count in neither sum."""
+    figures: dict[str, float]
+    """By the names of `evaluation.figures`. A record of another version may have one more or one less."""
     rows: int
     tokens: int
     bytes: int
@@ -50,25 +23,52 @@ class SplitScore(Record):
     """Rows of which `max_tokens` cut a part of the completion."""
 
     @classmethod
-    def of(cls, losses: RowLosses, completion_bytes: Array, cut_short: int) -> Self:
-        """Sum up per-row losses; `completion_bytes` (rows,) is the UTF-8 length of what was scored."""
-        counted = losses.tokens > 0
-        n_bytes = int(completion_bytes[counted].sum())
-        loss = losses.loss
+    def of(cls, results: RowResults, cut_short: int) -> Self:
+        """Sum up per-row results."""
+        counted = results.tokens > 0
         return cls(
-            loss=loss,
-            perplexity=math.exp(min(loss, 700.0)),
-            bits_per_byte=float(losses.nats.sum()) / math.log(2) / n_bytes,
-            rows=len(losses.nats),
-            tokens=int(losses.tokens.sum()),
-            bytes=n_bytes,
+            figures={name: figure.compute(results) for name, figure in FIGURES.items()},
+            rows=len(results.tokens),
+            tokens=int(results.tokens.sum()),
+            bytes=int(results.bytes[counted].sum()),
             rows_cut_away=int((~counted).sum()),
             rows_cut_short=cut_short,
         )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_figures(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "figures" in data:
+            return data
+        counts = {key: value for key, value in data.items() if key in cls.model_fields}
+        figures = {key: value for key, value in data.items() if key not in cls.model_fields}
+        if "loss" not in figures:
+            raise ValueError("loss is missing")
+        return {**counts, "figures": figures}
+
+    @model_serializer(mode="wrap")
+    def _spread_figures(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        counts = handler(self)
+        return {**counts.pop("figures"), **counts}
+
+    @property
+    def loss(self) -> float:
+        """Nats per completion token."""
+        return self.figures["loss"]
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss)."""
+        return self.figures["perplexity"]
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of completion text."""
+        return self.figures["bits_per_byte"]
+
 
 class Scorecard(Record):
-    """scorecard.json: one model on both held-out splits. `losses.parquet` beside it has the rows."""
+    """scorecard.json: one model on both held-out splits."""
 
     model: str
     model_sha256: str
@@ -79,31 +79,3 @@ class Scorecard(Record):
     dtype: str
     seconds: float
     """Wall time of the scoring, loading the model included."""
-
-
-def write_losses(path: Path, row_ids: dict[str, list[str]], losses: dict[str, RowLosses]) -> None:
-    """Write losses.parquet: columns split, row_id, nats, tokens."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pa.concat_tables(
-        pa.table(
-            {
-                "split": [split] * len(row_ids[split]),
-                "row_id": row_ids[split],
-                "nats": losses[split].nats,
-                "tokens": losses[split].tokens.astype(np.int64),
-            }
-        )
-        for split in SPLITS
-    )
-    with LOCAL.writing(path) as temporary:
-        pq.write_table(table, temporary)
-
-
-def read_losses(path: Path, split: Split) -> RowLosses:
-    """The per-row losses of one split from a losses.parquet."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(path, filters=[("split", "=", split)])
-    return RowLosses(table["nats"].to_numpy().astype(np.float64), table["tokens"].to_numpy().astype(np.float64))

@@ -1,9 +1,8 @@
-"""Scoring: the summed negative log-likelihood of each held-out completion.
+"""Scoring: what a model makes of each held-out completion, summed per row.
 
-How a row is scored, so that anyone can compute it again:
-ids = [bos, if there is one] + tokens(prompt) + tokens(completion) + [eos, if there is one], prompt and
-completion tokenised apart without special tokens, cut on the right at `max_tokens`; the row's loss is the
-sum of -log p over the completion's ids (eos included) that remain.
+A row becomes token ids by the rule of `cluster.encoding`, the one that training uses too; the row's loss is the sum
+of -log p over the completion's ids (eos included) that remain within `max_tokens`. What else is measured of each
+token, the table of figures says.
 
 Only the completion's hidden states go through the output head, a chunk at a time, so that logits over the
 whole vocabulary exist in float32 for `HEAD_CHUNK` tokens at once and never for a batch.
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evaluation.scorecard import RowLosses
+from cluster.encoding import Encoded, encode
+from evaluation.figures import FIGURES
+from evaluation.results import Array, RowResults
 from evaluation.splits import Row
 
 if TYPE_CHECKING:
@@ -23,42 +24,40 @@ if TYPE_CHECKING:
 
 HEAD_CHUNK = 1024
 """Tokens whose logits exist at once: 1,024 x 128,256 x 4 bytes = 0.5 GB for a Llama 3 vocabulary."""
+CHAT_DATE = "26 Jul 2024"
+"""The day that every chat is on: Llama 3's template writes today's where none is given, and the loss would drift."""
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """One row as token ids; `start` is the index of the completion's first id.
+class EncodedRow(Encoded):
+    """One held-out row as token ids. `bytes` is the UTF-8 length of the completion text that counts."""
 
-    `cut` says that max_tokens took a part of the completion; `bytes` is the UTF-8 length of what is left.
-    """
-
-    ids: list[int]
-    start: int
-    cut: bool
     bytes: int
 
 
-def encode(rows: Sequence[Row], tokenizer: Any, max_tokens: int, chat: bool = False) -> list[Encoded]:
+def encode_rows(rows: Sequence[Row], tokenizer: Any, max_tokens: int, chat: bool = False) -> list[EncodedRow]:
     """Token ids of each row; with `chat` the prompt goes through the tokenizer's own chat template."""
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    prompts, completions = [row.prompt for row in rows], [row.completion for row in rows]
     if chat:
-        turns = [[{"role": "user", "content": row.prompt.strip()}] for row in rows]
-        texts = [tokenizer.apply_chat_template(t, add_generation_prompt=True, tokenize=False) for t in turns]
-        bos = []  # the template writes its own
-    else:
-        texts = [row.prompt for row in rows]
-    prompts = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    completions = tokenizer([row.completion for row in rows], add_special_tokens=False)["input_ids"]
-    encoded = []
-    for row, prompt, completion in zip(rows, prompts, completions, strict=True):
-        ids = [*bos, *prompt, *completion, *eos]
-        # Nothing predicts the first id, so a completion that starts there counts from its second.
-        start = min(max(len(bos) + len(prompt), 1), max_tokens)
-        cut = len(ids) > max_tokens
-        left = tokenizer.decode(ids[start:max_tokens], skip_special_tokens=True) if cut else row.completion
-        encoded.append(Encoded(ids[:max_tokens], start, cut, len(left.encode())))
-    return encoded
+        prompts = [_as_chat(prompt, tokenizer) for prompt in prompts]
+    encoded = encode(prompts, completions, tokenizer, max_tokens, bos=not chat)
+    return [
+        EncodedRow(one.ids, one.start, one.cut, _bytes_left(one, completion, tokenizer))
+        for one, completion in zip(encoded, completions, strict=True)
+    ]
+
+
+def _as_chat(prompt: str, tokenizer: Any) -> str:
+    turns = [{"role": "user", "content": prompt.strip()}]
+    text: str = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, date_string=CHAT_DATE)
+    return text
+
+
+def _bytes_left(row: Encoded, completion: str, tokenizer: Any) -> int:
+    if not row.completion_tokens:
+        return 0
+    left = tokenizer.decode(row.ids[row.start :], skip_special_tokens=True) if row.cut else completion
+    return len(left.encode())
 
 
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -76,17 +75,16 @@ def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 def score(
     model: Any,
-    encoded: Sequence[Encoded],
+    encoded: Sequence[EncodedRow],
     batch_tokens: int,
     pad_id: int,
     progress: Callable[[float], None] = lambda fraction: None,
-) -> RowLosses:
-    """Per-row summed nats and token counts of `encoded` under a causal language model, in row order."""
+) -> RowResults:
+    """What a causal language model makes of each row, in row order: every column that a figure measures."""
     import torch
 
-    nats = np.zeros(len(encoded))
-    counts = np.array([max(len(e.ids) - e.start, 0) for e in encoded], dtype=np.float64)
-    scorable = [i for i, count in enumerate(counts) if count]
+    measured = {figure.column: np.zeros(len(encoded)) for figure in FIGURES.values() if figure.measure}
+    scorable = [i for i, row in enumerate(encoded) if row.completion_tokens]
     done = 0
     model.eval()
     head = completion_head(model, encoded[scorable[0]], pad_id) if scorable else None
@@ -95,14 +93,16 @@ def score(
             rows = [scorable[i] for i in batch]
             ids, mask, where, targets, owners = _pad([encoded[i] for i in rows], pad_id, model.device)
             assert head is not None
-            for tokens, owner in _chunks(head, ids, mask, where, targets, owners):
-                np.add.at(nats, np.asarray(rows)[owner], tokens)
+            for values, owner in _chunks(head, ids, mask, where, targets, owners):
+                for column, sums in measured.items():
+                    np.add.at(sums, np.asarray(rows)[owner], values[column])
             done += len(rows)
             progress(done / len(scorable))
-    return RowLosses(nats, counts)
+    tokens, sizes = [row.completion_tokens for row in encoded], [row.bytes for row in encoded]
+    return RowResults(tokens=np.array(tokens, np.float64), bytes=np.array(sizes, np.float64), **measured)
 
 
-def _pad(encoded: Sequence[Encoded], pad_id: int, device: "torch.device") -> tuple["torch.Tensor", ...]:
+def _pad(encoded: Sequence[EncodedRow], pad_id: int, device: "torch.device") -> tuple["torch.Tensor", ...]:
     """Right-pad to ids and mask (batch, length) and point at every completion id.
 
     Also `where` (tokens, 2): row and position whose hidden state predicts it; `targets` (tokens,): the id;
@@ -134,19 +134,21 @@ def _chunks(
     where: "torch.Tensor",
     targets: "torch.Tensor",
     owners: "torch.Tensor",
-) -> Iterator[tuple[Any, Any]]:
-    """Nats of each completion token, and the row it belongs to, chunk after chunk, as float64 arrays."""
-    from torch.nn.functional import cross_entropy
-
+) -> Iterator[tuple[dict[str, Array], Any]]:
+    """What is measured of each completion token, by column, and the row it belongs to, chunk after chunk."""
     start = 0
     for logits in head(ids, mask, where):
         end = start + len(logits)
-        losses = cross_entropy(logits, targets[start:end], reduction="none")
-        yield losses.double().cpu().numpy(), owners[start:end].numpy()
+        values = {
+            figure.column: figure.measure(logits, targets[start:end]).double().cpu().numpy()
+            for figure in FIGURES.values()
+            if figure.measure
+        }
+        yield values, owners[start:end].numpy()
         start = end
 
 
-def completion_head(model: Any, probe: Encoded, pad_id: int) -> Head:
+def completion_head(model: Any, probe: EncodedRow, pad_id: int) -> Head:
     """How to get the logits of chosen positions from `model`.
 
     The direct way runs the decoder and puts the chosen hidden states through the output embedding. Some

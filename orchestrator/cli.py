@@ -17,11 +17,12 @@ import typer
 from rich.console import Console
 
 from cluster.errors import ClusterTrouble, TournamentError, UserError
-from orchestrator.config import TournamentConfig, load_config
+from orchestrator.config.loading import load_config
+from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
 
 if TYPE_CHECKING:
-    from orchestrator.views.leaderboard import Leaderboard
+    from orchestrator.record.snapshot import Snapshot
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in a job's entrypoint, whose current folder is a temporary copy of what was submitted."""
@@ -57,8 +58,9 @@ def run(
 ) -> None:
     """Run a tournament, or go on with what is there."""
     from orchestrator.driver import run_tournament
-    from orchestrator.views.leaderboard import is_finished
-    from orchestrator.views.live import make_board
+    from orchestrator.record.snapshot import SnapshotReader
+    from orchestrator.views.leaderboard import build
+    from orchestrator.views.live import make_live
     from orchestrator.views.tables import print_leaderboard, print_outcome
 
     loaded = load_config(config, set_)
@@ -69,14 +71,15 @@ def run(
     if run.config_file.is_file():
         run.check(loaded)
         loaded = run.with_changes(loaded)
-        done = is_finished(loaded, run)
+        done = SnapshotReader(run).read().is_finished
         found = "finished already: nothing to do" if done else "going on with what is there"
-        console.print(f"{run.root}: {found}", soft_wrap=True)
-    board = make_board(console, loaded.all_rounds)
-    with going_on(run):
-        result = run_tournament(loaded, config, run, address, board)
-    print_leaderboard(console, result)
-    print_outcome(console, run, result, command_name())
+        console.print(f"{run.root}: {found}", soft_wrap=True, markup=False, highlight=False)
+    live = make_live(console, loaded.all_rounds)
+    with going_on(run), live.shown():
+        result = run_tournament(loaded, config, run, address, [live])
+    board = build(result, "finished")
+    print_leaderboard(console, board)
+    print_outcome(console, run, board, command_name())
 
 
 @app.command()
@@ -97,24 +100,27 @@ def plan(
 @app.command()
 def status(run_dir: RunArgument, json: JsonOption = False) -> None:
     """Show what each entry of the newest round is doing."""
+    from orchestrator.views.leaderboard import build
     from orchestrator.views.tables import print_status
 
-    run = RunDirectory(run_dir)
-    board = _board(run)
+    snapshot = _snapshot(run_dir)
+    board = build(snapshot, snapshot.state)
     if json:
-        console.print_json(board.model_dump_json())
+        console.print_json(board.to_text())
     else:
-        print_status(console, run.config, run, board)
+        print_status(console, snapshot, board)
 
 
 @app.command()
 def leaderboard(run_dir: RunArgument, json: JsonOption = False) -> None:
     """Show every settled round: entries, winner, champion, and the verdict in words."""
+    from orchestrator.views.leaderboard import build
     from orchestrator.views.tables import print_leaderboard
 
-    board = _board(RunDirectory(run_dir))
+    snapshot = _snapshot(run_dir)
+    board = build(snapshot, snapshot.state)
     if json:
-        console.print_json(board.model_dump_json())
+        console.print_json(board.to_text())
     else:
         print_leaderboard(console, board)
 
@@ -124,11 +130,12 @@ def enter(
     run_dir: RunArgument, entry: Annotated[Path, typer.Argument(metavar="ENTRY", help="A YAML of one entry or a list.")]
 ) -> None:
     """Have one more recipe (or a series, or a clone) compete from the next round on."""
-    from orchestrator.field.entering import load_entries
-    from orchestrator.field.field import enter as enter_recipes
+    from orchestrator.config.loading import load_entries
+    from orchestrator.record.changes import current
+    from orchestrator.record.changes import enter as enter_recipes
 
     run = RunDirectory(run_dir)
-    change = enter_recipes(run, load_entries(entry, run))
+    change = enter_recipes(run, load_entries(entry, current(run.config, run)))
     names = ", ".join(recipe.name for recipe in change.enter)
     console.print(f"{names}: enters in round {change.from_round}", highlight=False, soft_wrap=True)
 
@@ -136,7 +143,7 @@ def enter(
 @app.command()
 def withdraw(run_dir: RunArgument, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Have a competitor compete no longer from the next round on."""
-    from orchestrator.field.field import withdraw as withdraw_recipe
+    from orchestrator.record.changes import withdraw as withdraw_recipe
 
     change = withdraw_recipe(RunDirectory(run_dir), name)
     console.print(f"{name}: is out from round {change.from_round} on", highlight=False, soft_wrap=True)
@@ -145,7 +152,7 @@ def withdraw(run_dir: RunArgument, name: Annotated[str, typer.Argument(metavar="
 @app.command()
 def extend(run_dir: RunArgument, rounds: Annotated[int, typer.Option(min=1, help="How many rounds more.")]) -> None:
     """Run more rounds than the config says; a tournament that has ended goes on with the same run command."""
-    from orchestrator.field.field import extend as extend_rounds
+    from orchestrator.record.changes import extend as extend_rounds
 
     run = RunDirectory(run_dir)
     extend_rounds(run, rounds)
@@ -164,7 +171,7 @@ def evaluate(
     """Score any model or adapter on the same held-out rows, paired against the champions."""
     from orchestrator.views.evaluate import evaluate_outside, print_outside
 
-    result = evaluate_outside(RunDirectory(run_dir), model, base, prompt)
+    result = evaluate_outside(_snapshot(run_dir), model, base, prompt)
     if json:
         console.print_json(result.model_dump_json())
     else:
@@ -174,12 +181,10 @@ def evaluate(
 @app.command()
 def report(run_dir: RunArgument) -> None:
     """Write report.html again from the record."""
-    from orchestrator.views.leaderboard import state_of
     from orchestrator.views.report import write_report
 
-    run = RunDirectory(run_dir)
-    config = run.config
-    console.print(f"wrote {write_report(config, run, state_of(config, run))}", soft_wrap=True)
+    snapshot = _snapshot(run_dir)
+    console.print(f"wrote {write_report(snapshot, snapshot.state)}", soft_wrap=True)
 
 
 @app.command()
@@ -193,7 +198,7 @@ def export(
     """Write the champion as a plain Hugging Face model folder with a model card."""
     from orchestrator.views.export import export_champion
 
-    console.print(f"wrote {export_champion(RunDirectory(run_dir), dest, lineage)}", soft_wrap=True)
+    console.print(f"wrote {export_champion(_snapshot(run_dir), dest, lineage)}", soft_wrap=True)
 
 
 @app.command()
@@ -217,11 +222,11 @@ def ui(
         os.execv(argv[0], argv)
 
 
-def _board(run: RunDirectory) -> "Leaderboard":
-    from orchestrator.views.leaderboard import build, state_of
+def _snapshot(run_dir: Path) -> "Snapshot":
+    """What is on record in a run directory; UserError where it is none."""
+    from orchestrator.record.snapshot import SnapshotReader
 
-    config = run.config
-    return build(config, run, state_of(config, run))
+    return SnapshotReader(RunDirectory(run_dir)).read()
 
 
 def command_name() -> str:

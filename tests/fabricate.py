@@ -12,7 +12,8 @@ import numpy as np
 
 from cluster.resources import Resources
 from competitors.contract import Brief, Submission
-from evaluation.scorecard import RowLosses, Scorecard, SplitScore, write_losses
+from evaluation.results import Array, RowResults, write_results
+from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.splits import Manifest
 from orchestrator.config.sections import Lineage
 from orchestrator.config.tournament import TournamentConfig
@@ -174,7 +175,7 @@ class _Maker:
         _progress(folder / "progress.jsonl", self.loss(self.lineage, number, recipe.name), cut)
         return folder
 
-    def _entry(self, number: int, index: int, recipe: Any) -> RowLosses | None:
+    def _entry(self, number: int, index: int, recipe: Any) -> RowResults | None:
         key = (self.lineage, number, recipe.name)
         folder = self._begin(number, recipe, cut=key in self.forfeits)
         cost: dict[str, Any] = {"train_seconds": 60.0 + index, "wall_seconds": 90.0 + index}
@@ -203,25 +204,29 @@ class _Maker:
         self.run.write(Samples(samples=samples), folder / "samples.json")
 
 
-def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int) -> RowLosses:
+def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int) -> RowResults:
     """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation."""
     tokens = np.random.default_rng(1).integers(5, 40, ROWS).astype(np.float64)  # the same rows for every model
     rng = np.random.default_rng(seed)
-    validation, test = (RowLosses(tokens * (mean + rng.normal(0, 0.02, ROWS)), tokens) for mean in (loss, loss + 0.02))
+    validation, test = (_results(tokens, mean, rng) for mean in (loss, loss + 0.02))
     losses = {"validation": validation, "test": test}
     folder.mkdir(parents=True, exist_ok=True)
-    write_losses(folder / "losses.parquet", {split: [f"{i:016x}" for i in range(ROWS)] for split in losses}, losses)
+    write_results(folder / "losses.parquet", {split: [f"{i:016x}" for i in range(ROWS)] for split in losses}, losses)
     card = Scorecard(
         model=model,
         model_sha256="4" * 64,
-        validation=SplitScore.of(validation, tokens * 4, cut_short=0),
-        test=SplitScore.of(test, tokens * 4, cut_short=0),
+        validation=SplitScore.of(validation, cut_short=0),
+        test=SplitScore.of(test, cut_short=0),
         device="cpu",
         dtype="float32",
         seconds=3.0,
     )
     run.write(card, folder / "scorecard.json")
     return validation
+
+
+def _results(tokens: Array, loss: float, rng: np.random.Generator) -> RowResults:
+    return RowResults(tokens * (loss + rng.normal(0, 0.02, ROWS)), tokens, 4 * tokens, hits=0.5 * tokens)
 
 
 def _progress(path: Path, loss: float, cut: bool) -> None:

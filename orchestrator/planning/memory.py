@@ -16,7 +16,7 @@ from competitors.contract import RecipeBase
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.adapters import Adapter, is_trained, names_target
 from competitors.sft.recipe import SftRecipe
-from orchestrator.config import TournamentConfig
+from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning.model_shape import BaseShape, describe_base, module_of, size_of
 
 STATE_BYTES = {
@@ -210,9 +210,7 @@ def zero_stage(recipe: SftRecipe) -> tuple[int, bool]:
 
 def trains_on_gpu(recipe: RecipeBase, machine: Machine | None) -> bool:
     """Whether `recipe` would train on a GPU: as it says, or, on `auto`, where there is one or nobody knows."""
-    if recipe.resources.gpus == "auto":
-        return machine is None or machine.gpus > 0
-    return recipe.resources.gpus > 0
+    return recipe.resources.gpus_where(machine is None or machine.gpus > 0) > 0
 
 
 def warnings(config: TournamentConfig, config_folder: Path, machine: Machine | None) -> list[str]:
@@ -245,7 +243,7 @@ def _exceeded(recipe: RecipeBase, needed: float, on_gpu: bool, machine: Machine 
         limits.append((resources.memory_gb, "its resources.memory_gb of {:g}"))
         limits.append((machine.memory_gb if machine else None, "the {:.1f} GB of the machine"))
     elif machine and machine.gpu_memory_gb:
-        share = 1.0 if resources.gpus == "auto" else min(1.0, resources.gpus)
+        share = min(1.0, resources.gpus_where(True))
         limits.append((machine.gpu_memory_gb * share, "the {:.1f} GB of its GPU"))
     return [words.format(limit) for limit, words in limits if limit is not None and needed > limit]
 

@@ -13,12 +13,11 @@ from rich.table import Table
 
 from cluster.machine import Machine, largest_machine, machine_here
 from cluster.records import Record
-from cluster.resources import Resources
-from orchestrator.config import TournamentConfig
-from orchestrator.driver import check_inputs, make_data
+from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
 from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
 from orchestrator.planning.model_shape import describe_base
+from orchestrator.planning.preparation import check_inputs, make_data
 
 
 class PlannedEntry(Record):
@@ -70,7 +69,7 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
     ]
     training = [recipe for recipe in config.competitors if recipe.trains]
     trainings = len(training) * len(config.lineages) * config.all_rounds
-    gpus = [_gpus(recipe.resources) * recipe.resources.workers for recipe in training]
+    gpus = [recipe.resources.gpus_where(True) * recipe.resources.workers for recipe in training]
     hours = None if config.budget.minutes is None else config.budget.minutes / 60
     per_round = len(config.lineages) * config.all_rounds
     assumptions = [
@@ -126,10 +125,6 @@ def _entry(
     )
 
 
-def _gpus(resources: Resources) -> float:
-    return 1.0 if resources.gpus == "auto" else float(resources.gpus)
-
-
 def _unchecked_models(config: TournamentConfig, config_file: Path) -> list[str]:
     named = [(f"lineages[{x.name}].base", x.base) for x in config.lineages]
     named += [(f"references[{r.name}].model", r.model) for r in config.references if r.model]
@@ -155,18 +150,16 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
     """What the cluster at `address` cannot place, and its largest machine."""
     from cluster.connect import connected
     from cluster.errors import ClusterTrouble
-    from cluster.ray_workers import Pool
+    from cluster.ray_workers import RayWorkers
     from cluster.resources import Shape
 
     problems = []
     with connected(address) as resources:
-        pool = Pool()
+        workers = RayWorkers({})
         for recipe in config.competitors:
-            wanted = recipe.resources
-            gpus = float(resources.get("GPU", 0) > 0) if wanted.gpus == "auto" else float(wanted.gpus)
-            shape = Shape("trainer", wanted.cpus, gpus, wanted.memory_gb, wanted.workers, recipe.is_gang)
+            shape = Shape.of("trainer", recipe.resources, workers.has_gpus, recipe.is_gang)
             try:
-                pool.refuse_impossible(shape, f"competitors[{recipe.name}]")
+                workers.refuse_impossible(shape, f"competitors[{recipe.name}]")
             except ClusterTrouble as trouble:
                 problems.append(str(trouble))
         machine = largest_machine()

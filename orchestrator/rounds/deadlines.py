@@ -4,55 +4,60 @@ The budget is kept by the competitor; this is the deadline for one that does not
 clock, read when a report arrives, so that clocks of other machines do not matter.
 """
 
-import asyncio
 import time
-from collections.abc import Awaitable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
 
-from competitors.contract import Brief, Event, parse_events
-from orchestrator.config import Limits
-from orchestrator.views.live import EntryState
+from competitors.events import Event, EventReader
 
-
-class Tail:
-    """Reads the new whole lines of a progress.jsonl each time it is asked."""
-
-    def __init__(self, path: Path, from_end: bool = False) -> None:
-        self.path = path
-        self.offset = path.stat().st_size if from_end and path.exists() else 0
-
-    def events(self) -> list[Event]:
-        """Events since the last call."""
-        if not self.path.exists():
-            return []
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
-            data = stream.read()
-        whole, newline, _ = data.rpartition(b"\n")
-        self.offset += len(whole) + len(newline)
-        return parse_events(whole)
+from competitors.contract import Brief
+from orchestrator.config.sections import Limits
+from orchestrator.record.events import EntryChanged, Noted, TournamentEvent
 
 
 class Watch:
-    """One entry under watch."""
+    """One entry under watch: takes in its reports and tells them on as what the entry is doing now."""
 
-    def __init__(self, brief: Brief, limits: Limits, state: EntryState, from_now: bool = False) -> None:
-        self.brief, self.limits, self.state = brief, limits, state
-        self.tail = Tail(brief.progress_file, from_end=from_now)
-        self.placed = self.heard = time.monotonic()
+    def __init__(
+        self, brief: Brief, limits: Limits, now: EntryChanged, tell: Callable[[TournamentEvent], None]
+    ) -> None:
+        self.brief, self.limits, self.now, self._tell = brief, limits, now, tell
+        self.events = EventReader(brief.progress_file, from_end=True)
+        self.began = time.time()
+        """When it was placed, in seconds since the epoch: the wall clock of what it costs."""
+        self.placed: float | None = None
+        self.heard = time.monotonic()
         self.started: float | None = None
         self.checkpoints: list[Event] = []
 
+    def is_placed(self) -> None:
+        """It has been given its process: the deadlines run from here."""
+        self.began, self.placed = time.time(), time.monotonic()
+        self.heard = self.placed
+
     def read(self) -> None:
-        """Take in what was reported since."""
-        for event in self.tail.events():
+        """Take in what was reported since, and say in the entry's log what of it was left out."""
+        before = self.now
+        for event in self.events.read():
             self.heard = time.monotonic()
-            if event["event"] == "started" and self.started is None:
+            if event.event == "started" and self.started is None:
                 self.started = self.heard
-            if event["event"] == "checkpoint" and isinstance(event.get("fraction"), int | float):
+            if event.event == "checkpoint" and event.fraction is not None and event.folder is not None:
                 self.checkpoints.append(event)
-            self.state.update(event)
+            if event.event == "note" and event.text:
+                self._tell(Noted(f"{self.name}: {event.text}"))
+            self.now = updated(self.now, event)
+        if self.now != before:
+            self._tell(self.now)
+        if complaints := self.events.complaints():
+            with self.brief.log_file.open("a", encoding="utf-8") as log:
+                log.writelines(f"{complaint}\n" for complaint in complaints)
+            self._tell(Noted(f"{self.name}: {complaints[0]} (see {self.brief.log_file.name})"))
+
+    @property
+    def name(self) -> str:
+        """Of the entry, for a line in a log."""
+        return f"{self.brief.lineage} round {self.brief.round} {self.brief.competitor}"
 
     def take_checkpoints(self) -> list[Event]:
         """The checkpoints at rungs of the race that were reported since the last call."""
@@ -60,20 +65,20 @@ class Watch:
         return taken
 
     def overdue(self) -> str | None:
-        """Why the entry has to be ended now, in words; None while it may go on."""
-        self.read()
+        """Why the entry has to be ended now, in words; None while it may go on, or still waits for its place."""
+        if self.placed is None:
+            return None
         return overdue(time.monotonic(), self.placed, self.started, self.heard, self.brief.budget.seconds, self.limits)
 
-    async def follow(self, work: Awaitable[Any], poll_seconds: float) -> Any:
-        """Await `work` while taking in reports."""
-        task = asyncio.ensure_future(work)
-        try:
-            while not task.done():
-                await asyncio.wait({task}, timeout=poll_seconds)
-                self.read()
-            return task.result()
-        finally:
-            task.cancel()
+
+def updated(now: EntryChanged, event: Event) -> EntryChanged:
+    """What is known of an entry after one more of its reports."""
+    news = {key: getattr(event, key) for key in ("tokens", "step", "loss", "seconds")}
+    if event.event == "scoring":
+        news = {"fraction": event.fraction}
+    elif event.event not in ("started", "step", "ended"):
+        return now
+    return replace(now, **{key: value for key, value in news.items() if value is not None})
 
 
 def overdue(

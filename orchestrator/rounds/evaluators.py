@@ -1,59 +1,98 @@
-"""Work for the evaluator processes: what a job holds, and trying again when they, not a competitor, fail."""
+"""Work for the evaluators: what a job holds, trying again elsewhere, and telling their trouble from a submission's.
 
+Who owns a failure is settled here, for everything that an evaluator is asked to do with a submission:
+
+- what the submission's own files are found guilty of is a `Forfeit`, and the submission is rejected;
+- anything else (its process dies, the deadline passes, an error nobody expected) is tried once more elsewhere;
+- if it stays, the seed is scored in the same way and written to the same disk. If that works, the submission is
+  what the evaluator fails on: it is rejected, with the trouble as the reason. If it does not, the evaluator or the
+  cluster is in trouble: the tournament stops, and goes on with the same command.
+
+So a bad submission never stops a tournament, and a bad machine never costs a competitor its round.
+"""
+
+import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from cluster.errors import ClusterTrouble
-from cluster.ray_workers import Pool, WorkerDied
-from cluster.resources import Resources, Shape
-from evaluation.evaluator import ScoringJob
-from orchestrator.config import TournamentConfig
+from cluster.workers import EVALUATOR, Workers
+from evaluation.job import Prompt, ScoringJob
+from evaluation.scoring_model import score_model
+
+from cluster.errors import ClusterTrouble, Forfeit, machine_trouble
+from cluster.resources import Shape
+from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ATTEMPTS = 3
 """How often work is tried when the evaluator or the cluster, not a competitor, is in trouble."""
-EVALUATOR, TRAINER = 0, 1  # priorities: what has landed is scored before more is started
+ATTEMPTS_ON_A_SUBMISSION = 2
+"""And how often before the seed is scored, to find out whose trouble it is."""
 
 
 class Evaluators:
-    """Calls functions of evaluation/ in warm processes of the pool."""
+    """Calls functions of evaluation/ in warm processes, each within `limits.evaluation_minutes`."""
 
-    def __init__(self, config: TournamentConfig, run: RunDirectory, pool: Pool, has_gpus: bool) -> None:
-        self.config, self.dir, self.pool, self.has_gpus = config, run, pool, has_gpus
+    def __init__(self, config: TournamentConfig, run: RunDirectory, workers: Workers) -> None:
+        self.config, self.run, self.workers = config, run, workers
+        self.shape = Shape.of("evaluator", config.evaluation.resources, workers.has_gpus)
+        self._at_once = None if self.shape.size else asyncio.Semaphore(config.evaluation.at_once)
 
-    async def call(self, function: Any, *args: Any, shape: Shape | None = None) -> Any:
+    async def call(
+        self, function: Callable[..., T], *args: Any, shape: Shape | None = None, attempts: int = ATTEMPTS
+    ) -> T:
         """Call `function` in an evaluator. A Forfeit or UserError comes through; other trouble is tried again."""
-        shape = shape or self.shape("evaluator", self.config.evaluation.resources)
-        trouble: Exception | None = None
-        for _ in range(ATTEMPTS):
-            async with self.pool.worker(shape, EVALUATOR) as worker:
-                try:
-                    return await worker.call(function, *args)
-                except (ClusterTrouble, WorkerDied) as error:
-                    trouble = error
-                    log.warning("evaluator: %s failed, trying again: %s", function.__name__, error)
-                    worker.kill()
-        assert trouble is not None
-        raise ClusterTrouble(f"{trouble} ({function.__name__}, tried {ATTEMPTS} times)") from trouble
+        for attempt in range(1, attempts + 1):
+            try:
+                async with AsyncExitStack() as stack:
+                    if self._at_once is not None:
+                        await stack.enter_async_context(self._at_once)
+                    return await self.workers.call(
+                        shape or self.shape,
+                        function,
+                        *args,
+                        priority=EVALUATOR,
+                        deadline_seconds=self.config.limits.evaluation_minutes * 60,
+                    )
+            except ClusterTrouble as error:
+                if attempt == attempts:
+                    times = f", tried {attempts} times" if attempts > 1 else ""
+                    raise ClusterTrouble(f"{error} ({function.__name__}{times})") from error
+                log.warning("evaluator: %s failed, trying again: %s", function.__name__, error)
+        raise AssertionError("unreachable")
 
-    def job(self, name: str, model: Path, tokenizer: Path, out: Path, prompt: Any = "plain") -> ScoringJob:
+    async def call_on_submission(self, seed: ScoringJob, function: Callable[..., T], *args: Any) -> T:
+        """Call `function` on a submission. Forfeit where it fails on that, and not on its seed, which `seed` scores."""
+        try:
+            return await self.call(function, *args, attempts=ATTEMPTS_ON_A_SUBMISSION)
+        except ClusterTrouble as trouble:
+            if machine_trouble(trouble) is not None:
+                raise
+            log.warning("evaluator: %s; scoring the seed to find out whose trouble it is", trouble)
+            try:
+                await self.call(score_model, seed)
+            except Forfeit as broken:
+                raise ClusterTrouble(f"{trouble}; and its seed cannot be scored either: {broken}") from trouble
+            finally:
+                self.run.store.remove(seed.out)
+            raise Forfeit(f"the evaluator fails on it, and not on its seed: {trouble}") from trouble
+
+    def job(self, name: str, model: Path, tokenizer: Path, out: Path, prompt: Prompt = "plain") -> ScoringJob:
         """Score `model` with `tokenizer` by the config's rules into the folder `out`."""
         return ScoringJob(
             name=name,
             model=model,
             tokenizer=tokenizer,
-            held_out=self.dir.held_out,
+            held_out=self.run.held_out,
             max_tokens=self.config.data.max_tokens,
             batch_tokens=self.config.evaluation.batch_tokens,
             prompt=prompt,
             dtype=self.config.evaluation.dtype,
             out=out,
         )
-
-    def shape(self, role: str, resources: Resources, gang: bool = False) -> Shape:
-        """What a process of that role holds on this cluster."""
-        gpus = float(self.has_gpus) if resources.gpus == "auto" else float(resources.gpus)
-        return Shape(role, resources.cpus, gpus, resources.memory_gb, resources.workers, gang)

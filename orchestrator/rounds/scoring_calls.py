@@ -1,13 +1,14 @@
 """Scoring as it runs in a worker process: with a progress callback that writes to the entry's own file.
 
-Module-level functions of plain arguments, so that Ray ships them by name.
+Module-level functions of plain arguments, so that workers are sent them by name.
 """
 
 import time
 from pathlib import Path
 
-from competitors.contract import reporter
-from evaluation.evaluator import ScoringJob, score_model, score_slice, score_submission
+from competitors.events import reporter
+from evaluation.scoring_model import ScoringJob, score_model, score_slice
+
 from evaluation.inspection import Form, inspect
 from evaluation.scorecard import Scorecard
 
@@ -26,13 +27,8 @@ class _Fraction:
             self.report({"event": "scoring", "fraction": round(fraction, 4)})
 
 
-def score_entry(job: ScoringJob, form: Form, seed: Path, progress_file: Path) -> Scorecard:
-    """Inspect and score a submission. Raises Forfeit when it is at fault itself."""
-    return score_submission(job, form, seed, _Fraction(progress_file))
-
-
-def score_plain(job: ScoringJob, progress_file: Path) -> Scorecard:
-    """Score a base model or a reference."""
+def score(job: ScoringJob, progress_file: Path) -> Scorecard:
+    """Score a model and put its scorecard on record. Raises Forfeit when its loss is not finite."""
     progress_file.parent.mkdir(parents=True, exist_ok=True)
     return score_model(job, _Fraction(progress_file))
 

@@ -8,8 +8,10 @@ is proven at the configured confidence, corrected for having picked the best of 
 
 from dataclasses import dataclass
 
+from evaluation.results import RowResults
+
+from cluster.ranking import ranked
 from evaluation.compare import Improvement, improvements
-from evaluation.scorecard import RowLosses
 from orchestrator.config.sections import Selection
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Standing, Verdict
@@ -20,7 +22,7 @@ class Candidate:
     """A scored model."""
 
     model: ModelRef
-    validation: RowLosses
+    validation: RowResults
 
 
 def choose(
@@ -28,7 +30,7 @@ def choose(
     number: int,
     champion: Candidate,
     seed: Candidate,
-    entries: dict[str, RowLosses],
+    entries: dict[str, RowResults],
     rules: Selection,
     random_seed: int,
     rounds_without_champion: int = 0,
@@ -36,12 +38,13 @@ def choose(
     """Settle a round. `entries` maps competitors to their validation losses. A pure function of its arguments."""
     gains = improvements(champion.validation, entries, rules.confidence, rules.resamples, random_seed)
     losses = {name: losses.loss for name, losses in entries.items()}
-    ranked = sorted(losses, key=lambda name: (losses[name], name))
-    winner = ranked[0] if ranked else None
+    ranking = ranked(losses)
+    winner = ranking[0] if ranking else None
     proven = winner is not None and gains[winner].low > rules.margin_nats
     dethroned = proven
-    new_champion = Candidate(ModelRef(winner, number), entries[winner]) if winner and dethroned else champion
-    candidates = [champion, seed] + ([Candidate(ModelRef(winner, number), entries[winner])] if winner else [])
+    won = [] if winner is None else [Candidate(ModelRef(winner, number), entries[winner])]
+    new_champion = won[0] if dethroned else champion
+    candidates = [champion, seed, *won]
     # Stable: on equal losses the incumbent goes on.
     best = min(candidates, key=lambda c: c.validation.loss)
     next_seed = new_champion if rules.seed == "champion" else best
@@ -72,7 +75,7 @@ def choose(
                 improvement=gains[name].mean,
                 improvement_low=gains[name].low,
             )
-            for name in ranked
+            for name in ranking
         ],
         rounds_without_champion=without,
         ends_lineage=ends,
@@ -80,14 +83,14 @@ def choose(
     )
 
 
-def beats_all(entries: dict[str, RowLosses], rules: Selection, random_seed: int) -> bool:
+def beats_all(entries: dict[str, RowResults], rules: Selection, random_seed: int) -> bool:
     """Whether the entry of the lowest loss beats each other one beyond doubt.
 
     One-sided paired bootstrap bounds at `rules.confidence` for all comparisons together (Bonferroni).
     """
     if len(entries) < 2:
         return False
-    best = min(entries, key=lambda name: (entries[name].loss, name))
+    best = ranked({name: losses.loss for name, losses in entries.items()})[0]
     others = [name for name in entries if name != best]
     confidence = 1 - (1 - rules.confidence) / len(others)
     ours = {best: entries[best]}
@@ -131,7 +134,7 @@ def _about_seed(
 ) -> str:
     if rules.seed == "champion":
         return f"The champion seeds the next round ({next_seed.model.in_words}), as selection.seed asks."
-    if winner is not None and next_seed.model == ModelRef(winner, number):
+    if next_seed.model == ModelRef(winner, number):
         return f"{winner} seeds the next round: nothing so far has a lower validation loss."
     what = "the champion" if next_seed.model == champion.model else "the last round's seed"
     return f"The next round starts from {what} again, {next_seed.model.in_words}: its validation loss is the lowest."

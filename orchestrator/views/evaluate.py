@@ -13,7 +13,8 @@ from cluster.records import Record
 from competitors.contract import model_form
 from evaluation.compare import improvements
 from evaluation.evaluator import ScoringJob, score_model
-from evaluation.scorecard import Scorecard, read_losses
+from evaluation.results import read_results
+from evaluation.scorecard import Scorecard
 from orchestrator.config import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.views.leaderboard import scorecard_of, settled
@@ -77,7 +78,7 @@ def _base_of(adapter: Path, base: Path | None) -> Path:
 
 
 def _against(config: TournamentConfig, run: RunDirectory, scored: Path) -> list[Against]:
-    ours = read_losses(scored / "losses.parquet", "validation")
+    ours = read_results(scored / "losses.parquet", "validation")
     rows = []
     for lineage in config.lineages:
         verdicts = settled(config, run, lineage)
@@ -86,7 +87,7 @@ def _against(config: TournamentConfig, run: RunDirectory, scored: Path) -> list[
         card = Scorecard.read_if_there(card_file)
         if card is None:
             continue
-        theirs = read_losses(card_file.with_name("losses.parquet"), "validation")
+        theirs = read_results(card_file.with_name("losses.parquet"), "validation")
         rules = config.selection
         gain = None
         if (ours.tokens == theirs.tokens).all():

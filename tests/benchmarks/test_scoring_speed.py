@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from evaluation.scoring import batches, encode, score
+from evaluation.scoring import batches, encode_rows, score
 from evaluation.splits import Row
 from tests.tiny import tiny_rows, tiny_tokenizer
 
@@ -34,7 +34,7 @@ def models() -> dict[str, tuple[object, object]]:
 def test_scoring_against_a_plain_forward_pass(name: str):
     model, tokenizer = models()[name]
     rows = [Row(str(i), (r["instruction"] + " ") * (1 + i % 5), r["response"]) for i, r in enumerate(tiny_rows(200))]
-    encoded = encode(rows, tokenizer, 256)
+    encoded = encode_rows(rows, tokenizer, 256)
     groups = list(batches([len(e.ids) for e in encoded], BATCH_TOKENS))
 
     def plain() -> float:

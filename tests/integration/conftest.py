@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from cluster.connect import connected
-from cluster.ray_workers import Pool
+from cluster.ray_workers import RayWorkers
 from orchestrator.driver import WORKER_ENVIRONMENT
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
@@ -24,12 +24,12 @@ def ray_address() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def pool(ray_address: str) -> Iterator[Pool]:
-    """One pool for all tournaments of a file: most of what a tiny one takes is the start of its workers."""
+def workers(ray_address: str) -> Iterator[RayWorkers]:
+    """One set of workers for all tournaments of a file: most of what a tiny one takes is their start."""
     with connected(ray_address):
-        pool = Pool(WORKER_ENVIRONMENT)
-        yield pool
-        pool.close()
+        workers = RayWorkers(WORKER_ENVIRONMENT)
+        yield workers
+        workers.close()
 
 
 @pytest.fixture(scope="session")

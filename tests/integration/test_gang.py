@@ -15,7 +15,8 @@ import pytest
 
 from cluster.connect import connected
 from cluster.errors import ClusterTrouble
-from cluster.ray_workers import Pool, WorkerDied
+from cluster.placement import placed_on, stand_on
+from cluster.ray_workers import RayWorkers
 from cluster.resources import Resources, Shape
 from competitors.contract import Allowance, Brief, Submission, model_form, read_events
 from competitors.entry import compete
@@ -44,6 +45,12 @@ def recipe(**settings: Any) -> SftRecipe:
     return SftRecipe.model_validate(base | {"resources": {"workers": 2, "gpus": 0}} | settings)
 
 
+def compete_as_if_placed(workers: int, brief: Brief, recipe: SftRecipe) -> Submission:
+    """Compete with another number of workers than there was room given for."""
+    stand_on(placed_on()[:1] * workers)
+    return compete(brief, recipe)
+
+
 def processes(word: str) -> list[psutil.Process]:
     """Those of our own Ray with `word` in their title."""
     found = []
@@ -67,16 +74,14 @@ async def until(what: Callable[[], Any], seconds: float = 90) -> Any:
 @pytest.mark.slow
 def test_a_lost_worker_costs_a_gang_the_steps_since_its_checkpoint(brief: Brief, ray_address: str):
     async def scenario() -> Submission:
-        pool = Pool({"HF_HUB_OFFLINE": "1"})
+        workers = RayWorkers({"HF_HUB_OFFLINE": "1"})
         try:
-            async with pool.worker(SHAPE) as worker:
-                call = asyncio.ensure_future(worker.call(compete, brief, recipe(checkpoints=9)))
-                await until(lambda: call.done() or (brief.scratch_dir / "resume").is_dir())
-                os.kill(processes("RayTrainWorker")[1].pid, signal.SIGKILL)
-                result: Submission = await call
-                return result
+            call = asyncio.create_task(workers.call(SHAPE, compete, brief, recipe(checkpoints=9)))
+            await until(lambda: call.done() or (brief.scratch_dir / "resume").is_dir())
+            os.kill(processes("RayTrainWorker")[1].pid, signal.SIGKILL)
+            return await call
         finally:
-            pool.close()
+            workers.close()
 
     with connected(ray_address):
         submission = asyncio.run(scenario())
@@ -98,21 +103,19 @@ def test_a_lost_worker_costs_a_gang_the_steps_since_its_checkpoint(brief: Brief,
 @pytest.mark.slow
 def test_a_coordinator_that_is_ended_takes_its_gang_along(brief: Brief, ray_address: str):
     async def scenario() -> None:
-        pool = Pool()
+        workers = RayWorkers()
         try:
-            async with pool.worker(SHAPE) as worker:
-                call = asyncio.ensure_future(worker.call(compete, brief, recipe()))
-                await until(lambda: "started" in [event["event"] for event in read_events(brief.progress_file)])
-                assert len(processes("RayTrainWorker")) == 2
-                worker.kill()
-                with pytest.raises(WorkerDied):
-                    await call
-                await until(lambda: not processes("RayTrainWorker") + processes("TrainController"))
+            call = asyncio.create_task(workers.call(SHAPE, compete, brief, recipe()))
+            await until(lambda: "started" in [event["event"] for event in read_events(brief.progress_file)])
+            assert len(processes("RayTrainWorker")) == 2
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await until(lambda: not processes("RayTrainWorker") + processes("TrainController"))
             # What the gang held is free for the next that asks, here for all there is.
-            async with pool.worker(Shape("trainer", 2, 0)) as worker:
-                assert worker.node_id
+            assert await workers.call(Shape("trainer", 2, 0), placed_on)
         finally:
-            pool.close()
+            workers.close()
 
     with connected(ray_address):
         asyncio.run(scenario())
@@ -121,22 +124,20 @@ def test_a_coordinator_that_is_ended_takes_its_gang_along(brief: Brief, ray_addr
 @pytest.mark.slow
 def test_what_goes_wrong_in_a_gang_is_said_as_for_one_worker(brief: Brief, ray_address: str):
     async def scenario() -> tuple[Submission, Submission]:
-        pool = Pool({"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "2"})
+        workers = RayWorkers({"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "2"})
         try:
-            async with pool.worker(SHAPE) as worker:
-                wrong = recipe(adapter={"method": "lora", "target_modules": ["nowhere"]})
-                failed = await worker.call(compete, brief, wrong)
-                too_many = Resources(workers=3, gpus=0)
-                placed, worker.nodes = worker.nodes, [worker.node_id] * 3  # as if they had been given room there
-                with pytest.raises(ClusterTrouble, match=r"^the workers of gang were not started: "):
-                    await worker.call(compete, brief.model_copy(update={"resources": too_many}), recipe())
-                alone, worker.nodes = Resources(workers=1, gpus=0), placed[:1]
-                offloaded = recipe(deepspeed="zero3-offload", resources=alone.model_dump())
-                brief.progress_file.unlink()
-                few = {"resources": alone, "budget": Allowance(steps=4)}
-                return failed, await worker.call(compete, brief.model_copy(update=few), offloaded)
+            wrong = recipe(adapter={"method": "lora", "target_modules": ["nowhere"]})
+            failed = await workers.call(SHAPE, compete, brief, wrong)
+            too_many = brief.model_copy(update={"resources": Resources(workers=3, gpus=0)})
+            with pytest.raises(ClusterTrouble, match=r"^the workers of gang were not started: "):
+                await workers.call(SHAPE, compete_as_if_placed, 3, too_many, recipe())
+            alone = Resources(workers=1, gpus=0)
+            offloaded = recipe(deepspeed="zero3-offload", resources=alone.model_dump())
+            brief.progress_file.unlink()
+            few = brief.model_copy(update={"resources": alone, "budget": Allowance(steps=4)})
+            return failed, await workers.call(SHAPE, compete_as_if_placed, 1, few, offloaded)
         finally:
-            pool.close()
+            workers.close()
 
     with connected(ray_address):
         failed, offloaded = asyncio.run(scenario())

@@ -1,6 +1,8 @@
 """More entries than the cluster holds, on two nodes of two pretended GPUs each, and what a lost node changes."""
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from cluster import ray_workers as pool_module
+from cluster import ray_process, ray_workers
 from cluster.connect import connected
 from cluster.errors import ClusterTrouble
 from cluster.placement import MAX_OVERTAKEN, any_member_selector, member_selectors, placed_on
-from cluster.ray_workers import Pool, WorkerDied
+from cluster.ray_workers import RayWorkers
 from cluster.resources import Shape
+from cluster.workers import WorkerDied
+from tests.worker_contract import is_working, log, work
 
 ONE = Shape("trainer", 1, 1)
 GANG_OF_FOUR, GANG_OF_THREE, GANG_OF_TWO = (Shape("trainer", 1, 1, workers=n, gang=True) for n in (4, 3, 2))
@@ -41,7 +45,7 @@ def single(seconds: float) -> tuple[float, float, list[str]]:
 
 
 def gang(seconds: float, selectors: list[dict[str, str]] | None = None) -> tuple[float, float, list[str]]:
-    """What a gang does: places its own members where the pool put them, and gives the room back."""
+    """What a gang does: places its own members where it was put, and gives the room back."""
     import ray
     from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
@@ -51,9 +55,11 @@ def gang(seconds: float, selectors: list[dict[str, str]] | None = None) -> tuple
     began = time.time()
     time.sleep(seconds)
     ended = time.time()
-    stood = placement_group_table(group)["bundles_to_node_id"]
+    bundles = placement_group_table(group)["bundles_to_node_id"]
     remove_placement_group(group)
-    return began, ended, [stood[index] for index in range(len(selectors))]
+    stood = [bundles[index] for index in range(len(selectors))]
+    assert len(set(map(str, selectors))) == 1 or stood == placed_on()
+    return began, ended, stood
 
 
 def search(seconds: float) -> tuple[float, float, list[str]]:
@@ -62,8 +68,14 @@ def search(seconds: float) -> tuple[float, float, list[str]]:
 
 
 def forever(started: Path) -> None:
-    started.touch()
+    """Runs until its node is gone, which it names."""
+    started.with_suffix(".tmp").write_text(" ".join(placed_on()))
+    started.with_suffix(".tmp").rename(started)
     time.sleep(3600)
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
 
 
 def until(over: Path) -> tuple[float, float, list[str]]:
@@ -76,13 +88,10 @@ def until(over: Path) -> tuple[float, float, list[str]]:
 
 def test_a_gang_and_a_stream_of_small_entries(nodes: Any, tmp_path: Path):
     async def scenario() -> dict[str, tuple[float, float, list[str]]]:
-        pool, results = Pool(), dict[str, tuple[float, float, list[str]]]()
+        workers, results = RayWorkers(), dict[str, tuple[float, float, list[str]]]()
 
         async def enter(name: str, shape: Shape, function: Any, argument: Any) -> None:
-            async with pool.worker(shape) as worker:
-                results[name] = await worker.call(function, argument)
-                if function is gang:
-                    assert results[name][2] == worker.nodes
+            results[name] = await workers.call(shape, function, argument)
 
         def enter_all(names: list[str], shape: Shape, function: Any, argument: Any) -> list[asyncio.Task[None]]:
             return [asyncio.create_task(enter(name, shape, function, argument)) for name in names]
@@ -103,7 +112,7 @@ def test_a_gang_and_a_stream_of_small_entries(nodes: Any, tmp_path: Path):
             (tmp_path / "searched").touch()
             await asyncio.gather(*beside)
         finally:
-            pool.close()
+            workers.close()
         return results
 
     cluster, _ = nodes
@@ -114,50 +123,68 @@ def test_a_gang_and_a_stream_of_small_entries(nodes: Any, tmp_path: Path):
             match=r"it asks for 5 workers of 1 CPU, 1 GPU each, which this cluster can never hold: "
             r"it has 2 nodes of 2 CPU, 2 GPU; 1 node of 0 CPU, 0 GPU$",
         ):
-            Pool().refuse_impossible(Shape("trainer", 1, 1, workers=5, gang=True), "it")
+            RayWorkers().refuse_impossible(Shape("trainer", 1, 1, workers=5, gang=True), "it")
     began, ended, stood = results.pop("gang")
     assert [stood.count(node) for node in set(stood)] == [2, 2]
     for name, (low, high, _) in results.items():  # the gang had the four GPUs to itself
         assert high <= began if name.startswith(("before", "overtaking")) else low >= ended
 
 
-def test_a_lost_node(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pool_module, "NODE_POLL_SECONDS", 0.5)
-    monkeypatch.setattr(pool_module, "LOST_ROOM_SECONDS", 1.0)
+def test_on_another_node_too_a_process_is_gone_when_its_call_is_and_says_how_it_died(nodes: Any, tmp_path: Path):
+    async def scenario() -> None:
+        workers = RayWorkers()
+        assert workers.has_gpus
+        try:
+            with pytest.raises(WorkerDied, match=r"^its process died of SIGSEGV \(segmentation fault\)$"):
+                await workers.call(ONE, crash)
+            call = asyncio.create_task(workers.call(ONE, work, tmp_path, "it"))
+            while not log(tmp_path):
+                await asyncio.sleep(0.05)
+            call.cancel()
+            await asyncio.gather(call, return_exceptions=True)
+            assert not is_working(tmp_path, "it")
+        finally:
+            workers.close()
 
-    cluster, workers = nodes
+    with connected(nodes[0].address):
+        asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_a_lost_node(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray_process, "NODE_POLL_SECONDS", 0.5)
+    monkeypatch.setattr(ray_workers, "LOST_ROOM_SECONDS", 1.0)
+
+    cluster, machines = nodes
 
     async def scenario() -> None:
-        pool = Pool()
+        workers = RayWorkers()
 
         async def nodes_of_one(seconds: float) -> list[str]:
-            async with pool.worker(ONE) as worker:
-                return (await worker.call(single, seconds))[2]
+            return (await workers.call(ONE, single, seconds))[2]
 
-        async def run_until_lost(shape: Shape, name: str) -> None:
+        async def run_until_lost(shape: Shape, name: str, words: str) -> None:
             """Take a node away under a call, and forget it."""
-            async with pool.worker(shape) as worker:
-                call = asyncio.create_task(worker.call(forever, tmp_path / name))
-                while not (tmp_path / name).exists():
-                    await asyncio.sleep(0.05)
-                lost = next(node for node in workers if node.node_id in worker.nodes)
-                workers.remove(lost)
-                cluster.remove_node(lost, allow_graceful=False)
-                with pytest.raises(WorkerDied) as died:
-                    await call
-                assert died.value.node_lost
+            call = asyncio.create_task(workers.call(shape, forever, tmp_path / name))
+            while not (tmp_path / name).exists():
+                await asyncio.sleep(0.05)
+            stood = (tmp_path / name).read_text().split()
+            lost = next(node for node in machines if node.node_id in stood)
+            machines.remove(lost)
+            cluster.remove_node(lost, allow_graceful=False)
+            with pytest.raises(WorkerDied, match=words) as died:
+                await call
+            assert died.value.node_lost
 
         try:
-            await asyncio.gather(*(nodes_of_one(0.5) for _ in range(4)))  # four warm workers, two on each node
-            await run_until_lost(GANG_OF_TWO, "gang")
+            await asyncio.gather(*(nodes_of_one(0.5) for _ in range(4)))  # four warm processes, two on each node
+            await run_until_lost(GANG_OF_TWO, "gang", "^a node under its gang died$")
             places = await asyncio.gather(*(nodes_of_one(0.1) for _ in range(3)))
-            assert places == [[workers[0].node_id]] * 3
+            assert places == [[machines[0].node_id]] * 3
             with pytest.raises(ClusterTrouble, match="trainer asks for 4 workers of 1 CPU, 1 GPU each, which"):
-                async with pool.worker(GANG_OF_FOUR):
-                    pass
-            await run_until_lost(ONE, "one")
+                await workers.call(GANG_OF_FOUR, gang, 0.1)
+            await run_until_lost(ONE, "one", "^its node died$")
         finally:
-            pool.close()
+            workers.close()
 
     with connected(cluster.address):
         asyncio.run(asyncio.wait_for(scenario(), 120))

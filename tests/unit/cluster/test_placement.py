@@ -9,7 +9,6 @@ from cluster.placement import (
     MAX_OVERTAKEN,
     Holder,
     Nodes,
-    Shape,
     Ticket,
     any_member_selector,
     count_overtaking,
@@ -23,6 +22,7 @@ from cluster.placement import (
     taken_from,
     to_end,
 )
+from cluster.resources import Shape
 
 ONE, TWO = Shape("trainer", 1, 1), Shape("trainer", 1, 2)
 EVALUATOR, WEIGHTLESS = Shape("evaluator", 0, 1), Shape("evaluator", 0, 0)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.errors import Forfeit
 from competitors.sft.slice_loss import mean_loss, read_rows, take_slice
-from evaluation.scoring import encode, score
+from evaluation.scoring import encode_rows, score
 from evaluation.splits import Row
 from tests.tiny import tiny_model, tiny_rows
 
@@ -54,7 +54,9 @@ def test_the_loss_is_that_of_the_tournaments_scoring(tmp_path: Path, bos: bool, 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     rows = [*ROWS[:20], ("", "the cat is red")]
-    scored = score(model, encode([Row("", *row) for row in rows], tokenizer, max_tokens), 4096, tokenizer.pad_token_id)
+    scored = score(
+        model, encode_rows([Row("", *row) for row in rows], tokenizer, max_tokens), 4096, tokenizer.pad_token_id
+    )
     model.train()
     prompts, completions = [p for p, _ in rows], [c for _, c in rows]
     for batch_tokens in (1, 100, 4096):

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from evaluation.compare import improvements
-from evaluation.scorecard import RowLosses
+from evaluation.results import RowResults
 
 ROWS = 200
 
 
-def losses(rng: np.random.Generator, tokens: np.ndarray, mean: float, noise: float) -> RowLosses:
-    return RowLosses(tokens * (mean + noise * rng.standard_normal(len(tokens))), tokens)
+def losses(rng: np.random.Generator, tokens: np.ndarray, mean: float, noise: float) -> RowResults:
+    return RowResults(tokens * (mean + noise * rng.standard_normal(len(tokens))), tokens)
 
 
 def test_a_clear_improvement_is_bounded_away_from_zero():
     rng = np.random.default_rng(0)
     tokens = rng.integers(5, 50, ROWS).astype(float)
     incumbent = losses(rng, tokens, 3.0, 0.3)
-    entry = RowLosses(incumbent.nats - 0.1 * tokens + 0.2 * rng.standard_normal(ROWS), tokens)
+    entry = RowResults(incumbent.nats - 0.1 * tokens + 0.2 * rng.standard_normal(ROWS), tokens)
     gain = improvements(incumbent, {"a": entry}, 0.95, 1000, 1)["a"]
     assert gain.mean == pytest.approx(incumbent.loss - entry.loss)
     assert 0.09 < gain.low < gain.mean < 0.11
@@ -61,7 +61,7 @@ def test_a_diverged_entry_does_not_hide_a_good_one():
     rng = np.random.default_rng(5)
     tokens = np.full(ROWS, 10.0)
     incumbent = losses(rng, tokens, 3.0, 0.3)
-    good = RowLosses(incumbent.nats - 0.05 * tokens + 0.1 * rng.standard_normal(ROWS), tokens)
+    good = RowResults(incumbent.nats - 0.05 * tokens + 0.1 * rng.standard_normal(ROWS), tokens)
     diverged = losses(rng, tokens, 50.0, 20.0)
     alone = improvements(incumbent, {"good": good}, 0.95, 1000, 1)["good"]
     beside = improvements(incumbent, {"good": good, "diverged": diverged}, 0.95, 1000, 1)["good"]
@@ -69,7 +69,7 @@ def test_a_diverged_entry_does_not_hide_a_good_one():
 
 
 def test_other_tokens_are_refused():
-    a = RowLosses(np.ones(3), np.array([1.0, 2.0, 3.0]))
-    b = RowLosses(np.ones(3), np.array([1.0, 2.0, 4.0]))
+    a = RowResults(np.ones(3), np.array([1.0, 2.0, 3.0]))
+    b = RowResults(np.ones(3), np.array([1.0, 2.0, 4.0]))
     with pytest.raises(ValueError, match="other tokens"):
         improvements(a, {"b": b}, 0.95, 300, 0)

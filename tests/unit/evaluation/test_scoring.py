@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cluster.encoding import encode
 from cluster.errors import Forfeit
 from evaluation.evaluator import loaded, make_full
-from evaluation.scorecard import RowLosses, SplitScore
-from evaluation.scoring import Encoded, batches, completion_head, encode, score
+from evaluation.scoring import EncodedRow, batches, completion_head, encode_rows, score
 from evaluation.splits import Row
 from tests.tiny import tiny_model, tiny_rows
 
@@ -41,7 +41,7 @@ def test_equal_to_a_plain_loop(tmp_path: Path, bos: bool, batch_tokens: int):
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     for max_tokens in (64, 11, 9):  # 9 cuts completions short, and with bos away
         nats, counts = plain_loop(model, tokenizer, ROWS, max_tokens)
-        losses = score(model, encode(ROWS, tokenizer, max_tokens), batch_tokens, tokenizer.pad_token_id)
+        losses = score(model, encode_rows(ROWS, tokenizer, max_tokens), batch_tokens, tokenizer.pad_token_id)
         assert np.array_equal(losses.tokens, counts)
         np.testing.assert_allclose(losses.nats, nats, rtol=1e-5, atol=1e-9)
 
@@ -58,7 +58,7 @@ def test_an_architecture_that_caps_its_logits_is_scored_through_its_own_forward(
     )  # fmt: skip
     model = Gemma2ForCausalLM(config).float().eval()
     nats, _ = plain_loop(model, tokenizer, ROWS, 64)
-    encoded = encode(ROWS, tokenizer, 64)
+    encoded = encode_rows(ROWS, tokenizer, 64)
     assert completion_head(model, encoded[0], 0).__name__ == "whole"
     np.testing.assert_allclose(score(model, encoded, 256, 0).nats, nats, rtol=1e-5)
 
@@ -75,7 +75,7 @@ def test_an_adapter_is_scored_on_its_seed_as_if_merged_and_leaves_the_seed_as_it
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.5)
     peft.save_pretrained(tmp_path / "adapter")
-    encoded = encode(ROWS, tokenizer, 64)
+    encoded = encode_rows(ROWS, tokenizer, 64)
     make_full(folder, tmp_path / "adapter", "adapter", folder, tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     with loaded(folder, None, "auto") as seed:
@@ -105,9 +105,22 @@ def test_an_adapter_of_another_model_forfeits(tmp_path: Path):
 def test_chat_prompts_go_through_the_models_own_template(tmp_path: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
     tokenizer.chat_template = "{{ bos_token }} who {{ messages[0]['content'] }} yes "
-    (row,) = encode([Row("1", "the cat \n", "is red")], tokenizer, 64, chat=True)
+    (row,) = encode_rows([Row("1", "the cat \n", "is red")], tokenizer, 64, chat=True)
     assert tokenizer.convert_ids_to_tokens(row.ids) == ["<s>", "who", "the", "cat", "yes", "is", "red", "</s>"]
     assert row.start == 5
+
+
+def test_every_chat_is_on_the_same_day(tmp_path: Path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
+    tokenizer.chat_template = "{{ bos_token }} {{ 'yes' if date_string == '26 Jul 2024' else 'no' }} "
+    (row,) = encode_rows([Row("1", "the cat", "is red")], tokenizer, 64, chat=True)
+    assert tokenizer.convert_ids_to_tokens(row.ids)[1] == "yes"
+
+
+def test_rows_are_encoded_by_the_rule_of_training(tmp_path: Path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
+    rule = encode([row.prompt for row in ROWS], [row.completion for row in ROWS], tokenizer, 9)
+    assert [(e.ids, e.start, e.cut) for e in encode_rows(ROWS, tokenizer, 9)] == [(e.ids, e.start, e.cut) for e in rule]
 
 
 def test_batches_hold_the_token_budget_and_take_every_row_once():
@@ -120,15 +133,17 @@ def test_batches_hold_the_token_budget_and_take_every_row_once():
 
 
 def test_rows_cut_away_count_nothing_and_are_reported(tmp_path: Path):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
-    encoded = encode([Row("1", "the cat", "is red ."), Row("2", "the", "is red .")], tokenizer, 4)
-    assert [(len(e.ids), e.start, e.cut) for e in encoded] == [(4, 3, True), (4, 2, True)]
-    assert encoded[0].bytes == len("is")
-    card = SplitScore.of(RowLosses(np.array([0.0, 6.0]), np.array([0.0, 2.0])), np.array([9.0, 4.0]), 2)
-    assert (card.rows_cut_away, card.tokens, card.bytes, card.loss) == (1, 2, 4, 3.0)
-    assert card.bits_per_byte == pytest.approx(6 / np.log(2) / 4)
+    folder = tiny_model(tmp_path / "m")
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    rows = [Row("1", "the cat", "is red ."), Row("2", "the", "is red ."), Row("3", "the cat who", "is red .")]
+    encoded = encode_rows(rows, tokenizer, 4)
+    assert [(len(e.ids), e.start, e.cut) for e in encoded] == [(4, 3, True), (4, 2, True), (4, 4, True)]
+    assert [e.bytes for e in encoded] == [len("is"), len("is red"), 0]
+    results = score(model, encoded, 8, 0)
+    assert (results.tokens.tolist(), results.bytes.tolist()) == ([1, 2, 0], [2, 6, 0])
+    assert results.nats[2] == 0.0
 
 
 def test_all_rows_cut_away_is_zero_tokens_not_a_crash():
-    losses = score(torch.nn.Linear(1, 1), [Encoded([1, 2], 2, True, 0)], 8, 0)
+    losses = score(torch.nn.Linear(1, 1), [EncodedRow([1, 2], 2, True, 0)], 8, 0)
     assert losses.tokens.sum() == 0

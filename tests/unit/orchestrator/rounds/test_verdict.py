@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from evaluation.scorecard import RowLosses
+from evaluation.results import RowResults
 from orchestrator.config import Selection
 from orchestrator.rounds.verdict import Candidate, choose
 
@@ -10,11 +10,11 @@ TOKENS = np.full(300, 10.0)
 RULES = Selection(resamples=500)
 
 
-def shifted(nats_per_token: float, noise: float = 0.1, seed: int = 0) -> RowLosses:
+def shifted(nats_per_token: float, noise: float = 0.1, seed: int = 0) -> RowResults:
     rng = np.random.default_rng(seed)
     base = TOKENS * (3.0 + 0.3 * np.random.default_rng(99).standard_normal(len(TOKENS)))
     spread = rng.standard_normal(len(TOKENS))
-    return RowLosses(base + TOKENS * (noise * (spread - spread.mean()) - nats_per_token), TOKENS)
+    return RowResults(base + TOKENS * (noise * (spread - spread.mean()) - nats_per_token), TOKENS)
 
 
 BASE = Candidate("base", shifted(0.0, 0.0))

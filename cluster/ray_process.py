@@ -1,0 +1,184 @@
+"""One process on Ray that runs calls one at a time: what it answers, how it ends, and what is known of why."""
+
+import asyncio
+import os
+import re
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    OutOfMemoryError,
+    RayError,
+    RayTaskError,
+)
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster import placement
+from cluster.errors import TournamentError
+from cluster.last_words import Vitals, has_gone, how_it_ended, keep_note, note_exit, vitals
+from cluster.machine import collect_garbage_rarely
+from cluster.placement import Holder
+from cluster.ray_private import logs_folder
+from cluster.resources import Shape
+from cluster.workers import WorkerDied, failure
+
+NODE_POLL_SECONDS = 5.0
+NOTICED_SECONDS = 60.0
+"""So long Ray may take to know whether a process died or its node: of a node it knows after some 15 s."""
+ENDING_SECONDS = 10.0
+"""So long a process that was killed may take to be gone, and its machine to say why one ended."""
+_ENDED = (ActorDiedError, ActorUnschedulableError, OutOfMemoryError)
+DEAD = (*_ENDED, ActorUnavailableError)
+"""What Ray raises of a process that does not answer; the last also when only the connection was lost."""
+
+
+@ray.remote(max_restarts=0, max_task_retries=0)
+class _Actor:
+    """One process that runs whatever function it is given, one at a time."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        os.environ.update(environment)
+        collect_garbage_rarely()
+        self.note = logs_folder() / f"last-words-{os.getpid()}-{uuid.uuid4().hex[:8]}.txt"
+        keep_note(self.note)
+
+    def stand(self) -> tuple[str, Vitals]:
+        return str(ray.get_runtime_context().get_node_id()), vitals(self.note)
+
+    def call(self, nodes: list[str], function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        placement.stand_on(nodes)
+        try:
+            return function(*args)
+        except SystemExit as error:
+            note_exit(self.note, error.code)
+            raise
+
+
+@dataclass(eq=False)
+class Worker(Holder):
+    """An actor, lent or idle. `nodes` says where it stands, or each member of its gang."""
+
+    handle: Any = None
+    node_id: str = ""
+    vitals: Vitals | None = None
+    dead: bool = False
+
+    @classmethod
+    def start(cls, shape: Shape, nodes: list[str], environment: dict[str, str]) -> "Worker":
+        """Start an actor where it was placed. A coordinator stands beside the driver, whose node is not spot."""
+        held: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0}
+        if shape.gang:
+            held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(_this_node(), soft=True)
+        elif nodes:
+            memory = None if shape.memory_gb is None else int(shape.memory_gb * 2**30)
+            held = {"num_cpus": shape.cpus, "num_gpus": shape.gpus, "memory": memory}
+            # Not soft: elsewhere it would take room that the books give to others. If the node dies before it
+            # starts, it fails and is placed again.
+            held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
+        actor = _Actor.options(**held)  # type: ignore[attr-defined]
+        return cls(shape, nodes, actor.remote(environment))
+
+    async def answer(self) -> None:
+        """Wait until it has started, or find that a warm one is still there: raises one of DEAD if not."""
+        self.node_id, self.vitals = await self.handle.stand.remote()
+
+    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run `function(*args)` in the process; errors as in `cluster.workers`. It goes on when this is cancelled."""
+        nodes = self.nodes if self.shape.gang else [self.node_id]
+        call = asyncio.wrap_future(self.handle.call.remote(nodes, function, args).future())
+        try:
+            while not (await asyncio.wait({call}, timeout=NODE_POLL_SECONDS if self.shape.gang else None))[0]:
+                if self._lost_nodes():
+                    self.kill()
+                    raise WorkerDied("a node under its gang died", node_lost=True)
+            return call.result()
+        except RayTaskError as error:
+            if isinstance(error.cause, TournamentError):
+                raise error.cause from error
+            raise failure(function, error.cause or error) from error
+        except DEAD as error:
+            raise await self._death(error) from error
+        finally:
+            call.cancel()
+
+    async def end(self) -> None:
+        """End the process, and wait until it is gone."""
+        if not self.dead:
+            self.kill()
+            if self.vitals is not None:
+                await self._on_its_node(has_gone, self.vitals.pid, ENDING_SECONDS)
+
+    def kill(self) -> None:
+        """End the process now; it will not be lent again."""
+        self.dead = True
+        ray.kill(self.handle, no_restart=True)
+
+    async def _death(self, error: RayError) -> WorkerDied:
+        """What is known of how the process ended, where a call failed with one of DEAD."""
+        if self.dead:
+            return WorkerDied("its process was ended with all the others")
+        ended: RayError | None = error if isinstance(error, _ENDED) else None
+        answers = False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NOTICED_SECONDS):
+                while not self._lost_nodes() and not answers:
+                    try:
+                        await self.handle.stand.remote()
+                        answers = True
+                    except _ENDED as later:
+                        ended = later
+                        break
+                    except ActorUnavailableError:
+                        await asyncio.sleep(1)
+        self.kill()
+        if lost := self._lost_nodes():
+            return WorkerDied("its node died" if self.node_id in lost else "a node under its gang died", node_lost=True)
+        if ended is None:
+            return WorkerDied(f"the connection to its process was lost{'' if answers else ', and it does not answer'}")
+        return WorkerDied(_memory_monitor(ended) or await self._last_words())
+
+    async def _last_words(self) -> str:
+        words = await self._on_its_node(how_it_ended, self.vitals)
+        return str(words) if words else "its process ended, and its node did not say why"
+
+    async def _on_its_node(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call a function of this machine's affairs on the process's machine; None where that does not answer."""
+        if self.node_id == _this_node():
+            return await asyncio.to_thread(function, *args)
+        there = NodeAffinitySchedulingStrategy(self.node_id, soft=False)
+        task = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(function)
+        with suppress(RayError, TimeoutError):
+            async with asyncio.timeout(2 * ENDING_SECONDS):
+                return await task.remote(*args)
+        return None
+
+    def _lost_nodes(self) -> set[str]:
+        """Those of its nodes that are gone."""
+        return {self.node_id, *self.nodes} - {""} - {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
+def _this_node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def _memory_monitor(error: RayError) -> str | None:
+    """In words, if it was Ray's memory monitor that ended the process.
+
+    Ray's general text for a dead actor lists every possible cause, the kernel's OOM killer among them: only the
+    monitor's own error means something.
+    """
+    if not isinstance(error, OutOfMemoryError):
+        return None
+    amounts = re.search(r"[\d.]+GB used / [\d.]+GB limit", str(error))
+    return f"its process was killed by Ray's memory monitor: its node ran low on memory{_in_brackets(amounts)}"
+
+
+def _in_brackets(found: re.Match[str] | None) -> str:
+    return f" ({found[0]})" if found else ""

@@ -1,0 +1,20 @@
+"""Figures: what a model's results on a split come to. One table of them, for whoever scores, shows or compares.
+
+A new figure is a file here that ends in its `FIGURE`, and a line in the table. Everything else follows from the
+table: scoring measures what its figure asks for, the scorecard holds its value under its name, losses.parquet its
+column, and tables show it under its title. Importing this does not import torch.
+"""
+
+from evaluation.figures import bits_per_byte, loss, perplexity, token_accuracy
+from evaluation.figures.figure import Figure
+
+FIGURES: dict[str, Figure] = {
+    figure.name: figure
+    for figure in (
+        loss.FIGURE,
+        perplexity.FIGURE,
+        bits_per_byte.FIGURE,
+        token_accuracy.FIGURE,
+    )
+}
+"""By name, in the order in which they are shown."""

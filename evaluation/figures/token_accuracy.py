@@ -1,0 +1,22 @@
+"""Token accuracy: the share of the completion's tokens that are the model's first choice."""
+
+from typing import TYPE_CHECKING
+
+from evaluation.figures.figure import Figure
+from evaluation.results import RowResults
+
+if TYPE_CHECKING:
+    import torch
+
+
+def hits(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
+    """1 where the target has the largest logit, else 0: (chunk,)."""
+    return logits.argmax(-1) == targets
+
+
+def compute(results: RowResults) -> float:
+    """Hits by tokens."""
+    return results.per_token("hits")
+
+
+FIGURE = Figure("token_accuracy", "token accuracy", "share", "higher", compute, ".1%", hits, "hits")

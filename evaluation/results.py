@@ -1,0 +1,71 @@
+"""Results: what one model did on each held-out row, as columns, and the file losses.parquet that keeps them."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.store import LOCAL
+
+SPLITS: tuple["Split", ...] = ("validation", "test")
+Split = Literal["validation", "test"]
+Array = npt.NDArray[np.float64]
+
+COUNTS = ("tokens", "bytes")
+"""Columns that are whole numbers."""
+
+
+class RowResults:
+    """Per-row columns of one model on one split, in the split's row order, each (rows,) float64.
+
+    `nats`: summed negative log-likelihood of the completion's tokens.
+    `tokens`: how many tokens that is; 0 where the completion was cut away.
+    `bytes`: the UTF-8 length of the completion text that they are; 0 where it was cut away.
+    Further sums that a figure needs are `measured`, by the name of their column.
+    """
+
+    def __init__(self, nats: Array, tokens: Array, bytes: Array | None = None, **measured: Array) -> None:
+        self.nats, self.tokens = nats, tokens
+        self.bytes = np.zeros_like(tokens) if bytes is None else bytes
+        self.columns: dict[str, Array] = {"nats": nats, "tokens": tokens, "bytes": self.bytes, **measured}
+        assert len({column.shape for column in self.columns.values()}) == 1
+
+    def column(self, name: str) -> Array:
+        """A column by its name."""
+        return self.columns[name]
+
+    def per_token(self, name: str) -> float:
+        """A column's sum by the tokens of the split; no number where a row is none, or no token is counted."""
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            return float(self.columns[name].sum() / self.tokens.sum())
+
+    @property
+    def loss(self) -> float:
+        """Nats per completion token, weighted by tokens over the split."""
+        return self.per_token("nats")
+
+
+def write_results(path: Path, row_ids: dict[str, list[str]], results: dict[str, RowResults]) -> None:
+    """Write losses.parquet: columns split, row_id, nats, tokens, bytes and those that were measured besides."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = []
+    for split in SPLITS:
+        columns = {
+            name: column.astype(np.int64) if name in COUNTS else column
+            for name, column in results[split].columns.items()
+        }
+        tables.append(pa.table({"split": [split] * len(row_ids[split]), "row_id": row_ids[split], **columns}))
+    with LOCAL.writing(path) as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary)
+
+
+def read_results(path: Path, split: Split) -> RowResults:
+    """The per-row results of one split from a losses.parquet."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, filters=[("split", "=", split)])
+    names = [name for name in table.column_names if name not in ("split", "row_id")]
+    return RowResults(**{name: table[name].to_numpy().astype(np.float64) for name in names})

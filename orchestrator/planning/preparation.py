@@ -1,0 +1,48 @@
+"""What is checked and made before anything is placed: models, recipes, data."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster.errors import UserError
+from evaluation import sources
+from evaluation.splits import make_splits
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.planning import model_sources
+
+
+def check_inputs(config: TournamentConfig, config_file: Path) -> None:
+    """UserError for a base or a reference that is no model, or a recipe whose programs are not there."""
+    for key, spec in _models(config):
+        model_sources.check(spec, config_file.parent, f"{config_file}: {key}")
+    for recipe in config.competitors:
+        try:
+            recipe.located(config_file.parent).check()
+        except UserError as error:
+            raise UserError(f"{config_file}: competitors[{recipe.name}].{error}") from error
+
+
+def download_models(config: TournamentConfig, config_file: Path, folder_of: Callable[[str], Path]) -> None:
+    """Fetch hub models to where every node finds them: the folder that `folder_of` names for each."""
+    for key, spec in _models(config):
+        where = f"{config_file}: {key}"
+        is_local = model_sources.check(spec, config_file.parent, where) is not None
+        if not is_local and not spec.startswith(model_sources.BUILTIN):
+            model_sources.download(spec, folder_of(spec), where)
+
+
+def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
+    """Load the config's data and write its splits to `out`. UserError for whatever is wrong with it."""
+    data = config.data
+    try:
+        rows = sources.load(data.source, config_file.parent)
+        source = data.source if isinstance(data.source, str) else ", ".join(data.source)
+        templates = (data.prompt, data.completion)
+        make_splits(rows, *templates, data.validation, data.test, config.seed, out, source, config.slice_rows)
+    except UserError as error:
+        raise UserError(f"{config_file}: {error}") from error
+
+
+def _models(config: TournamentConfig) -> list[tuple[str, str]]:
+    """Every model that the config names, with the key that names it."""
+    bases = [(f"lineages[{x.name}].base", x.base) for x in config.lineages]
+    return bases + [(f"references[{r.name}].model", r.model) for r in config.references if r.model is not None]

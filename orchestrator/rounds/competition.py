@@ -1,0 +1,110 @@
+"""All entries of a round side by side: what each is given, and soups after what they blend."""
+
+import asyncio
+import hashlib
+from typing import Any
+
+from evaluation.results import RowResults
+
+from competitors.contract import Brief, Ingredient, Submission
+from competitors.kinds import Recipe
+from competitors.soup.recipe import SoupRecipe
+from orchestrator.field.evolution import root_name
+from orchestrator.field.roster import Roster
+from orchestrator.record.model_ref import ModelRef
+from orchestrator.record.records import Inspection, ModelFolder
+from orchestrator.rounds.context import Context
+from orchestrator.rounds.entry import Entry
+from orchestrator.rounds.racing import Rungs
+
+
+async def compete_in_round(
+    context: Context, roster: Roster, rounds: int, seed: ModelFolder, base: ModelFolder
+) -> dict[str, RowResults]:
+    """Have everybody in `roster` compete from `seed`; the validation results of those that were scored, by name.
+
+    `rounds` is how many there are to be: where a schedule that spans the lineage ends.
+    """
+    rungs: Rungs = {}
+    recipes = [entry.recipe for entry in roster.entries]
+    running: dict[str, asyncio.Task[RowResults | None]] = {}
+
+    async def one(recipe: Recipe) -> RowResults | None:
+        brief = brief_for(context, roster, recipe, seed, rounds)
+        if isinstance(recipe, SoupRecipe):
+            await asyncio.gather(*(running[other.name] for other in recipes if _is_ingredient(other, recipe)))
+            kept = context.run.data / "slice.parquet"
+            held_back = {
+                "ingredients": ingredients(context, roster, recipe, seed),
+                "slice_data": kept if kept.exists() else None,
+            }
+            brief = brief.model_copy(update=held_back)
+        return await Entry(context, brief, recipe, base, rungs).run()
+
+    async with asyncio.TaskGroup() as group:
+        for recipe in sorted(recipes, key=lambda recipe: isinstance(recipe, SoupRecipe)):
+            running[recipe.name] = group.create_task(one(recipe))
+    results = {recipe.name: running[recipe.name].result() for recipe in recipes}
+    return {name: result for name, result in results.items() if result is not None}
+
+
+def brief_for(context: Context, roster: Roster, recipe: Recipe, seed: ModelFolder, rounds: int) -> Brief:
+    """What the competitor gets this round. Nothing in it leads to held-out data."""
+    config, number = context.config, roster.round
+    key = f"{config.seed}/{roster.lineage}/{number}/{recipe.name}"
+    assert seed.path is not None
+    return Brief(
+        tournament=config.name,
+        lineage=roster.lineage,
+        round=number,
+        competitor=recipe.name,
+        seed_model=seed.path,
+        seed_sha256=seed.sha256,
+        seed_continuation=seed.continuation,
+        train_data=context.run.data / "train.parquet",
+        max_tokens=config.data.max_tokens,
+        budget=config.budget.allowance,
+        progress=((number - 1) / rounds, number / rounds),
+        output_dir=context.run.entry(roster.lineage, number, recipe.name) / "submission",
+        random_seed=int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) % 2**31,
+        resources=recipe.resources.resolved(context.workers.has_gpus),
+        race_at=tuple(config.racing.at) if config.racing else (),
+    )
+
+
+def ingredients(context: Context, roster: Roster, soup: SoupRecipe, seed: ModelFolder) -> list[Ingredient]:
+    """What a soup may blend: scored submissions of this round, and of earlier ones that stand on this seed."""
+    found = []
+    for number in range(1 if soup.earlier else roster.round, roster.round + 1):
+        earlier = context.run.roster(roster.lineage, number)
+        for entry in earlier.entries if earlier else []:
+            if _is_ingredient(entry.recipe, soup):
+                one = _ingredient(context, roster.lineage, ModelRef(entry.recipe.name, number), seed)
+                found += [] if one is None else [one]
+    return found
+
+
+def _ingredient(context: Context, lineage: str, model: ModelRef, seed: ModelFolder) -> Ingredient | None:
+    """The submission that is `model`, if it was scored and stands on this seed."""
+    run, folder = context.run, context.run.scores(lineage, model)
+    submission = run.read(Submission, folder / "submission.json")
+    inspection = run.read(Inspection, folder / "inspection.json")
+    if submission is None or inspection is None or not inspection.passed or submission.seed_sha256 != seed.sha256:
+        return None
+    if not (folder / "scorecard.json").exists():
+        return None
+    continuation = folder / "continuation"
+    return Ingredient(
+        label=str(model),
+        folder=folder / "submission",
+        form=inspection.form,
+        seed_sha256=submission.seed_sha256,
+        continuation=continuation if (continuation / "continuation.json").is_file() else None,
+    )
+
+
+def _is_ingredient(recipe: Any, soup: SoupRecipe) -> bool:
+    """Whether `soup` may blend what `recipe` hands in: neither another soup nor the control. Who is named in
+    `of` stands for its children by evolution too."""
+    named = soup.of is None or recipe.name in soup.of or root_name(recipe.name) in soup.of
+    return bool(recipe.trains) and named

@@ -1,0 +1,189 @@
+"""One entry of one round, as a state machine whose every step leaves a record.
+
+    queued -> training -> delivered -> inspected -> scored -> (promoted)
+                  |            |            |
+               forfeit      rejected     rejected
+
+A step whose record lies in the run directory is not done again. Each step has a deadline, and each failure one owner:
+
+- the competitor, for what it does, leaves undone or hands in: forfeit or rejected, and the round goes on;
+- the evaluator, for what it cannot do with a submission though it can with the seed: see evaluators.py;
+- the cluster, for everything else: tried again, then the tournament stops and can be gone on with.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from cluster.workers import TRAINER, WorkerDied
+from evaluation.results import RowResults, read_results
+
+from cluster.errors import ClusterTrouble, Forfeit
+from cluster.resources import Shape
+from cluster.text import plain
+from competitors.contract import Brief, Submission
+from competitors.entry import compete, forfeit, settle
+from competitors.kinds import Recipe
+from evaluation.inspection import inspect
+from evaluation.scorecard import Scorecard
+from orchestrator.record.events import EntryChanged, EntryState, Noted
+from orchestrator.record.model_ref import ModelRef
+from orchestrator.record.records import Inspection, ModelFolder
+from orchestrator.rounds.context import Context
+from orchestrator.rounds.deadlines import Watch
+from orchestrator.rounds.evaluators import ATTEMPTS
+from orchestrator.rounds.racing import Races, Rungs, race
+from orchestrator.rounds.scoring_calls import score
+
+POLL_SECONDS = 0.5
+
+
+class Entry:
+    """A recipe that competes in a round; `run` takes it from wherever its records say it is to its end."""
+
+    def __init__(self, context: Context, brief: Brief, recipe: Recipe, base: ModelFolder, rungs: Rungs) -> None:
+        self.context, self.brief, self.recipe, self.base, self.rungs = context, brief, recipe, base, rungs
+        self.folder = brief.output_dir.parent
+        self.now = EntryChanged(brief.lineage, brief.round, brief.competitor, recipe.kind, brief.budget, state="queued")
+        self.shape = Shape.of("trainer", brief.resources, context.workers.has_gpus, recipe.is_gang)
+
+    async def run(self) -> RowResults | None:
+        """Train, inspect, score. The validation results, or None when it forfeited or was rejected."""
+        run = self.context.run
+        self._go("queued")
+        submission = run.read(Submission, self.folder / "submission.json")
+        if submission is None:
+            submission = await self.train()
+            run.write(submission, self.folder / "submission.json")
+        if submission.status == "forfeit":
+            self._go("forfeit", submission.reason)
+            return None
+        self._go("delivered", submission.reason)
+        inspection = run.read(Inspection, self.folder / "inspection.json") or await self.inspect(submission)
+        if inspection.passed:
+            self._go("inspected")
+            card = run.read(Scorecard, self.folder / "scorecard.json") or await self.score(submission)
+            if isinstance(card, Scorecard):
+                self._go("scored", f"validation loss {card.validation.loss:.4f}")
+                return read_results(self.folder / "losses.parquet", "validation")
+            inspection = card
+        self._go("rejected", inspection.reason)
+        return None
+
+    def _go(self, state: EntryState, detail: str = "") -> None:
+        self.now = replace(self.now, state=state, detail=detail)
+        self.context.tell(self.now)
+
+    async def train(self) -> Submission:
+        """Run the competitor in a worker. One whose process or node is lost is tried again from its last checkpoint.
+
+        A process that is lost again and again is the entry's own affair: its last valid checkpoint is submitted. A
+        node that is, or a cluster that cannot place it, stops the tournament.
+        """
+        try:
+            self.context.workers.refuse_impossible(self.shape, self.brief.competitor)
+        except ClusterTrouble as never:
+            # The config's own were refused before the tournament began; this one was entered since.
+            brief = self._begin(1)
+            return forfeit(brief, self.recipe.kind, str(never), time.time())
+        trouble = ClusterTrouble("was not tried")
+        for attempt in range(1, ATTEMPTS + 1):
+            brief = self._begin(attempt)
+            watch = Watch(brief, self.context.config.limits, replace(self.now, state="training"), self.context.tell)
+            try:
+                return await self._attempt(brief, watch)
+            except ClusterTrouble as error:
+                trouble = error
+            if attempt < ATTEMPTS:
+                self.context.tell(Noted(f"{watch.name}: {trouble}: trying again from its last checkpoint"))
+        if isinstance(trouble, WorkerDied) and not trouble.node_lost:
+            reason = f"{trouble} ({ATTEMPTS} times)"
+            return await self.context.evaluators.call(settle, brief, self.recipe.kind, reason, watch.began)
+        raise ClusterTrouble(f"{brief.competitor}: {trouble} ({ATTEMPTS} times)") from trouble
+
+    def _begin(self, attempt: int) -> Brief:
+        """The folder of the entry, with its brief: empty at first, and as the try before left it after that."""
+        run = self.context.run
+        if attempt == 1:
+            run.store.remove(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        brief = self.brief.model_copy(update={"attempt": attempt})
+        return run.write(brief, self.folder / "brief.json")
+
+    async def _attempt(self, brief: Brief, watch: Watch) -> Submission:
+        """One try of the training, ended from outside when it hangs or when racing has stopped it."""
+        located = self.recipe.located(self.context.config_folder)
+        call = asyncio.create_task(
+            self.context.workers.call(
+                self.shape, compete, brief, located, priority=TRAINER, placed=lambda: self._placed(watch)
+            )
+        )
+        races, ended, racing = Races(), None, self.context.config.racing
+        try:
+            while ended is None:
+                await asyncio.wait({call}, timeout=POLL_SECONDS)
+                watch.read()
+                if call.done():
+                    return call.result()
+                for event in watch.take_checkpoints() if racing else ():
+                    races.begin(race(self.context, racing, brief, event, self.rungs))
+                ended = watch.overdue() or races.ignored()
+        finally:
+            self.now = replace(watch.now, state=self.now.state)
+            races.cancel()
+            call.cancel()  # which ends its process
+            with suppress(asyncio.CancelledError, ClusterTrouble):
+                await call
+        if races.stopped is not None:
+            return forfeit(brief, self.recipe.kind, races.stopped, watch.began)
+        return await self.context.evaluators.call(settle, brief, self.recipe.kind, ended, watch.began)
+
+    def _placed(self, watch: Watch) -> None:
+        watch.is_placed()
+        self.context.tell(watch.now)
+
+    async def inspect(self, submission: Submission) -> Inspection:
+        """Whether the submission may be scored, on record."""
+        assert submission.form is not None
+        try:
+            await self._evaluate(inspect, self.brief.output_dir, submission.form, self.brief.seed_model)
+        except Forfeit as reason:
+            return self.reject(submission, str(reason))
+        return self.context.run.write(Inspection(form=submission.form), self.folder / "inspection.json")
+
+    async def score(self, submission: Submission) -> Scorecard | Inspection:
+        """The submission's scorecard, on record; or why it is rejected after all."""
+        is_adapter = submission.form == "adapter"
+        model = self.brief.seed_model if is_adapter else self.brief.output_dir
+        assert self.base.path is not None
+        job = self.context.evaluators.job(
+            str(ModelRef(self.brief.competitor, self.brief.round)), model, self.base.path, self.folder
+        )
+        job = job.model_copy(update={"adapter": self.brief.output_dir if is_adapter else None})
+        watch = Watch(self.brief, self.context.config.limits, self.now, self.context.tell)
+        work = asyncio.create_task(self._evaluate(score, job, self.brief.progress_file))
+        try:
+            while not work.done():
+                await asyncio.wait({work}, timeout=POLL_SECONDS)
+                watch.read()
+            card: Scorecard = work.result()
+        except Forfeit as reason:
+            return self.reject(submission, str(reason))
+        finally:
+            work.cancel()
+        return card
+
+    def reject(self, submission: Submission, reason: str) -> Inspection:
+        """Put on record that the submission is out, and why."""
+        assert submission.form is not None
+        inspection = Inspection(form=submission.form, reason=plain(reason))
+        return self.context.run.write(inspection, self.folder / "inspection.json")
+
+    async def _evaluate(self, function: Any, *args: Any) -> Any:
+        """Have an evaluator do something with the submission."""
+        assert self.base.path is not None
+        evaluators = self.context.evaluators
+        seed = evaluators.job("its seed", self.brief.seed_model, self.base.path, self.folder / "seed-check")
+        return await evaluators.call_on_submission(seed, function, *args)

@@ -1,0 +1,54 @@
+"""From a round's scores to its verdict: who won, and whether one recipe has proved itself by now. Pure functions."""
+
+from dataclasses import dataclass
+
+from evaluation.results import RowResults
+
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field import exploit
+from orchestrator.field.roster import Roster
+from orchestrator.record.records import Verdict
+from orchestrator.rounds.verdict import Candidate, beats_all, choose
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A round that is over."""
+
+    roster: Roster
+    verdict: Verdict
+
+
+def judge(
+    config: TournamentConfig,
+    roster: Roster,
+    champion: Candidate,
+    seed: Candidate,
+    scored: dict[str, RowResults],
+    history: list[Settled],
+) -> Verdict:
+    """The verdict of the round of `roster`, given the rounds before it."""
+    without = history[-1].verdict.rounds_without_champion if history else 0
+    verdict = choose(roster.lineage, roster.round, champion, seed, scored, config.selection, config.seed, without)
+    return _and_exploit(config, verdict, roster, scored, history)
+
+
+def _and_exploit(
+    config: TournamentConfig, verdict: Verdict, roster: Roster, scored: dict[str, RowResults], history: list[Settled]
+) -> Verdict:
+    """The verdict with what the rounds that follow exploit, if one recipe has proved itself by now."""
+    rules, verdicts = config.exploit, [*(before.verdict for before in history), verdict]
+    already = history[-1].verdict.exploits if history else None
+    if rules is None or already is not None:
+        return verdict.model_copy(update={"exploits": already})
+    trained = [e.recipe.name for e in roster.entries if e.recipe.trains and e.recipe.name in scored]
+    separated = rules.when is not None and beats_all(
+        {name: scored[name] for name in trained}, config.selection, config.seed
+    )
+    winners, rankings = [one.winner for one in verdicts], [one.ranking for one in verdicts]
+    decided = exploit.decide(rules, roster, winners, rankings, separated)
+    if decided is None:
+        return verdict
+    name, why = decided
+    reason = f"{why}: from the next round on, all entries run {name} or its neighbours."
+    return verdict.model_copy(update={"exploits": name, "reasons": [*verdict.reasons, reason]})

@@ -1,0 +1,107 @@
+"""From a verdict to models: the next seed, and a new champion, each a full model folder of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from evaluation.generation import generate
+from evaluation.promotion import make_full
+
+from cluster.errors import ClusterTrouble, Forfeit
+from competitors.contract import Submission
+from orchestrator.record.model_ref import ModelRef
+from orchestrator.record.records import ModelFolder, Sample, Samples, Verdict
+from orchestrator.rounds.context import Context
+
+
+class Unfit(Exception):
+    """A submission that won cannot become a full model: it is rejected, and the round is judged again without it."""
+
+    def __init__(self, competitor: str, reason: str) -> None:
+        super().__init__(f"{competitor}: {reason}")
+        self.competitor, self.reason = competitor, reason
+
+
+class Promotion:
+    """Makes the models that a lineage goes on with. `prompts` are test rows (prompt, what is right) for samples."""
+
+    def __init__(self, context: Context, base: ModelFolder, prompts: Sequence[tuple[str, str]], blends: bool) -> None:
+        self.context, self.base, self.prompts, self.blends = context, base, prompts, blends
+
+    async def promote(
+        self, verdict: Verdict, seed: ModelFolder, champion: ModelFolder
+    ) -> tuple[ModelFolder, ModelFolder]:
+        """The folders of the next seed and of the champion after this verdict, on record.
+
+        Each is merged once; the rest are links. Raises Unfit when a submission cannot be made a model of.
+        """
+        folder = self.context.run.round(verdict.lineage, verdict.round)
+        known = {seed.model: seed, champion.model: champion}
+        known[verdict.seed_next] = await self._made(verdict.seed_next, folder / "seed", known, seed, verdict)
+        if verdict.dethroned:
+            known[verdict.champion] = await self._made(verdict.champion, folder / "champion", known, seed, verdict)
+            await self.sample(known[verdict.champion], folder)
+        return known[verdict.seed_next], known[verdict.champion]
+
+    async def _made(
+        self, model: ModelRef, out: Path, known: dict[ModelRef, ModelFolder], seed: ModelFolder, verdict: Verdict
+    ) -> ModelFolder:
+        """A full model folder of `model` at `out`, and the record beside it."""
+        run, file = self.context.run, out.with_suffix(".json")
+        done = run.read(ModelFolder, file)
+        if done is not None and done.model == model:
+            return done
+        if model in known:
+            source = known[model].path
+            assert source is not None
+            run.store.link_folder(source, out)
+            return run.write(known[model].model_copy(update={"path": out}), file)
+        return run.write(await self._merged(model, out, seed, verdict), file)
+
+    async def _merged(self, model: ModelRef, out: Path, seed: ModelFolder, verdict: Verdict) -> ModelFolder:
+        assert model.competitor is not None
+        assert seed.path is not None
+        assert self.base.path is not None
+        run, entry = self.context.run, self.context.run.scores(verdict.lineage, model)
+        submission = run.read(Submission, entry / "submission.json")
+        assert submission is not None
+        assert submission.form is not None
+        check = self.context.evaluators.job("its seed", seed.path, self.base.path, entry / "seed-check")
+        try:
+            sha256 = await self.context.evaluators.call_on_submission(
+                check, make_full, seed.path, entry / "submission", submission.form, self.base.path, out
+            )
+        except Forfeit as reason:
+            raise Unfit(model.competitor, f"cannot be made a full model of: {reason}") from reason
+        continuation = entry / "continuation" if submission.has_continuation else None
+        return ModelFolder(model=model, path=out, sha256=sha256, continuation=continuation)
+
+    async def sample(self, model: ModelFolder, folder: Path) -> None:
+        """What the model writes on a few test prompts, for the report. It is only shown: trouble is noted there."""
+        config, run = self.context.config.evaluation, self.context.run
+        if run.read(Samples, folder / "samples.json") is not None or not config.samples:
+            return
+        rows = self.prompts[: config.samples]
+        asked = [prompt for prompt, _ in rows]
+        assert model.path is not None
+        assert self.base.path is not None
+        try:
+            texts = await self.context.evaluators.call(
+                generate, model.path, self.base.path, asked, config.sample_tokens, config.dtype
+            )
+        except (ClusterTrouble, Forfeit) as trouble:
+            run.write(Samples(samples=[], reason=str(trouble)), folder / "samples.json")
+            return
+        samples = [Sample(prompt=p, expected=c, completion=t) for (p, c), t in zip(rows, texts, strict=True)]
+        run.write(Samples(samples=samples), folder / "samples.json")
+
+    def drop_continuations(self, verdict: Verdict, seed: ModelFolder) -> None:
+        """An optimizer's state is twice the model: only what the next round can go on from, or blend, is kept.
+
+        Up to this round: a resumed run passes here again, with later rounds on record.
+        """
+        if verdict.seed_next == verdict.seed_before and self.blends:
+            return
+        for number in range(1, verdict.round + 1):
+            for continuation in self.context.run.round(verdict.lineage, number).glob("*/continuation"):
+                if continuation != seed.continuation:
+                    self.context.run.store.remove(continuation)

@@ -1,0 +1,161 @@
+"""Tournaments that take milliseconds: the real loop and the real record, workers that only pretend to work.
+
+What runs in a worker is replaced by its name; everything that the driver decides, writes and resumes is real.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cluster.errors import Forfeit
+from cluster.in_process import InProcessWorkers
+from cluster.store import LOCAL, Store
+from competitors.contract import Brief, Submission
+from competitors.entry import forfeit
+from evaluation.results import RowResults, write_results
+from evaluation.scorecard import Scorecard, SplitScore
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.driver import prepare
+from orchestrator.record.events import TournamentEvent
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.snapshot import Snapshot, SnapshotReader
+from orchestrator.tournament import Tournament
+from tests.tiny import tiny_model, tiny_rows, write_jsonl
+
+ROWS = 40
+
+LossOf = Callable[[str, int], float]
+"""From a competitor and a round to its mean loss in nats; round 0 is the base."""
+
+
+def falling(name: str, number: int) -> float:
+    """A loss that falls from round to round, and differs a little by competitor."""
+    return 4.0 if number == 0 else 3.0 / number + sum(name.encode()) % 7 / 100
+
+
+class FakedWorkers(InProcessWorkers):
+    """Pretends to train and to score. `acts` replace what a competitor does, `faults` what an evaluator does.
+
+    A fault is called with the function's name and arguments before it would run, and may raise.
+    """
+
+    def __init__(
+        self,
+        loss_of: LossOf = falling,
+        acts: dict[str, Callable[[Brief], None]] | None = None,
+        fault: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None,
+        store: Store = LOCAL,
+    ) -> None:
+        super().__init__(trainers=4)
+        self.loss_of, self.acts, self.fault, self.store = loss_of, acts or {}, fault, store
+        self.calls: list[str] = []
+
+    def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        name = function.__name__
+        self.calls.append(name)
+        self.fault(name, args)
+        faked = {
+            "compete": self._compete,
+            "inspect": lambda *_: None,
+            "score": self._score,
+            "score_model": self._score,
+            "score_checkpoint": lambda job, *_: self.loss_of(job.name, 1),
+            "make_full": self._make_full,
+            "generate": lambda model, tokenizer, prompts, *_: ["yes" for _ in prompts],
+        }
+        return faked.get(name, function)(*args)
+
+    def _compete(self, brief: Brief, recipe: Any) -> Submission:
+        try:
+            self.acts.get(brief.competitor, hand_in)(brief)
+        except Forfeit as reason:
+            return forfeit(brief, recipe.kind, str(reason), 0.0)
+        return Submission(
+            competitor=brief.competitor, kind=recipe.kind, status="delivered", reason="used its budget", form="full",
+            sha256=hashlib.sha256(f"{brief.competitor}@{brief.round}".encode()).hexdigest(),
+            seed_sha256=brief.seed_sha256, train_tokens=100,
+        )  # fmt: skip
+
+    def _score(self, job: Any, *_: Any) -> Scorecard:
+        name, _, number = job.name.partition("@")
+        results = {
+            split: made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}") for split in ("validation", "test")
+        }
+        write_results(job.out / "losses.parquet", {split: [str(i) for i in range(ROWS)] for split in results}, results)
+        validation, test = (SplitScore.of(results[split], 0) for split in ("validation", "test"))
+        card = Scorecard(
+            model=job.name, model_sha256="", validation=validation, test=test, device="", dtype="", seconds=0.0
+        )
+        return card.write(job.out / "scorecard.json", store=self.store)
+
+    def _make_full(self, seed: Path, submission: Path, form: str, tokenizer: Path, out: Path) -> str:
+        self.store.link_folder(submission, out)
+        return hashlib.sha256((submission / "config.json").read_bytes()).hexdigest()
+
+
+def hand_in(brief: Brief) -> None:
+    """A submission that says who made it."""
+    brief.output_dir.mkdir(parents=True, exist_ok=True)
+    (brief.output_dir / "config.json").write_text(f'{{"by": "{brief.competitor}", "on": "{brief.seed_sha256}"}}')
+    (brief.output_dir / "model.safetensors").write_bytes(b"")
+
+
+def made_up(loss: float, key: str) -> RowResults:
+    """Results of `loss` on average, with a little noise of their own in every row."""
+    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]))
+    tokens = np.full(ROWS, 10.0)
+    noise = rng.standard_normal(ROWS) * 0.02
+    nats = tokens * (loss + noise - noise.mean())
+    return RowResults(nats, tokens, 5 * tokens, hits=tokens // 2)
+
+
+def faked_config(inputs: Path, **settings: Any) -> TournamentConfig:
+    """Two rounds of two competitors; `inputs` get a base and data if they have none yet."""
+    if not (inputs / "base").exists():
+        tiny_model(inputs / "base")
+        write_jsonl(inputs / "rows.jsonl", tiny_rows(160))
+    return TournamentConfig.model_validate(
+        {
+            "name": "faked",
+            "data": {"source": str(inputs / "rows.jsonl"), "prompt": "{instruction}", "completion": "{response}"}
+            | {"validation": ROWS, "test": ROWS, "max_tokens": 32},
+            "lineages": [{"name": "l", "base": str(inputs / "base")}],
+            "rounds": 2,
+            "budget": {"steps": 10},
+            "competitors": [
+                {"name": name, "kind": "python", "entrypoint": "tests.integration.recipes:writes_nothing"}
+                for name in ("a", "b")
+            ],
+            "selection": {"resamples": 200},
+            "evaluation": {"samples": 1},
+        }
+        | settings
+    )
+
+
+def play(
+    config: TournamentConfig,
+    folder: Path,
+    workers: FakedWorkers | None = None,
+    store: Store = LOCAL,
+    tell: Callable[[TournamentEvent], None] = lambda event: None,
+) -> Snapshot:
+    """Run the tournament in `folder`, or go on with it, as the driver does but for observers."""
+    run = RunDirectory(folder, store)
+    workers = workers or FakedWorkers(store=store)
+    with run.locked():
+        prepare(config, folder.parent / "faked.yaml", run)
+        try:
+            asyncio.run(Tournament(run.with_changes(config), run, folder.parent, workers, tell).run())
+        except BaseExceptionGroup as group:
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
+            raise error from group
+        finally:
+            workers.close()
+    return SnapshotReader(run).read()

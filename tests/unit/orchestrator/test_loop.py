@@ -1,0 +1,299 @@
+"""The whole loop without Ray: from base to champion, going on after a stop at any moment, and who owns a failure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.errors import ClusterTrouble, Forfeit
+from cluster.store import LocalStore
+from cluster.workers import WorkerDied
+from competitors.contract import Brief
+from orchestrator.record.events import ChampionCrowned, EntryChanged, RoundBegan, TournamentEvent, VerdictReached
+from orchestrator.record.model_ref import ModelRef
+from orchestrator.record.snapshot import Snapshot
+from tests.faked import FakedWorkers, falling, faked_config, hand_in, play
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("inputs")
+
+
+def outcome(snapshot: Snapshot) -> Any:
+    """Everything that must not depend on how often a tournament was stopped."""
+    return [
+        (lineage.name, verdict.model_dump(), [(entry.name, entry.state, entry.reason) for entry in round_.entries])
+        for lineage in snapshot.lineages
+        for round_ in lineage.settled
+        if (verdict := round_.verdict) is not None
+    ]
+
+
+def models(snapshot: Snapshot) -> dict[str, str]:
+    """The model folders of the record, by path, and who made what lies there."""
+    root = snapshot.run.root
+    return {
+        str(path.parent.relative_to(root)): path.read_text()
+        for name in ("seed", "champion")
+        for path in root.rglob(f"{name}/config.json")
+    }
+
+
+def test_from_base_to_champion(inputs: Path, tmp_path: Path):
+    heard: list[TournamentEvent] = []
+    snapshot = play(faked_config(inputs), tmp_path / "run", tell=heard.append)
+    assert snapshot.is_finished
+    assert snapshot.lineages[0].champion == ModelRef("b", 2)
+    first, second = snapshot.lineages[0].verdicts
+    assert (first.champion, first.seed_next, first.champion_before) == (ModelRef("b", 1), ModelRef("b", 1), ModelRef())
+    assert second.seed_before == first.seed_next
+    states = [e.state for e in heard if isinstance(e, EntryChanged) and e.key == ("l", 1, "a")]
+    assert list(dict.fromkeys(states)) == ["queued", "training", "delivered", "inspected", "scored"]
+    kinds = [type(e) for e in heard if isinstance(e, RoundBegan | VerdictReached | ChampionCrowned)]
+    assert kinds == [RoundBegan, VerdictReached, ChampionCrowned] * 2
+    briefs = [entry.brief for round_ in snapshot.lineages[0].rounds for entry in round_.entries]
+    assert all(brief is not None and "held_out" not in brief.model_dump_json() for brief in briefs)
+
+
+def test_a_finished_tournament_does_nothing_again(inputs: Path, tmp_path: Path):
+    before = play(faked_config(inputs), tmp_path / "run")
+    workers = FakedWorkers()
+    after = play(faked_config(inputs), tmp_path / "run", workers)
+    assert workers.calls == []
+    assert outcome(before) == outcome(after)
+
+
+class Stopped(BaseException):
+    """As if the driver had been killed just now."""
+
+
+class StoppingStore(LocalStore):
+    """Counts what is done to the disk, and stops before the operation number `last`."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.count, self.last = 0, last
+
+    def _next(self) -> None:
+        self.count += 1
+        if self.count == self.last:
+            raise Stopped
+
+    def move(self, source: Path, destination: Path) -> None:
+        self._next()
+        super().move(source, destination)
+
+    def remove(self, path: Path) -> None:
+        if path.exists() and not path.name.endswith(".tmp"):
+            self._next()
+        super().remove(path)
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[Path]:
+        """A killed program cleans nothing up."""
+        with super().writing(path) as temporary:
+            yield temporary
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Snapshot, int]:
+    """The same tournament without any stop, and how many operations on the disk it took."""
+    store = StoppingStore()
+    snapshot = play(faked_config(inputs), tmp_path_factory.mktemp("undisturbed") / "run", store=store)
+    return snapshot, store.count
+
+
+def test_it_goes_on_from_between_any_two_writes(inputs: Path, tmp_path: Path, undisturbed: tuple[Snapshot, int]):
+    whole, operations = undisturbed
+    assert operations > 40
+    for last in range(1, operations + 1):
+        folder, store = tmp_path / str(last), StoppingStore(last)
+        with pytest.raises(Stopped):
+            play(faked_config(inputs), folder, store=store)
+        again = play(faked_config(inputs), folder)
+        assert outcome(again) == outcome(whole), f"stopped before operation {last}"
+        assert models(again) == models(whole), f"stopped before operation {last}"
+
+
+def test_it_goes_on_from_any_call_of_a_worker(inputs: Path, tmp_path: Path, undisturbed: tuple[Snapshot, int]):
+    whole, _ = undisturbed
+    counted = FakedWorkers()
+    play(faked_config(inputs), tmp_path / "counted", counted)
+    for last in range(1, len(counted.calls) + 1):
+        workers = FakedWorkers()
+
+        def stop(name: str, args: tuple[Any, ...], workers: FakedWorkers = workers, last: int = last) -> None:
+            if len(workers.calls) >= last:
+                raise WorkerDied("the machine is gone", node_lost=True)
+
+        workers.fault = stop
+        with pytest.raises(ClusterTrouble):
+            play(faked_config(inputs), tmp_path / str(last), workers)
+        assert outcome(play(faked_config(inputs), tmp_path / str(last))) == outcome(whole), f"stopped at call {last}"
+
+
+def test_a_run_that_was_moved_goes_on(inputs: Path, tmp_path: Path, undisturbed: tuple[Snapshot, int]):
+    whole, operations = undisturbed
+    with pytest.raises(Stopped):
+        play(faked_config(inputs), tmp_path / "here", store=StoppingStore(operations * 2 // 3))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "here").rename(tmp_path / "elsewhere" / "there")
+    moved = play(faked_config(inputs), tmp_path / "elsewhere" / "there")
+    assert outcome(moved) == outcome(whole)
+    texts = [path.read_text() for path in moved.run.root.rglob("*.json")]
+    assert not any(str(tmp_path / "here") in text for text in texts)
+
+
+def test_what_an_evaluator_fails_on_is_rejected_and_never_stops_the_tournament(inputs: Path, tmp_path: Path):
+    def breaks_on_b(name: str, args: tuple[Any, ...]) -> None:
+        if name in ("score", "inspect") and "b" in (getattr(args[0], "name", "").partition("@")[0], args[0]):
+            raise WorkerDied("was ended by SIGSEGV")
+
+    snapshot = play(faked_config(inputs), tmp_path / "run", FakedWorkers(fault=breaks_on_b))
+    assert snapshot.is_finished
+    entry = snapshot.lineages[0].rounds[0].entry("b")
+    assert entry is not None
+    assert entry.state == "rejected"
+    assert "fails on it, and not on its seed: was ended by SIGSEGV" in entry.reason
+    assert snapshot.lineages[0].champion == ModelRef("a", 2)
+    assert not list(snapshot.run.root.rglob("seed-check"))
+
+
+def test_an_evaluator_that_fails_on_everything_stops_the_tournament_and_costs_nobody_a_round(
+    inputs: Path, tmp_path: Path, undisturbed: tuple[Snapshot, int]
+):
+    def breaks(name: str, args: tuple[Any, ...]) -> None:
+        if name in ("score", "score_model") and "base" not in args[0].name:
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(ClusterTrouble, match="No space left"):
+        play(faked_config(inputs), tmp_path / "run", FakedWorkers(fault=breaks))
+    assert outcome(play(faked_config(inputs), tmp_path / "run")) == outcome(undisturbed[0])
+
+
+def test_a_score_that_is_not_finite_is_a_rejection_also_after_a_stop(inputs: Path, tmp_path: Path):
+    def not_finite(name: str, args: tuple[Any, ...]) -> None:
+        if name == "score" and args[0].name.startswith("b@"):
+            raise Forfeit("its loss on the test rows is not finite")
+
+    first = play(faked_config(inputs, rounds=1), tmp_path / "run", FakedWorkers(fault=not_finite))
+    verdict = first.run.round("l", 1) / "verdict.json"
+    verdict.unlink()
+    again = play(faked_config(inputs, rounds=1), tmp_path / "run")
+    entry = again.lineages[0].rounds[0].entry("b")
+    assert entry is not None
+    assert (entry.state, entry.reason) == ("rejected", "its loss on the test rows is not finite")
+
+
+def test_a_winner_that_cannot_be_promoted_is_rejected_and_the_next_one_wins(inputs: Path, tmp_path: Path):
+    def cannot_merge(name: str, args: tuple[Any, ...]) -> None:
+        if name == "make_full" and args[1].parent.name == "b":
+            raise ValueError("this adapter cannot be merged")
+
+    snapshot = play(faked_config(inputs, rounds=1), tmp_path / "run", FakedWorkers(fault=cannot_merge))
+    verdict = snapshot.lineages[0].verdicts[0]
+    assert (verdict.winner, verdict.champion) == ("a", ModelRef("a", 1))
+    assert verdict.ranking == ["a"]
+    entry = snapshot.lineages[0].rounds[0].entry("b")
+    assert entry is not None
+    assert entry.state == "rejected"
+    assert "this adapter cannot be merged" in entry.reason
+
+
+def test_a_trainer_that_dies_once_is_tried_again(inputs: Path, tmp_path: Path):
+    attempts: list[int] = []
+
+    def dies_once(brief: Brief) -> None:
+        attempts.append(brief.attempt)
+        hand_in(brief)
+        if brief.attempt == 1:
+            raise WorkerDied("was ended by SIGKILL")
+
+    snapshot = play(faked_config(inputs, rounds=1), tmp_path / "run", FakedWorkers(acts={"a": dies_once}))
+    assert attempts == [1, 2]
+    assert [entry.state for entry in snapshot.lineages[0].rounds[0].entries] == ["scored", "scored"]
+
+
+def test_one_that_always_dies_submits_its_last_checkpoint_or_forfeits_and_says_how(inputs: Path, tmp_path: Path):
+    def dies(brief: Brief) -> None:
+        raise WorkerDied("was ended by SIGKILL")
+
+    def dies_with_a_checkpoint(brief: Brief) -> None:
+        checkpoint = brief.output_dir / "checkpoint-3"
+        checkpoint.mkdir(parents=True, exist_ok=True)
+        (checkpoint / "config.json").write_text("{}")
+        (checkpoint / "model.safetensors").write_bytes(b"")
+        raise WorkerDied("was ended by SIGKILL")
+
+    workers = FakedWorkers(acts={"a": dies, "b": dies_with_a_checkpoint})
+    a, b = play(faked_config(inputs, rounds=1), tmp_path / "run", workers).lineages[0].rounds[0].entries
+    assert (a.state, a.reason) == ("forfeit", "was ended by SIGKILL (3 times), and left no valid model")
+    assert (b.state, b.reason) == ("scored", "was ended by SIGKILL (3 times)")
+
+
+def test_a_node_that_is_lost_again_and_again_is_no_forfeit(
+    inputs: Path, tmp_path: Path, undisturbed: tuple[Snapshot, int]
+):
+    def loses_its_node(brief: Brief) -> None:
+        raise WorkerDied("its node is gone", node_lost=True)
+
+    with pytest.raises(ClusterTrouble, match="its node is gone"):
+        play(faked_config(inputs), tmp_path / "run", FakedWorkers(acts={"a": loses_its_node}))
+    assert outcome(play(faked_config(inputs), tmp_path / "run")) == outcome(undisturbed[0])
+
+
+def test_what_hangs_is_ended_wherever_it_hangs(inputs: Path, tmp_path: Path):
+    def hangs(*_: Any) -> None:
+        import time
+
+        while True:
+            time.sleep(0.01)
+
+    def scoring_hangs_on_b(name: str, args: tuple[Any, ...]) -> None:
+        if name == "score" and args[0].name.startswith("b@"):
+            hangs()
+
+    config = faked_config(
+        inputs, rounds=1, limits={"startup_minutes": 0.005, "evaluation_minutes": 0.01},
+        competitors=[
+            {"name": name, "kind": "python", "entrypoint": "tests.integration.recipes:writes_nothing"}
+            for name in ("a", "b", "c")
+        ],
+    )  # fmt: skip
+    workers = FakedWorkers(acts={"a": hangs}, fault=scoring_hangs_on_b)
+    a, b, c = play(config, tmp_path / "run", workers).lineages[0].rounds[0].entries
+    assert a.state == "forfeit"
+    assert "had not begun training" in a.reason
+    assert b.state == "rejected"
+    assert "had not ended after 0.6 s" in b.reason
+    assert c.state == "scored"
+
+
+def test_when_all_forfeit_the_base_stays(inputs: Path, tmp_path: Path):
+    def gives_up(brief: Brief) -> None:
+        raise Forfeit("does not want to")
+
+    snapshot = play(faked_config(inputs), tmp_path / "run", FakedWorkers(acts={"a": gives_up, "b": gives_up}))
+    assert snapshot.lineages[0].champion == ModelRef()
+    assert (snapshot.run.round("l", 2) / "seed" / "model.safetensors").is_file()
+
+
+def test_samples_that_fail_are_said_and_stop_nothing(inputs: Path, tmp_path: Path):
+    def cannot_write(name: str, args: tuple[Any, ...]) -> None:
+        if name == "generate":
+            raise RuntimeError("no words")
+
+    snapshot = play(faked_config(inputs, rounds=1), tmp_path / "run", FakedWorkers(fault=cannot_write))
+    samples = snapshot.lineages[0].samples
+    assert samples is not None
+    assert samples.samples == []
+    assert "no words" in samples.reason
+
+
+def test_tied_losses_and_falling_ones_are_told_apart(inputs: Path, tmp_path: Path):
+    """The base stays champion where nobody is better, and seeds again."""
+    workers = FakedWorkers(loss_of=lambda name, number: falling(name, 0) + number)
+    verdict = play(faked_config(inputs, rounds=1), tmp_path / "run", workers).lineages[0].verdicts[0]
+    assert (verdict.dethroned, verdict.seed_next, verdict.champion) == (False, ModelRef(), ModelRef())
