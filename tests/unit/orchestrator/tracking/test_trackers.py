@@ -1,0 +1,14 @@
+"""The table of trackers."""
+
+from pathlib import Path
+
+from orchestrator.tracking.sync import MlflowTracker
+from orchestrator.tracking.trackers import trackers
+from tests.fabricate import fabricate
+
+
+def test_mlflow_is_always_there_and_first(tmp_path: Path) -> None:
+    found = trackers(*fabricate(tmp_path / "demo", settled={}))
+    assert [type(tracker) for tracker in found] == [MlflowTracker]
+    assert found[0].name == "MLflow"
+    assert found[0].pause_seconds == 3
