@@ -6,27 +6,19 @@ model folder or a PEFT adapter over `brief.seed_model`. Until that is there, the
 data.
 """
 
-import json
-import re
-import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field
 
-from cluster.records import Record, Settings
+from cluster.records import Record, Settings, StoredPath
 from cluster.resources import Resources
-from competitors.untrusted import refuse_broken_json, refuse_odd_files
+from competitors import events
+from competitors.events import Report, reporter
+from competitors.output import Form, checkpoints, model_form, settle_output
 
-Event = dict[str, Any]
-"""One line of progress.jsonl. Keys, all optional but `event` and `time`: `event` (loading, started, step, note,
-checkpoint, ended), `time` (seconds since the epoch), `tokens`, `step`, `loss` (nats per completion token),
-`learning_rate`, `seconds` (since the first step), `memory_megabytes`, `gpu_memory_megabytes`, `text`. A
-`checkpoint` for `race_at` says at which `fraction` it is and its `folder`'s name, once that is whole."""
-
-Report = Callable[[Event], None]
+__all__ = ["Allowance", "Brief", "Ingredient", "RecipeBase", "Report", "Submission"]
+__all__ += ["checkpoints", "model_form", "reporter", "settle_output"]
 
 
 class RecipeBase(Settings):
@@ -81,32 +73,35 @@ class Ingredient(Record):
 
     label: str
     """`competitor@round`."""
-    folder: Path
-    form: Literal["full", "adapter"]
+    folder: StoredPath
+    form: Form
     seed_sha256: str
-    continuation: Path | None
+    continuation: StoredPath | None
 
 
 class Brief(Record):
-    """What a competitor gets: brief.json."""
+    """What a competitor gets: brief.json. Write it with the run directory as root, and its paths move with that."""
 
     tournament: str
     lineage: str
     round: int
     competitor: str
-    seed_model: Path
+    seed_model: StoredPath
     seed_sha256: str
-    seed_continuation: Path | None
-    train_data: Path = Field(description="parquet with the columns prompt and completion, templates applied")
+    seed_continuation: StoredPath | None
+    train_data: StoredPath = Field(description="parquet with the columns prompt and completion, templates applied")
     max_tokens: int
     budget: Allowance
     progress: tuple[float, float] = Field(description="where this round lies in the lineage's whole budget")
-    output_dir: Path
+    output_dir: StoredPath
     random_seed: int
     resources: Resources
     race_at: tuple[float, ...] = Field((), description="shares of the budget at which to save a checkpoint")
     ingredients: list[Ingredient] = Field([], description="what a soup may blend; empty for every other kind")
-    slice_data: Path | None = Field(None, description="for a soup: training rows that no entry trains on")
+    slice_data: StoredPath | None = Field(None, description="for a soup: training rows that no entry trains on")
+    attempt: int = Field(
+        1, ge=1, description="which try of the same entry this is; what an earlier one saved lies in the output folder"
+    )
 
     @property
     def continuation_dir(self) -> Path:
@@ -146,7 +141,7 @@ class Submission(Record):
     kind: str
     status: Literal["delivered", "forfeit"]
     reason: str
-    form: Literal["full", "adapter"] | None = None
+    form: Form | None = None
     sha256: str | None = None
     seed_sha256: str
     train_tokens: int = 0
@@ -157,77 +152,16 @@ class Submission(Record):
     has_continuation: bool = False
 
 
-def model_form(folder: Path) -> Literal["full", "adapter"] | None:
-    """What kind of model lies in `folder`: a PEFT adapter, a full model, or None when neither is complete."""
-    if (folder / "adapter_config.json").is_file() and (folder / "adapter_model.safetensors").is_file():
-        return "adapter"
-    weights = (folder / "model.safetensors").is_file() or (folder / "model.safetensors.index.json").is_file()
-    return "full" if weights and (folder / "config.json").is_file() else None
-
-
-SUBMISSION = re.compile(r".*\.(safetensors|json|model|txt|jinja)")
-CODE = re.compile(r".*\.(py|bin|pt|pkl|pth)")
-"""What runs code when it is loaded stays where it is, for inspection to reject the submission."""
-TRAINER_STATE = re.compile(r"training_args\.bin|(optimizer|scheduler|scaler)\.pt|rng_state.*\.pth")
-"""What transformers' Trainer leaves beside its models, and nobody loads."""
-
-
-def settle_output(output_dir: Path) -> Literal["full", "adapter"] | None:
-    """Leave the submission, and nothing but it, at the top of `output_dir`; return its form, or None.
-
-    Without a model there, the newest complete `checkpoint-<number>` takes its place. Forfeit when there is
-    anything but plain files: what a program has left is never followed out of its folder.
-    """
-    if not output_dir.is_dir():
-        return None
-    refuse_odd_files(output_dir)
-    chosen = output_dir
-    if model_form(output_dir) is None:
-        complete = [p for p in checkpoints(output_dir) if model_form(p) is not None]
-        if not complete:
-            return None
-        chosen = output_dir.with_name(f".{output_dir.name}.chosen")
-        complete[-1].rename(chosen)
-        shutil.rmtree(output_dir)
-        chosen.rename(output_dir)
-    for item in output_dir.iterdir():
-        if item.is_dir():
-            shutil.rmtree(item)
-        elif TRAINER_STATE.fullmatch(item.name) or not (SUBMISSION.fullmatch(item.name) or CODE.fullmatch(item.name)):
-            item.unlink()
-    refuse_broken_json(output_dir)
-    return model_form(output_dir)
-
-
-def checkpoints(output_dir: Path) -> list[Path]:
-    """The folders `checkpoint-<number>`, by number."""
-    found = [(re.fullmatch(r"checkpoint-([0-9]+)", p.name), p) for p in output_dir.glob("checkpoint-*") if p.is_dir()]
-    return [p for _, p in sorted((int(match[1]), p) for match, p in found if match)]
-
-
-def reporter(path: Path) -> Report:
-    """A report function that appends each event as one JSON line to `path`, stamped with the time."""
-
-    def report(event: Event) -> None:
-        with path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({**event, "time": time.time()}) + "\n")
-
-    return report
+# orchestrator/ still asks for these here and takes events as plain dicts; they go once it reads competitors.events
+# and competitors.output itself.
+Event = dict[str, Any]
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events in a progress.jsonl; a last line cut off by a crash is left out."""
-    return parse_events(path.read_bytes().rpartition(b"\n")[0]) if path.exists() else []
+    """As `competitors.events.read_events`, as plain dicts of what is said."""
+    return [event.model_dump(exclude_none=True) for event in events.read_events(path)]
 
 
 def parse_events(lines: bytes) -> list[Event]:
-    """The events in whole lines. A line that is none is passed over: a user's own program may write anything."""
-    events = []
-    for line in lines.splitlines():
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict) and "event" in value:
-            events.append(value)
-    return events
+    """The events in whole lines, as plain dicts of what is said."""
+    return [event.model_dump(exclude_none=True) for event in events.EventReader(Path()).parse(lines)]

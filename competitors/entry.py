@@ -1,125 +1,144 @@
 """One entry of one round, as it runs in its worker: prepare, run the kind, settle what it left.
 
-This is the one place that turns a competitor's crash into a forfeit.
+This is the one place that turns a competitor's crash into a forfeit, and that tells it from trouble of the
+machine, which is nobody's failure: `ClusterTrouble`, to be tried again.
 """
 
-import logging
-import shutil
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from pathlib import Path
+from contextlib import suppress
 
 from cluster.digest import model_sha256
-from cluster.errors import ClusterTrouble, Forfeit
-from competitors.contract import Brief, Submission, read_events, reporter, settle_output
+from cluster.errors import ClusterTrouble, Forfeit, machine_trouble
+from cluster.store import LOCAL
+from cluster.text import plain
+from competitors import running
+from competitors.capture import captured_output
+from competitors.contract import Brief, Submission
+from competitors.events import read_events, reporter
 from competitors.failures import describe
-from competitors.kinds import RUN, Recipe
+from competitors.kinds import RESUMES, RUN, STARTS_CLEAN, Recipe
+from competitors.output import settle_output
 from competitors.untrusted import refuse_odd_files
-
-ENDING_SECONDS = 60
 
 
 def compete(brief: Brief, recipe: Recipe) -> Submission:
     """Run a competitor on its brief. Whatever it raises becomes a forfeit with the reason in words.
 
-    Raises ClusterTrouble when a gang's processes could not be placed: no competitor's failure.
+    With `brief.attempt` above 1 it goes on in the folder of an earlier try, whose process was lost, from what that
+    saved, if its kind can; else it starts over. Raises ClusterTrouble for what is no competitor's failure: a disk
+    that is full or broken, a seed that is gone, a gang that could not be placed.
     """
-    brief.output_dir.mkdir(parents=True, exist_ok=True)
-    report = reporter(brief.progress_file)
     began = time.time()
-    reason = "used its budget"
-    with captured_output(brief.log_file):
-        try:
-            report({"event": "loading"})
-            reason = RUN[recipe.kind](brief, recipe, report) or reason
-        except ClusterTrouble:
-            raise
-        except Exception as error:  # noqa: BLE001 - a competitor's own code may raise anything at all
-            traceback.print_exc()
-            return forfeit(brief, recipe.kind, describe(error), began)
-        finally:
-            _clear_memory()
+    try:
+        reason = _run(brief, recipe)
+    except ClusterTrouble:
+        raise
+    except Exception as error:  # noqa: BLE001 - a competitor's own code may raise anything at all
+        return _failed(brief, recipe.kind, error, began)
     return settle(brief, recipe.kind, reason, began)
 
 
+def _run(brief: Brief, recipe: Recipe) -> str:
+    """Run the kind; how it ended, in words."""
+    if brief.attempt > 1:
+        _clear_for_another_try(brief, recipe.kind)
+    brief.output_dir.mkdir(parents=True, exist_ok=True)
+    with captured_output(brief.log_file):
+        try:
+            report = reporter(brief.progress_file)
+            report({"event": "loading"})
+            return RUN[recipe.kind](brief, recipe, report) or "used its budget"
+        except Exception:
+            with suppress(OSError):  # the log may lie on the disk that is full
+                traceback.print_exc()
+            raise
+        finally:
+            _clear_memory()
+
+
+def _clear_for_another_try(brief: Brief, kind: str) -> None:
+    """Leave of an earlier try what its kind goes on from, once nothing of that try can write any more."""
+    if not running.wait_until_ended(brief.running_file) and running.is_of_this_machine(brief.running_file):
+        raise ClusterTrouble(f"{brief.competitor}: processes of an earlier try have not ended")
+    LOCAL.remove(brief.running_file)  # of a machine that was lost with them
+    LOCAL.remove(brief.stop_file)
+    if kind not in RESUMES:
+        LOCAL.remove(brief.scratch_dir)
+    if kind in STARTS_CLEAN:
+        LOCAL.remove(brief.output_dir)
+        LOCAL.remove(brief.continuation_dir)
+
+
 def settle(brief: Brief, kind: str, reason: str, began: float) -> Submission:
-    """The submission that lies in the brief's output folder, or a forfeit when nothing valid does."""
+    """The submission that lies in the brief's output folder, or a forfeit when nothing valid does.
+
+    Raises ClusterTrouble when the machine does not let it be looked at.
+    """
     try:
-        _wait_for_its_processes(brief)
-        shutil.rmtree(brief.scratch_dir, ignore_errors=True)
+        # What is settled must not change afterwards: a worker that was killed may have left processes, which end
+        # a moment later.
+        if not running.wait_until_ended(brief.running_file):
+            raise Forfeit(f"its processes had not ended {running.ENDING_SECONDS} seconds later")
+        _remove_scratch(brief)
         form = settle_output(brief.output_dir)
         refuse_odd_files(brief.continuation_dir)
+        if form is None:
+            return forfeit(brief, kind, f"{reason}, and left no valid model", began)
+        sha256 = model_sha256(brief.output_dir)
     except Forfeit as odd:
         return forfeit(brief, kind, f"{reason}, and {odd}", began)
-    if form is None:
-        return forfeit(brief, kind, f"{reason}, and left no valid model", began)
-    return _submission(brief, kind, began).model_copy(
+    except OSError as error:
+        return _failed(brief, kind, error, began)
+    return _submission(brief, kind, reason, began).model_copy(
         update={
             "status": "delivered",
-            "reason": reason,
             "form": form,
-            "sha256": model_sha256(brief.output_dir),
+            "sha256": sha256,
             "has_continuation": (brief.continuation_dir / "continuation.json").is_file(),
         }
     )
 
 
-def _wait_for_its_processes(brief: Brief) -> None:
-    """What is settled must not change afterwards: a worker that was killed may have left processes, which end
-    a moment later."""
-    deadline = time.monotonic() + ENDING_SECONDS
-    while brief.running_file.exists():
-        if time.monotonic() > deadline:
-            raise Forfeit(f"its processes had not ended {ENDING_SECONDS} seconds later")
-        time.sleep(0.05)
-
-
 def forfeit(brief: Brief, kind: str, reason: str, began: float) -> Submission:
     """A submission that says why there is none."""
-    shutil.rmtree(brief.scratch_dir, ignore_errors=True)
-    return _submission(brief, kind, began).model_copy(update={"reason": reason})
+    _remove_scratch(brief)
+    return _submission(brief, kind, reason, began)
 
 
-def _submission(brief: Brief, kind: str, began: float) -> Submission:
+def _failed(brief: Brief, kind: str, error: Exception, began: float) -> Submission:
+    """A forfeit that says what was raised. ClusterTrouble, in words, where that is the machine's and not its own."""
+    needed = [brief.seed_model / "config.json", brief.train_data]
+    needed += [ingredient.folder for ingredient in brief.ingredients]
+    if (why := machine_trouble(error, needed)) is not None:
+        raise ClusterTrouble(plain(f"{brief.competitor}: {why}")) from error
+    return forfeit(brief, kind, describe(error), began)
+
+
+def _submission(brief: Brief, kind: str, reason: str, began: float) -> Submission:
     """What the entry cost, from its own reports; a forfeit until said otherwise."""
-    events = read_events(brief.progress_file)
-    last = {key: event[key] for event in events for key in ("tokens", "step", "seconds") if key in event}
+    said = {"tokens": 0, "step": 0, "seconds": 0.0}
+    for event in read_events(brief.progress_file):
+        said |= {name: value for name in said if (value := getattr(event, name)) is not None}
     wall = time.time() - began
-    held = brief.resources
-    devices = (held.gpus if isinstance(held.gpus, float | int) and held.gpus else held.cpus) * held.workers
     return Submission(
         competitor=brief.competitor,
         kind=kind,
         status="forfeit",
-        reason="",
+        reason=plain(reason),
         seed_sha256=brief.seed_sha256,
-        train_tokens=int(last.get("tokens", 0)),
-        train_steps=int(last.get("step", 0)),
-        train_seconds=float(last.get("seconds", 0.0)),
+        train_tokens=int(said["tokens"]),
+        train_steps=int(said["step"]),
+        train_seconds=said["seconds"],
         wall_seconds=wall,
-        device_seconds=wall * devices,
+        device_seconds=wall * brief.resources.devices,
     )
 
 
-@contextmanager
-def captured_output(path: Path) -> Iterator[None]:
-    """Send prints and log records to the entry's own log.txt."""
-    with path.open("a", encoding="utf-8", buffering=1) as stream:
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root = logging.getLogger()
-        level = root.level
-        root.addHandler(handler)
-        root.setLevel(logging.INFO)
-        try:
-            with redirect_stdout(stream), redirect_stderr(stream):
-                yield
-        finally:
-            root.removeHandler(handler)
-            root.setLevel(level)
+def _remove_scratch(brief: Brief) -> None:
+    with suppress(OSError):  # nobody reads it again, and something may be writing there a moment longer
+        LOCAL.remove(brief.scratch_dir)
 
 
 def _clear_memory() -> None:

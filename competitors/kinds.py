@@ -34,3 +34,8 @@ RUN: dict[str, Callable[..., str | None]] = {
     "unchanged": unchanged.run,
 }
 """Each takes (brief, recipe, report), writes the submission, and may return how it ended, in words."""
+
+RESUMES = ("sft",)
+"""Kinds that go on from what an earlier try of the entry has saved in its scratch folder; the others start over."""
+STARTS_CLEAN = ("search", "soup", "unchanged")
+"""Those to which what an earlier try left in the output folder is of no use. A user's own code decides for itself."""

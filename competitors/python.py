@@ -11,7 +11,8 @@ from typing import Literal, cast
 from pydantic import Field
 
 from cluster.errors import UserError
-from competitors.contract import Brief, RecipeBase, Report
+from competitors.contract import Brief, RecipeBase
+from competitors.events import Report
 
 
 class PythonRecipe(RecipeBase):

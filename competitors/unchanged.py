@@ -7,7 +7,8 @@ from typing import Literal
 
 from cluster.resources import Resources
 from cluster.store import LOCAL
-from competitors.contract import Brief, RecipeBase, Report
+from competitors.contract import Brief, RecipeBase
+from competitors.events import Report
 
 
 class UnchangedRecipe(RecipeBase):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster.errors import Forfeit
+from cluster.text import plain
 
 MAX_FILES = 100_000
 MAX_DEPTH = 64
@@ -43,7 +44,7 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                         waiting.append((path, depth + 1))
                     yield path, status
         except PermissionError as error:
-            raise Forfeit(f"made a folder that cannot be read: {printable(below)}") from error
+            raise Forfeit(f"made a folder that cannot be read: {plain(below)}") from error
         except (FileNotFoundError, NotADirectoryError):
             continue
 
@@ -59,9 +60,9 @@ def refuse_odd_files(folder: Path) -> None:
         raise Forfeit(f"left a symbolic link in place of the folder {folder.name}")
     for path, status in walk(folder):
         if stat.S_ISLNK(status.st_mode):
-            raise Forfeit(f"left a symbolic link: {printable(path)}; only plain files are accepted")
+            raise Forfeit(f"left a symbolic link: {plain(path)}; only plain files are accepted")
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-            raise Forfeit(f"left a pipe, socket or device: {printable(path)}; only plain files are accepted")
+            raise Forfeit(f"left a pipe, socket or device: {plain(path)}; only plain files are accepted")
 
 
 def refuse_broken_json(folder: Path) -> None:
@@ -72,16 +73,11 @@ def refuse_broken_json(folder: Path) -> None:
         try:
             value = json.loads(file.read_bytes())
         except (ValueError, RecursionError, OSError) as error:
-            raise Forfeit(f"{file.name} cannot be read: {printable(str(error), 80)}") from error
+            raise Forfeit(f"{file.name} cannot be read: {plain(error, 80)}") from error
         if not isinstance(value, dict):
             raise Forfeit(f"{file.name} holds no keys and values")
         if file.name.endswith(".index.json"):
             names = value.get("weight_map")
             for name in names.values() if isinstance(names, dict) else [None]:
                 if not isinstance(name, str) or Path(name).name != name:
-                    raise Forfeit(f"{file.name} names something other than a file beside it: {printable(str(name))}")
-
-
-def printable(text: str, length: int = 200) -> str:
-    """One line of at most `length` characters that can do nothing to a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text[: 4 * length]).strip()[:length]
+                    raise Forfeit(f"{file.name} names something other than a file beside it: {plain(name)}")

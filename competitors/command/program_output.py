@@ -1,49 +1,48 @@
 """What the program of kind `command` says: the reports that it writes to a file, and what it prints.
 
-Both are bounded, whatever it writes, and reports are taken over value by value.
+Both are bounded, whatever it writes.
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-from competitors.contract import Event, Report, parse_events
-from competitors.untrusted import printable
+from cluster.text import plain
+from competitors.events import EventReader, Report
 
-READ_BYTES = 2**20
 MAX_NOTES = 100
-COUNTS = ("tokens", "step", "gpu_memory_megabytes")
-MEASURES = ("loss", "learning_rate")
+PASSED_ON = ("tokens", "step", "loss", "learning_rate", "gpu_memory_megabytes")
+"""Of a program's own report; its time and its memory are measured here."""
 
 
 @dataclass
 class Progress:
-    """Passes on what a program reports in a file of its own: at most one step per call, and a few notes.
+    """Passes on what a program reports in a file of its own: at most one step per call, and a few notes."""
 
-    `stream` is that file, opened before the program began: whatever it puts in its place is never opened.
-    """
-
-    stream: BinaryIO
+    reader: EventReader
     report: Report
-    offset: int = 0
     notes: int = 0
     started: bool = False
     """Whether it said that training has begun."""
     tokens: int = 0
     step: int = 0
-    last: Event = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
 
     def read(self) -> None:
-        """Take in what was written since the last call; notes are passed on."""
-        for event in parse_events(self._new_lines()):
-            kind = event["event"]
-            if kind == "note" and self.notes < MAX_NOTES:
-                self.notes += 1
-                self.report({"event": "note", "text": printable(str(event.get("text", "")))})
-            elif kind in ("started", "step"):
+        """Take in what was written since the last call; notes are passed on.
+
+        Of a program that writes more between two calls than is read at once, some is passed over.
+        """
+        self.reader.catch_up()
+        for event in self.reader.read():
+            if event.event == "note":
+                self._note(event.text or "")
+            elif event.event in ("started", "step"):
                 self.started = True
-                self.last |= _checked(event)
+                told = {name: getattr(event, name) for name in PASSED_ON}
+                self.last |= {name: value for name, value in told.items() if value is not None}
+        for complaint in self.reader.complaints():
+            self._note(complaint)
         self.tokens, self.step = self.last.get("tokens", self.tokens), self.last.get("step", self.step)
 
     def pass_on(self, seconds: float, memory_megabytes: int) -> None:
@@ -53,21 +52,10 @@ class Progress:
             self.report({"event": "step", **self.last, **measured})
             self.last = {}
 
-    def _new_lines(self) -> bytes:
-        """Whole new lines. Of a program that writes more than READ_BYTES between two calls some are passed over."""
-        size = os.fstat(self.stream.fileno()).st_size
-        self.offset = max(min(self.offset, size), size - READ_BYTES)
-        self.stream.seek(self.offset)
-        whole, newline, _ = self.stream.read(READ_BYTES).rpartition(b"\n")
-        self.offset += len(whole) + len(newline)
-        return whole
-
-
-def _checked(event: Event) -> Event:
-    """The numbers in a report that are numbers: no NaN, nothing infinite, no negative counts."""
-    numbers = {k: v for k, v in event.items() if isinstance(v, int | float) and abs(v) < 2**53}
-    counts = {key: int(numbers[key]) for key in COUNTS if numbers.get(key, -1) >= 0}
-    return counts | {key: float(numbers[key]) for key in MEASURES if key in numbers}
+    def _note(self, text: str) -> None:
+        if self.notes < MAX_NOTES:
+            self.notes += 1
+            self.report({"event": "note", "text": text})
 
 
 class Log:
@@ -99,5 +87,5 @@ class Log:
     @property
     def last_line(self) -> str:
         """What it printed last, for the reason of a forfeit."""
-        lines = [printable(line) for line in self.end[-4096:].decode(errors="replace").splitlines()]
+        lines = [plain(line) for line in self.end[-4096:].decode(errors="replace").splitlines()]
         return next((line for line in reversed(lines) if line), "")

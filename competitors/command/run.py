@@ -10,13 +10,20 @@ from pathlib import Path
 
 import psutil
 
-from cluster.errors import Forfeit
+from cluster.errors import ClusterTrouble, Forfeit
+from cluster.store import LOCAL
+from competitors import running
 from competitors.command import reaper, sandbox
 from competitors.command.program_output import Log, Progress
 from competitors.command.recipe import CommandRecipe
 from competitors.command.supervision import STOP_SECONDS, Bounds, Supervision
-from competitors.contract import Brief, Report, settle_output
+from competitors.contract import Brief
+from competitors.events import EventReader, Report
+from competitors.output import settle_output
 from competitors.untrusted import refuse_odd_files
+
+FULL_BYTES = 2**20
+"""A disk with less than this left is full."""
 
 
 def run(brief: Brief, recipe: CommandRecipe, report: Report) -> str:
@@ -37,8 +44,10 @@ def run(brief: Brief, recipe: CommandRecipe, report: Report) -> str:
         if settle_output(brief.output_dir) is None:
             raise Forfeit(f"{reason}, and left no valid model")
         for file in brief.output_dir.iterdir():
-            file.chmod(0o644)  # whoever scores it may be another user
-    except Forfeit:
+            _let_others_read(file)
+    except Forfeit as own:
+        if (why := _full_disk(brief)) is not None:
+            raise ClusterTrouble(f"{brief.competitor}: {why}") from own
         # It may be as much as the quota, and nobody will look at it.
         for folder in (brief.output_dir, brief.continuation_dir):
             reaper.remove(folder)
@@ -48,22 +57,39 @@ def run(brief: Brief, recipe: CommandRecipe, report: Report) -> str:
     return reason
 
 
+def _full_disk(brief: Brief) -> str | None:
+    """That a disk which the program writes to is full, in words. Its own quota is half of what there was free."""
+    folders = [folder for folder in (brief.output_dir, Path(tempfile.gettempdir())) if folder.is_dir()]
+    full = next((folder for folder in folders if shutil.disk_usage(folder).free < FULL_BYTES), None)
+    return None if full is None else f"the disk of {full} is full"
+
+
+def _let_others_read(file: Path) -> None:
+    """Whoever scores it may be another user. What lies elsewhere under another name, as a seed's weights that a
+    program has linked, is left as it is there."""
+    if file.stat().st_mode & 0o444 == 0o444:
+        return
+    if file.stat().st_nlink > 1:
+        with LOCAL.writing(file) as copy:
+            shutil.copyfile(file, copy)
+    file.chmod(0o644)
+
+
 def _run(brief: Brief, recipe: CommandRecipe, report: Report) -> str:
     scratch = Path(tempfile.mkdtemp(prefix="command-"))
     log = Log(brief.log_file)
     try:
         brief.write(scratch / "brief.json")
         (scratch / "progress.jsonl").touch()
-        with (scratch / "progress.jsonl").open("rb") as reports:
-            progress = Progress(reports, report)
-            bounds = _bounds(brief, recipe, scratch)
-            process = _start(brief, recipe, scratch, bounds)
-            folders = [brief.output_dir, scratch, *([brief.continuation_dir] if recipe.continuation else [])]
-            watch = Supervision(process, bounds, progress, log, folders)
-            try:
-                code = watch.follow()
-            finally:
-                _end(process)
+        progress = Progress(EventReader(scratch / "progress.jsonl"), report)
+        bounds = _bounds(brief, recipe, scratch)
+        process = _start(brief, recipe, scratch, bounds)
+        folders = [brief.output_dir, scratch, *([brief.continuation_dir] if recipe.continuation else [])]
+        watch = Supervision(process, bounds, progress, log, folders)
+        try:
+            code = watch.follow()
+        finally:
+            _end(process)
         report({"event": "ended", "step": progress.step, "tokens": progress.tokens, "seconds": round(watch.seconds, 3)})
         if code:
             raise Forfeit(_failure(code, log.last_line))
@@ -83,7 +109,7 @@ def _start(brief: Brief, recipe: CommandRecipe, scratch: Path, bounds: Bounds) -
         )
     own = {name: str(value) for name, value in recipe.environment.items()}
     arguments = [os.getpid(), scratch, brief.running_file, bounds.disk_bytes, *program]
-    brief.running_file.touch()
+    running.mark(brief.running_file)
     return subprocess.Popen(
         [sys.executable, "-I", reaper.__file__, *map(str, arguments)],
         cwd=recipe.folder,

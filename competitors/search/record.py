@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.records import Record
-from competitors.contract import Allowance, Event, parse_events
+from competitors.contract import Allowance
+from competitors.events import Event, EventReader
 
 
 class TrialRecord(Record):
@@ -53,30 +54,28 @@ class Trial:
     reason: str = ""
     at_mark: bool = False
     """Whether the last that was heard of it is a mark: then nothing is spent that was not reported."""
-    read: int = 0
     memory: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._reader = EventReader(self.folder / "progress.jsonl")
 
     def events(self) -> list[Event]:
         """What was reported since the last call."""
-        path = self.folder / "progress.jsonl"
-        if not path.exists():
-            return []
-        with path.open("rb") as stream:
-            stream.seek(self.read)
-            whole = stream.read().rpartition(b"\n")[0]
-        self.read += len(whole) + 1 if whole else 0
-        return parse_events(whole)
+        return self._reader.read()
 
     def take(self, event: Event) -> None:
         """Bring the trial up to date with one of its events."""
-        self.heard = event["time"]
-        if event["event"] == "started":
+        self.heard = self.heard if event.time is None else event.time
+        if event.event == "started":
             self.began = self.heard
-        self.at_mark = event["event"] in ("mark", "ended")
-        self.tokens, self.steps = event.get("tokens", self.tokens), event.get("step", self.steps)
-        self.memory |= {key: value for key, value in event.items() if key.endswith("megabytes")}
-        if event["event"] == "mark":
-            self.loss, self.spent = event.get("slice_loss"), event["spent"]
+        self.at_mark = event.event in ("mark", "ended")
+        self.tokens = self.tokens if event.tokens is None else event.tokens
+        self.steps = self.steps if event.step is None else event.step
+        for name in ("memory_megabytes", "gpu_memory_megabytes"):
+            if (megabytes := getattr(event, name)) is not None:
+                self.memory[name] = megabytes
+        if event.event == "mark":
+            self.loss, self.spent = event.loss, event.fraction or 0.0
 
     @property
     def record(self) -> TrialRecord:

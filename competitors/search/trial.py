@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from cluster.errors import Forfeit
-from competitors.contract import Brief, reporter
+from competitors.contract import Brief
+from competitors.events import reporter
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.sharding import exchanged
 from competitors.sft.slice_loss import mean_loss, read_rows
@@ -47,7 +48,7 @@ def run_trial(
             return
         done = reached
         step = trainer.step
-        event = {"event": "mark", "step": step, "tokens": trainer.meter.tokens(step), "spent": spent}
+        event = {"event": "mark", "step": step, "tokens": trainer.meter.tokens(step), "fraction": spent}
         with exchanged(trainer.holding.held(), trainer.average), trainer.accelerator.autocast():
             loss = mean_loss(trainer.model, trainer.processing_class, *rows, brief.max_tokens)
             if not isfinite(loss):
@@ -56,7 +57,7 @@ def run_trial(
             saved = brief.output_dir.parent / f"checkpoint-{step}"
             if loss < read_best(best) and (passed is not None or spent < 1):
                 trainer.save_to(saved)
-        report({**event, "slice_loss": loss, "saved": str(saved) if saved.exists() else None})
+        report({**event, "loss": loss} | ({"folder": saved.name} if saved.exists() else {}))
         if passed is not None:
             passed(done, loss)
 

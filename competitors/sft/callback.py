@@ -41,8 +41,9 @@ class BudgetCallback(TrainerCallback):  # type: ignore[misc]
         spent = trainer.meter.spent(trainer.done)
         self.checkpoints_done = int(spent * (trainer.recipe.checkpoints + 1))
         self.races = sorted(fraction for fraction in trainer.brief.race_at if fraction > spent)
-        if trainer.done == 0:
-            trainer.report({"event": "started", "tokens": 0, "step": 0})
+        if trainer.done == 0 or trainer.brief.attempt > 1:
+            done = {"tokens": trainer.meter.tokens(trainer.done), "step": trainer.done}
+            trainer.report({"event": "started", **done, "seconds": trainer.done_seconds})
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """After the weights have changed and before the learning rate follows the clock."""
@@ -79,10 +80,9 @@ class BudgetCallback(TrainerCallback):  # type: ignore[misc]
         trainer = self.trainer
         folder = trainer.brief.output_dir / f"checkpoint-{step}"
         trainer.save_to(folder)
+        trainer.save_resume()
         for fraction in crossed:
             trainer.report({"event": "checkpoint", "step": step, "fraction": fraction, "folder": folder.name})
-        if trainer.recipe.is_gang:
-            trainer.save_resume()
 
     def _agree(self) -> None:
         """What depends on a clock or a file: one worker looks."""

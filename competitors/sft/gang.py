@@ -11,16 +11,19 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
-from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.machine import collect_garbage_rarely
 from cluster.placement import member_selectors
-from competitors.contract import Brief, Event, reporter
+from cluster.ray_private import is_health_check_failure
+from cluster.text import plain
+from competitors.capture import captured_output
+from competitors.contract import Brief
+from competitors.events import reporter
 from competitors.sft.recipe import SftRecipe
 
 log = logging.getLogger(__name__)
@@ -33,29 +36,38 @@ PASSED_ON = ("HF_", "TRANSFORMERS_", "TOKENIZERS_", "TORCH_", "NCCL_", "GLOO_", 
 """Environment variables of the coordinator that its workers get: those of the tournament and of the network."""
 ECHOES = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "gloo", "nccl")
 """How a worker's communication fails when another worker is gone."""
+NODE = "its node was lost"
+SAID = 120
+"""So many characters of what a worker said are passed on."""
 
 
 def train_together(brief: Brief, recipe: SftRecipe) -> None:
     """Train on `resources.workers` workers and leave the submission in the brief's output folder.
 
-    Raises what a worker raised, Forfeit when workers were lost too often, and ClusterTrouble when they were not
-    placed though their place was reserved.
+    Raises what a worker raised, Forfeit when workers were lost too often, and ClusterTrouble when their nodes were,
+    or when they were not placed though their place was reserved.
     """
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # would log a second time what is printed
+    lost = ""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             _trainer(brief, recipe, attempt).fit()
             return
         except ControllerError as error:
-            first = str(error.controller_failure).strip().splitlines()[0]
-            raise ClusterTrouble(f"the workers of {brief.competitor} were not started: {first}") from error
+            why = plain(error.controller_failure)
+            raise ClusterTrouble(f"the workers of {brief.competitor} were not started: {why}") from error
+        except PreemptionError:
+            lost = NODE
         except WorkerGroupError as error:
             own = [failure for failure in error.worker_failures.values() if not _is_loss(failure)]
             if own:
                 raise own[0] from error
-            log.warning("attempt %d: a worker was lost: %s", attempt, error)
-    raise Forfeit(f"lost a worker {ATTEMPTS} times (often that is the kernel ending it for want of memory)")
+            lost = what_was_lost(error.worker_failures)
+        log.warning("attempt %d: %s", attempt, lost)
+    if NODE in lost:
+        raise ClusterTrouble(f"{brief.competitor}: {lost} ({ATTEMPTS} times)")
+    raise Forfeit(f"{lost}, the last of {ATTEMPTS} times")
 
 
 def _trainer(brief: Brief, recipe: SftRecipe, attempt: int) -> Any:
@@ -96,19 +108,43 @@ def _work(config: dict[str, Any]) -> None:
     collect_garbage_rarely()
     brief: Brief = config["brief"]
     rank = get_context().get_world_rank()
-    from competitors.entry import captured_output
     from competitors.sft.training import train
 
     with captured_output(brief.log_file if rank == 0 else brief.log_file.with_name(f"log-{rank}.txt")):
         train(brief, config["recipe"], reporter(brief.progress_file) if rank == 0 else _to_nobody)
 
 
-def _to_nobody(event: Event) -> None:
+def _to_nobody(event: dict[str, Any]) -> None:
     pass
+
+
+def what_was_lost(failures: dict[int, Exception]) -> str:
+    """In words, which workers a gang has lost and how; those that only noticed are passed over."""
+    ended = {rank: failure for rank, failure in sorted(failures.items()) if _has_ended(failure)}
+    if not ended:
+        rank, failure = min(failures.items())
+        return f"its workers lost touch with each other: worker {rank} said {plain(failure, SAID)}"
+    return "; ".join(f"worker {rank}: {_how(failure)}" for rank, failure in ended.items())
+
+
+def _how(failure: Exception) -> str:
+    """What became of a worker's process."""
+    cause = getattr(failure, "health_check_failure", failure)
+    said = str(cause).lower()
+    if getattr(cause, "preempted", False) or "node has died" in said or "node was terminated" in said:
+        return NODE
+    if isinstance(cause, OutOfMemoryError) or "running low on memory" in said:
+        return "was ended by Ray, since its node ran low on memory"
+    if isinstance(cause, RayActorError):
+        return "its process ended"
+    return f"answered no more: {plain(cause, SAID)}"
 
 
 def _is_loss(failure: BaseException) -> bool:
     """Whether a worker ended, or failed as one does whose counterpart has ended."""
-    if isinstance(failure, WorkerHealthCheckFailedError | RayActorError):
-        return True
-    return isinstance(failure, RuntimeError) and any(echo in str(failure).lower() for echo in ECHOES)
+    echoes = isinstance(failure, RuntimeError) and any(echo in str(failure).lower() for echo in ECHOES)
+    return echoes or _has_ended(failure)
+
+
+def _has_ended(failure: BaseException) -> bool:
+    return isinstance(failure, RayActorError | OutOfMemoryError) or is_health_check_failure(failure)

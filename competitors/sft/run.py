@@ -1,6 +1,7 @@
 """What runs an entry of kind `sft`: training here, or in a gang."""
 
-from competitors.contract import Brief, Report
+from competitors.contract import Brief
+from competitors.events import Report
 from competitors.sft.recipe import SftRecipe
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from cluster.encoding import Encoded, encode
 from cluster.errors import Forfeit
-from competitors.sft.stream import Counts, encode
+from competitors.sft.stream import Counts
 
 BATCH_TOKENS = 4096
 """Padded tokens of a forward pass, whose logits exist at once: 1 GB for a Llama 3 vocabulary in 16 bit."""
@@ -74,9 +75,7 @@ def mean_loss(
     """
     import torch
 
-    encoded = encode(list(prompts), list(completions), tokenizer, max_tokens)
-    # Nothing predicts the first id: a completion that starts there counts from its second.
-    scorable = [(ids, max(start, 1)) for ids, start in encoded if len(ids) > max(start, 1)]
+    scorable = [row for row in encode(prompts, completions, tokenizer, max_tokens) if row.completion_tokens]
     if not scorable:
         raise Forfeit(f"no row of the slice has a completion within max_tokens ({max_tokens})")
     training = model.training
@@ -92,29 +91,29 @@ def mean_loss(
     return nats / count
 
 
-def _batches(rows: list[tuple[list[int], int]], batch_tokens: int) -> Iterator[list[tuple[list[int], int]]]:
+def _batches(rows: list[Encoded], batch_tokens: int) -> Iterator[list[Encoded]]:
     """Longest rows first, in batches of at most `batch_tokens` padded tokens (or one row)."""
-    batch: list[tuple[list[int], int]] = []
-    for row in sorted(rows, key=lambda row: -len(row[0])):
-        if batch and len(batch[0][0]) * (len(batch) + 1) > batch_tokens:
+    batch: list[Encoded] = []
+    for row in sorted(rows, key=lambda row: -len(row.ids)):
+        if batch and len(batch[0].ids) * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
         batch.append(row)
     yield batch
 
 
-def _token_losses(model: Any, batch: list[tuple[list[int], int]]) -> Any:
+def _token_losses(model: Any, batch: list[Encoded]) -> Any:
     """Nats of every completion token of a batch, (tokens,) in float32."""
     import torch
 
-    length = max(len(ids) for ids, _ in batch)
+    length = max(len(row.ids) for row in batch)
     ids = torch.zeros((len(batch), length), dtype=torch.long)
     mask = torch.zeros_like(ids)
     counted = torch.zeros_like(ids, dtype=torch.bool)
-    for row, (tokens, start) in enumerate(batch):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = 1
-        counted[row, start : len(tokens)] = True
+    for number, row in enumerate(batch):
+        ids[number, : len(row.ids)] = torch.tensor(row.ids)
+        mask[number, : len(row.ids)] = 1
+        counted[number, row.start : len(row.ids)] = True
     ids, mask, counted = (tensor.to(model.device) for tensor in (ids, mask, counted))
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
     chosen = logits[counted[:, 1:]].float()

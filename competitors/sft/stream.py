@@ -4,6 +4,7 @@ Everything is settled before the first step, from the brief's seed: the token bu
 whole step, the learning-rate schedule knows where it ends, and a continuation can say which rows are spent.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cluster.encoding import Encoded, encode
 from cluster.errors import Forfeit
 from competitors.contract import Allowance
 
@@ -47,34 +49,17 @@ class Stream:
         return len(self.tokens_after) - 1
 
 
-def encode(prompts: list[str], completions: list[str], tokenizer: Any, max_tokens: int) -> list[tuple[list[int], int]]:
-    """Ids of each row and where its completion starts, by the same rule that scoring follows.
+def row_passes(counts: Counts, seed: int) -> Iterator[Counts]:
+    """Row numbers without end: each time the least seen rows, shuffled by `seed` among themselves.
 
-    [bos] + tokens(prompt) + tokens(completion) + [eos], cut on the right.
-    """
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    left = tokenizer(prompts, add_special_tokens=False)["input_ids"]
-    right = tokenizer(completions, add_special_tokens=False)["input_ids"]
-    return [
-        ([*bos, *a, *b, *eos][:max_tokens], min(len(bos) + len(a), max_tokens))
-        for a, b in zip(left, right, strict=True)
-    ]
-
-
-def row_order(seen: Counts, seed: int, length: int) -> Counts:
-    """The next `length` row numbers: least seen first, shuffled by `seed` among equals.
-
-    `seen` (rows,) counts how often each row was trained on before, so that going on from a continuation
-    takes the rows it has not seen, in an order of one's own.
+    `counts` (rows,) says how often each row was trained on before, so that going on from a continuation takes the
+    rows it has not seen, in an order of one's own. It is counted up here; the caller may set a row to NEVER.
     """
     rng = np.random.default_rng(seed)
-    counts, taken = seen.copy(), list[Counts]()
-    while sum(len(part) for part in taken) < length:
-        least = np.flatnonzero(counts == counts.min())
-        taken.append(rng.permutation(least))
-        counts[least] += 1
-    return np.concatenate(taken)[:length]
+    while (least := counts.min()) < NEVER:
+        rows = np.flatnonzero(counts == least)
+        counts[rows] += 1
+        yield rng.permutation(rows)
 
 
 def prepare(
@@ -90,7 +75,8 @@ def prepare(
 ) -> Stream:
     """Tokenise as many rows as the budget holds, and cut them into steps that stay within it.
 
-    The rows numbered in `held_back` are never taken.
+    The rows numbered in `held_back` are never taken, nor those whose completion max_tokens cuts away: they teach
+    nothing and cost nothing.
     Raises Forfeit when the budget holds not even one step, or no row has a completion within `max_tokens`.
     """
     import pyarrow.parquet as pq
@@ -101,25 +87,30 @@ def prepare(
     counts = np.zeros(rows, np.int64) if seen is None else seen.copy()
     if held_back is not None:
         counts[held_back] = NEVER
-    order = row_order(counts, seed, limit)
-    encoded: dict[int, tuple[list[int], int]] = {}
+    encoded: dict[int, Encoded] = {}
     taken: list[int] = []
     tokens = 0
-    for start in range(0, limit, CHUNK):
-        chunk = [int(i) for i in order[start : start + CHUNK]]
+    for chunk in _chunks(row_passes(counts, seed)):
         new = [i for i in chunk if i not in encoded]
         if new:
             part = table.take(new)
             texts = (part["prompt"].to_pylist(), part["completion"].to_pylist())
             encoded |= dict(zip(new, encode(*texts, tokenizer, max_tokens), strict=True))
-        # A row whose completion was cut away teaches nothing.
-        taken += [i for i in chunk if len(encoded[i][0]) > encoded[i][1]]
-        tokens = tokens + sum(len(encoded[i][0]) for i in chunk)
-        if budget.tokens is not None and tokens > budget.tokens + CHUNK:
+        useful = [i for i in chunk if encoded[i].completion_tokens][: limit - len(taken)]
+        counts[[i for i in chunk if not encoded[i].completion_tokens]] = NEVER
+        taken += useful
+        tokens += sum(len(encoded[i].ids) for i in useful)
+        if len(taken) >= limit or (budget.tokens is not None and tokens > budget.tokens + CHUNK):
             break
     if not taken:
         raise Forfeit(f"no training row has a completion within max_tokens ({max_tokens})")
     return _cut_into_steps(rows, taken, encoded, max_tokens, budget, sequences_per_step, packing)
+
+
+def _chunks(passes: Iterable[Counts]) -> Iterator[list[int]]:
+    for rows in passes:
+        for start in range(0, len(rows), CHUNK):
+            yield [int(i) for i in rows[start : start + CHUNK]]
 
 
 def _rows_to_prepare(rows: int, budget: Allowance, sequences_per_step: int, packing: bool) -> int:
@@ -133,7 +124,7 @@ def _rows_to_prepare(rows: int, budget: Allowance, sequences_per_step: int, pack
 def _cut_into_steps(
     rows: int,
     taken: list[int],
-    encoded: dict[int, tuple[list[int], int]],
+    encoded: dict[int, Encoded],
     max_tokens: int,
     budget: Allowance,
     sequences_per_step: int,
@@ -143,8 +134,8 @@ def _cut_into_steps(
 
     sequences = Dataset.from_dict(
         {
-            "input_ids": [encoded[i][0] for i in taken],
-            "labels": [[IGNORED] * encoded[i][1] + encoded[i][0][encoded[i][1] :] for i in taken],
+            "input_ids": [encoded[i].ids for i in taken],
+            "labels": [[IGNORED] * (row := encoded[i]).start + row.ids[row.start :] for i in taken],
         }
     )
     if packing:

@@ -7,7 +7,6 @@ What is scored and what is continued are two things. `score_weights: last` hands
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from typing import Any
 import numpy as np
 import torch
 from peft.optimizers import create_loraplus_optimizer
+from safetensors.torch import save_file
 from transformers import AutoConfig
 from transformers.optimization import get_scheduler
 from trl import SFTTrainer
 
-from cluster.records import Record
 from cluster.store import LOCAL
-from competitors.contract import Brief, Report
-from competitors.sft import collectives, continuation
+from competitors.contract import Brief
+from competitors.events import Report
+from competitors.sft import collectives, continuation, resume
 from competitors.sft.budget import VIRTUAL_STEPS, Meter, rate_factor
 from competitors.sft.model import save_adapter, train_in_float32
 from competitors.sft.recipe import SftRecipe
@@ -30,15 +30,6 @@ from competitors.sft.sharding import Tensors, exchanged, holding, named_trainabl
 from competitors.sft.stream import Stream
 
 log = logging.getLogger(__name__)
-
-
-class Resume(Record):
-    """resume.json, beside a continuation: where a gang that lost a worker goes on."""
-
-    step: int
-    seconds: float
-    averaged: int
-    """Over how many steps the weights in average.safetensors are averaged; 0: there are none."""
 
 
 class Clock:
@@ -53,11 +44,6 @@ class Clock:
 
 Watch = Callable[["RecipeTrainer", float], None]
 """Called after each optimizer step with the share of the budget that is spent, 1 after the last."""
-
-
-def resume_folder(brief: Brief) -> Path:
-    """Where what a training that lost its process or a worker goes on from lies."""
-    return brief.scratch_dir / "resume"
 
 
 def note(report: Report, text: str) -> None:
@@ -78,13 +64,13 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         seen: Any,
         report: Report,
         went_on: Path | None,
-        resume: Resume | None,
+        resumed: resume.Resume | None,
         watch: Watch | None = None,
         **trainer: Any,
     ) -> None:
         self.brief, self.recipe, self.stream, self.watch = brief, recipe, stream, watch
-        self.seen, self.report, self.went_on, self.resume = seen, report, went_on, resume
-        self.done, self.done_seconds = (resume.step, resume.seconds) if resume else (0, 0.0)
+        self.seen, self.report, self.went_on, self.resumed = seen, report, went_on, resumed
+        self.done, self.done_seconds = (resumed.step, resumed.seconds) if resumed else (0, 0.0)
         self.clock = Clock()
         self.meter = Meter(brief.budget, stream.tokens_after, self.clock)
         self.meter.start(self.done_seconds)
@@ -114,11 +100,12 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         """Once model and optimizer are where they will be trained: put the state in that was left for them."""
         self.holding = holding(self.model, self.optimizer)
         name = self.recipe.optimizer
-        if self.resume is not None:
-            folder = resume_folder(self.brief)
+        if self.resumed is not None:
+            folder = resume.saved(self.brief)
+            assert folder is not None
             continuation.load_masters(folder / "trunk.safetensors", self.holding)
-            why = continuation.load_optimizer(folder, self.holding, name)
-            assert why is None, why
+            if (why := continuation.load_optimizer(folder, self.holding, name)) is not None:
+                note(self.report, f"goes on with a fresh optimizer: {why}")
             self._load_average(folder)
         elif self.went_on is not None and self.recipe.adapter is None:
             why = continuation.load_optimizer(self.went_on, self.holding, name)
@@ -177,24 +164,22 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         self.report({"event": "ended", "step": step, "tokens": tokens, "seconds": seconds})
 
     def save_resume(self) -> None:
-        """Leave what a gang needs to go on from here with new workers."""
-        from safetensors.torch import save_file
-
-        folder = resume_folder(self.brief)
-        new = folder.with_name("resume.new")
+        """Leave what another process, or new workers of a gang, need to go on from here."""
+        new, first = resume.new_folder(self.brief), collectives.rank() == 0
+        if first:
+            LOCAL.remove(new / "resume.json")  # one that was gone on from
         self.save_trunk(self.step, new)
         with exchanged(self.holding.held(), self.average):
             named = named_trainable(self.model) if self.averaged else {}
             average = {name: self.holding.weight(p).detach().cpu().contiguous() for name, p in named.items()}
-        if collectives.rank() == 0:
-            save_file(average, new / "average.safetensors")
-            Resume(step=self.step, seconds=self.meter.seconds, averaged=self.averaged).write(new / "resume.json")
-            shutil.rmtree(folder, ignore_errors=True)
-            new.rename(folder)
+        if first:
+            with LOCAL.writing(new / "average.safetensors") as temporary:
+                save_file(average, temporary)
+            resume.finish(self.brief, resume.Resume(step=self.step, seconds=self.meter.seconds, averaged=self.averaged))
 
     def _load_average(self, folder: Path) -> None:
-        assert self.resume is not None
-        self.averaged = self.resume.averaged
+        assert self.resumed is not None
+        self.averaged = self.resumed.averaged
         if self.averaged:
             held = self.holding.held()
             with exchanged(held, held):

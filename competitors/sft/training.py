@@ -13,13 +13,14 @@ from transformers import AutoTokenizer, set_seed
 from trl import SFTConfig
 
 from cluster.errors import Forfeit
-from competitors.contract import Brief, Report
-from competitors.sft import continuation, deepspeed_config
+from competitors.contract import Brief
+from competitors.events import Report
+from competitors.sft import continuation, deepspeed_config, resume
 from competitors.sft.callback import BudgetCallback
 from competitors.sft.model import compute_dtype, load_model, on_gpu, refuse_unable
 from competitors.sft.recipe import SftRecipe
-from competitors.sft.stream import Counts, prepare
-from competitors.sft.trainer import RecipeTrainer, Resume, Watch, note, resume_folder
+from competitors.sft.stream import Counts, Stream, prepare
+from competitors.sft.trainer import RecipeTrainer, Watch, note
 
 
 def train(
@@ -27,8 +28,9 @@ def train(
 ) -> None:
     """Train on the brief's data within its budget and leave the submission in its output folder.
 
-    In a gang every worker calls it, within one torch.distributed group; worker 0's `report` is heard. Raises
-    Forfeit when the budget holds no step, the recipe cannot run here, or the tournament stops the entry.
+    In a gang every worker calls it, within one torch.distributed group; worker 0's `report` is heard. What an
+    earlier try or a gang that lost a worker has saved is gone on from. Raises Forfeit when the budget holds no
+    step, the recipe cannot run here, or the tournament stops the entry.
     The rows numbered in `held_back` are not trained on. What `watch` raises ends the training.
     """
     refuse_unable(brief, recipe)
@@ -37,37 +39,21 @@ def train(
     went_on = brief.seed_continuation if recipe.continue_ else None
     sequences_per_step = recipe.batch_size * recipe.gradient_accumulation * recipe.resources.workers
     seen = _seen_before(went_on, brief) if went_on else None
-    stream = prepare(
-        brief.train_data,
-        tokenizer,
-        brief.max_tokens,
-        brief.budget,
-        sequences_per_step,
-        recipe.packing,
-        brief.random_seed,
-        seen,
-        held_back,
-    )
-    resume = Resume.read_if_there(resume_folder(brief) / "resume.json") if recipe.is_gang else None
-    done = resume.step if resume else 0
+    inputs = (brief.train_data, tokenizer, brief.max_tokens, brief.budget, sequences_per_step)
+    stream = prepare(*inputs, recipe.packing, brief.random_seed, seen, held_back)
+    folder = resume.saved(brief)
+    resumed = resume.Resume.read(folder / "resume.json") if folder else None
+    done = resumed.step if resumed else 0
     with tempfile.TemporaryDirectory() as scratch:
         if recipe.deepspeed is not None:
             _join_deepspeed(on_gpu(brief))
         # Made before the model: it is what tells transformers to load it in ZeRO-3's shards.
         arguments = training_arguments(brief, recipe, stream.steps - done, scratch)
         set_seed(brief.random_seed)
-        model = load_model(brief, recipe)
-        if went_on and not resume:
-            _take_over_trunk(went_on, model, recipe, report)
-        if resume:
-            why = continuation.load_weights(resume_folder(brief), model)
-            assert why is None, why
-            note(report, f"a worker was lost: goes on from step {done}")
-        rows = range(done * sequences_per_step, len(stream.sequences))
         trainer = RecipeTrainer(
-            model=model,
+            model=_model(brief, recipe, went_on, folder, report),
             args=arguments,
-            train_dataset=stream.sequences.select(rows) if done else stream.sequences,
+            train_dataset=_sequences_from(stream, done * sequences_per_step),
             processing_class=tokenizer,
             brief=brief,
             recipe=recipe,
@@ -75,15 +61,34 @@ def train(
             seen=seen,
             report=report,
             went_on=went_on,
-            resume=resume,
+            resumed=resumed,
             watch=watch,
         )
+        if resumed:
+            what = "its process" if brief.attempt > 1 else "a worker"
+            note(report, f"{what} was lost: goes on from step {done}")
         callback = BudgetCallback(trainer)
         trainer.add_callback(callback)
         trainer.train()
     if callback.is_stopped:
         raise Forfeit(brief.stop_file.read_text().strip() or "was stopped")
     trainer.hand_in()
+
+
+def _model(brief: Brief, recipe: SftRecipe, went_on: Path | None, saved: Path | None, report: Report) -> Any:
+    """The model with the weights that training goes on from: what was saved, else the seed's trunk, else the seed."""
+    model = load_model(brief, recipe)
+    if saved is not None:
+        why = continuation.load_weights(saved, model)
+        assert why is None, why
+    elif went_on is not None:
+        _take_over_trunk(went_on, model, recipe, report)
+    return model
+
+
+def _sequences_from(stream: Stream, first: int) -> Any:
+    """The sequences that are still to be trained on."""
+    return stream.sequences.select(range(first, len(stream.sequences))) if first else stream.sequences
 
 
 def training_arguments(brief: Brief, recipe: SftRecipe, steps: int, scratch: str) -> SFTConfig:

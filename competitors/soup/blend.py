@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cluster.errors import Forfeit
+from cluster.ranking import ranked
 from cluster.records import Record
 from cluster.store import LOCAL
-from competitors.contract import Brief, Ingredient, Report
+from competitors.contract import Brief, Ingredient
+from competitors.events import Report
 from competitors.sft.continuation import Continuation
 from competitors.sft.slice_loss import mean_loss, read_rows
 from competitors.sft.stream import Counts
@@ -80,13 +82,14 @@ def _average(
     loss_of = _slice_loss(brief, recipe, ingredients)
     losses = {ingredient.label: loss_of(weights_of(brief, ingredient)) for ingredient in ingredients}
     log.info("slice losses: %s", losses)
-    ranked = sorted(ingredients, key=lambda i: (losses[i.label], i.label))
+    by_label = {ingredient.label: ingredient for ingredient in ingredients}
+    order = [by_label[label] for label in ranked(losses)]
     if recipe.method == "uniform":
-        chosen = ranked[: recipe.best]
+        chosen = order[: recipe.best]
         weights = _mean(brief, chosen)
         return chosen, weights, Blend(blended=_labels(chosen), slice_losses=losses, blend_loss=loss_of(weights))
-    chosen, weights, best = ranked[:1], weights_of(brief, ranked[0]), losses[ranked[0].label]
-    for ingredient in ranked[1:]:
+    chosen, weights, best = order[:1], weights_of(brief, order[0]), losses[order[0].label]
+    for ingredient in order[1:]:
         tried = _with_one_more(weights, weights_of(brief, ingredient), len(chosen))
         if (loss := loss_of(tried)) <= best:
             chosen, weights, best = [*chosen, ingredient], tried, loss
@@ -219,7 +222,7 @@ def _merge_adapters(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredie
     )
     with LOCAL.writing(brief.output_dir) as temporary:
         model.save_pretrained(temporary, selected_adapters=["default"])
-        (temporary / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+        LOCAL.remove(temporary / "README.md")  # PEFT's empty model card
 
 
 def _blend_continuations(brief: Brief, ingredients: list[Ingredient]) -> None:
@@ -243,10 +246,8 @@ def _blend_continuations(brief: Brief, ingredients: list[Ingredient]) -> None:
             own |= load_file(whole[ingredient.label][0] / "trunk.safetensors")
         trunk = own if trunk is None else _with_one_more(trunk, own, count)
     assert trunk is not None
-    kinds = Counter((record.optimizer, tuple(sorted(record.scalars))) for _, record in whole.values())
-    alike = [
-        one for one in whole.values() if (one[1].optimizer, tuple(sorted(one[1].scalars))) == kinds.most_common(1)[0][0]
-    ]
+    commonest = Counter(_trains(record) for _, record in whole.values()).most_common(1)[0][0]
+    alike = [(folder, record) for folder, record in whole.values() if _trains(record) == commonest]
     tensors: Weights = {}
     for count, (folder, _) in enumerate(alike):
         own = load_file(folder / "optimizer.safetensors")

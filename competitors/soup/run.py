@@ -1,6 +1,7 @@
 """What runs an entry of kind `soup`."""
 
-from competitors.contract import Brief, Report
+from competitors.contract import Brief
+from competitors.events import Report
 from competitors.soup.recipe import SoupRecipe
 
 
