@@ -8,15 +8,13 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster.workers import Workers
-from evaluation.job import Prompt
-from evaluation.results import RowResults, read_results
-
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.resources import Shape
+from cluster.workers import Workers
 from competitors.builtin.bases import build
 from competitors.soup.recipe import SoupRecipe
+from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.splits import read_split
 from orchestrator.config.sections import Lineage, Reference
@@ -30,7 +28,7 @@ from orchestrator.record.records import Inspection, ModelFolder, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.competition import compete_in_round
 from orchestrator.rounds.context import Context
-from orchestrator.rounds.evaluators import Evaluators
+from orchestrator.rounds.evaluators import Evaluators, Prompt
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.promotion import Promotion, Unfit
 from orchestrator.rounds.scoring_calls import score

@@ -83,7 +83,8 @@ class FakedWorkers(InProcessWorkers):
     def _score(self, job: Any, *_: Any) -> Scorecard:
         name, _, number = job.name.partition("@")
         results = {
-            split: made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}") for split in ("validation", "test")
+            split: made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}")
+            for split in ("validation", "test")
         }
         write_results(job.out / "losses.parquet", {split: [str(i) for i in range(ROWS)] for split in results}, results)
         validation, test = (SplitScore.of(results[split], 0) for split in ("validation", "test"))
@@ -127,8 +128,7 @@ def faked_config(inputs: Path, **settings: Any) -> TournamentConfig:
             "rounds": 2,
             "budget": {"steps": 10},
             "competitors": [
-                {"name": name, "kind": "python", "entrypoint": "tests.integration.recipes:writes_nothing"}
-                for name in ("a", "b")
+                {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in ("a", "b")
             ],
             "selection": {"resamples": 200},
             "evaluation": {"samples": 1},

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from cluster.errors import BrokenRecord
 from cluster.records import Record
 from competitors.contract import Brief, Submission
 from evaluation.scorecard import Scorecard
@@ -236,6 +237,8 @@ class SnapshotReader:
         times = _times(folder, *ROUND_FILES)
         roster = self._record(Roster, folder / "roster.json")
         if roster is None:
+            if "verdict.json" in times:
+                raise BrokenRecord(f"{folder / 'roster.json'}: is missing, though the round is settled: put it back")
             return None
         found = RoundSnapshot(
             number=number,

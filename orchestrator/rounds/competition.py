@@ -4,11 +4,10 @@ import asyncio
 import hashlib
 from typing import Any
 
-from evaluation.results import RowResults
-
 from competitors.contract import Brief, Ingredient, Submission
 from competitors.kinds import Recipe
 from competitors.soup.recipe import SoupRecipe
+from evaluation.results import RowResults
 from orchestrator.field.evolution import root_name
 from orchestrator.field.roster import Roster
 from orchestrator.record.model_ref import ModelRef

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.workers import Workers
-
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.events import TournamentEvent
 from orchestrator.record.run_directory import RunDirectory

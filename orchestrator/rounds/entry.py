@@ -17,16 +17,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from cluster.workers import TRAINER, WorkerDied
-from evaluation.results import RowResults, read_results
-
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.resources import Shape
 from cluster.text import plain
+from cluster.workers import TRAINER, WorkerDied
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
 from competitors.kinds import Recipe
 from evaluation.inspection import inspect
+from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
 from orchestrator.record.events import EntryChanged, EntryState, Noted
 from orchestrator.record.model_ref import ModelRef
@@ -127,8 +126,9 @@ class Entry:
                 watch.read()
                 if call.done():
                     return call.result()
-                for event in watch.take_checkpoints() if racing else ():
-                    races.begin(race(self.context, racing, brief, event, self.rungs))
+                for event in watch.take_checkpoints():
+                    if racing is not None:
+                        races.begin(race(self.context, racing, brief, event, self.rungs))
                 ended = watch.overdue() or races.ignored()
         finally:
             self.now = replace(watch.now, state=self.now.state)

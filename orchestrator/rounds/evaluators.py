@@ -16,19 +16,18 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, TypeVar
-
-from cluster.workers import EVALUATOR, Workers
-from evaluation.job import Prompt, ScoringJob
-from evaluation.scoring_model import score_model
+from typing import Any, Literal, TypeVar
 
 from cluster.errors import ClusterTrouble, Forfeit, machine_trouble
 from cluster.resources import Shape
+from cluster.workers import EVALUATOR, Workers
+from evaluation.evaluator import ScoringJob, score_model
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+Prompt = Literal["plain", "chat"]
 
 ATTEMPTS = 3
 """How often work is tried when the evaluator or the cluster, not a competitor, is in trouble."""

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from evaluation.results import RowResults
-
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field import exploit
 from orchestrator.field.roster import Roster

@@ -6,7 +6,7 @@ from pathlib import Path
 from evaluation.generation import generate
 from evaluation.promotion import make_full
 
-from cluster.errors import ClusterTrouble, Forfeit
+from cluster.errors import Forfeit
 from competitors.contract import Submission
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import ModelFolder, Sample, Samples, Verdict
@@ -76,7 +76,7 @@ class Promotion:
         return ModelFolder(model=model, path=out, sha256=sha256, continuation=continuation)
 
     async def sample(self, model: ModelFolder, folder: Path) -> None:
-        """What the model writes on a few test prompts, for the report. It is only shown: trouble is noted there."""
+        """What the model writes on a few test prompts, for the report. One that can write nothing keeps its title."""
         config, run = self.context.config.evaluation, self.context.run
         if run.read(Samples, folder / "samples.json") is not None or not config.samples:
             return
@@ -84,12 +84,13 @@ class Promotion:
         asked = [prompt for prompt, _ in rows]
         assert model.path is not None
         assert self.base.path is not None
+        check = self.context.evaluators.job("the base", self.base.path, self.base.path, folder / "base-check")
         try:
-            texts = await self.context.evaluators.call(
-                generate, model.path, self.base.path, asked, config.sample_tokens, config.dtype
+            texts = await self.context.evaluators.call_on_submission(
+                check, generate, model.path, self.base.path, asked, config.sample_tokens, config.dtype
             )
-        except (ClusterTrouble, Forfeit) as trouble:
-            run.write(Samples(samples=[], reason=str(trouble)), folder / "samples.json")
+        except Forfeit as reason:
+            run.write(Samples(samples=[], reason=str(reason)), folder / "samples.json")
             return
         samples = [Sample(prompt=p, expected=c, completion=t) for (p, c), t in zip(rows, texts, strict=True)]
         run.write(Samples(samples=samples), folder / "samples.json")

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 from competitors.events import reporter
-from evaluation.scoring_model import ScoringJob, score_model, score_slice
-
+from evaluation.evaluator import ScoringJob, score_model, score_slice
 from evaluation.inspection import Form, inspect
 from evaluation.scorecard import Scorecard
 

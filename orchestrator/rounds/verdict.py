@@ -8,10 +8,9 @@ is proven at the configured confidence, corrected for having picked the best of 
 
 from dataclasses import dataclass
 
-from evaluation.results import RowResults
-
 from cluster.ranking import ranked
 from evaluation.compare import Improvement, improvements
+from evaluation.results import RowResults
 from orchestrator.config.sections import Selection
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Standing, Verdict

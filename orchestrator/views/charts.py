@@ -8,24 +8,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from competitors.contract import read_events
-from orchestrator.config import TournamentConfig
-from orchestrator.field.field import everyone
-from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.leaderboard import Leaderboard, RoundRow, field_of
+from evaluation.figures import FIGURES
+from evaluation.figures.figure import Figure
+from orchestrator.record.palette import COLOURS, DASHES, style
+from orchestrator.record.snapshot import LineageSnapshot, Snapshot
+from orchestrator.views.leaderboard import Leaderboard, RoundRow
+from orchestrator.views.progress import train_curve
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe and Ito's palette, which the colour-blind can tell apart, less its yellow and black."""
-DASHES = ("solid", "dash", "dot", "dashdot")
 GREY = "#808690"
 GRID = "rgba(128,134,144,.22)"
-CURVE_POINTS = 120
-
-Unit = Literal["nats", "bits"]
-UNITS = {"nats": "nats per completion token", "bits": "bits per byte"}
+CHARTED = tuple(name for name in FIGURES if name != "perplexity")
+"""Figures with a chart of their own: perplexity's would only say what the loss's says."""
 
 
 @dataclass(frozen=True)
@@ -39,66 +34,70 @@ class Chart:
     close: dict[str, Any] | None = None
 
 
-def style(index: int) -> tuple[str, str]:
-    """Colour and dash of the line number `index`: past the palette's end the dash changes."""
-    return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
-
-
-def styles(config: TournamentConfig, run: RunDirectory) -> dict[str, tuple[str, str]]:
-    """Colour and dash of each competitor that any lineage has had, in order of appearance."""
-    names = dict.fromkeys(name for lineage in config.lineages for name in everyone(config, run, lineage.name))
+def styles(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
+    """Colour and dash of each competitor that any lineage has had, in order of appearance; before the first round of
+    all, of those in the config."""
+    names = dict.fromkeys(name for lineage in snapshot.lineages for name in lineage.competitors)
+    names = names or dict.fromkeys(recipe.name for recipe in snapshot.config.competitors)
     return {name: style(index) for index, name in enumerate(names)}
 
 
-def loss_chart(config: TournamentConfig, board: Leaderboard, unit: Unit) -> Chart:
-    """Test loss over rounds: a line for each lineage, a horizontal one for each reference."""
+def figure_chart(snapshot: Snapshot, board: Leaderboard, name: str) -> Chart:
+    """A figure of the test rows over rounds: a line for each lineage, a horizontal one for each reference."""
+    config, figure = snapshot.config, FIGURES[name]
     last = max(config.all_rounds, *(len(r.published or []) - 1 for r in config.references), 1)
-    # Published losses are per token: nobody printed the bytes.
-    published = {r.name: r.published for r in config.references if r.published and unit == "nats"}
-    levels = {r.name: r.test_loss if unit == "nats" else r.test_bits_per_byte for r in board.references}
-    lines = {x.name: [_height(r, unit) for r in x.rounds] for x in board.lineages if x.rounds}
+    # What others published are losses per token.
+    published = {r.name: r.published for r in config.references if r.published and name == "loss"}
+    levels = {r.name: r.test[name] for r in board.references if name in r.test}
+    rounds = {x.name: [r for r in x.rounds if name in r.test] for x in board.lineages}
+    lines = {lineage: [r.test[name] for r in rows] for lineage, rows in rounds.items() if rows}
     traces = []
     for index, lineage in enumerate(board.lineages):
-        if lineage.rounds:
-            traces.append(_lineage_trace(lineage.name, lineage.rounds, unit, *style(index)))
-    for index, (name, values) in enumerate(published.items()):
-        traces.append(_published_trace(name, values, COLOURS[(len(board.lineages) + index) % len(COLOURS)]))
-    for index, (name, level) in enumerate(levels.items()):
-        traces.append(_level_trace(name, level, last, unit, DASHES[(2 + index) % len(DASHES)]))
+        if lineage.name in lines:
+            traces.append(_lineage_trace(lineage.name, rounds[lineage.name], figure, *style(index)))
+    for index, (other, values) in enumerate(published.items()):
+        traces.append(_published_trace(other, values, COLOURS[(len(board.lineages) + index) % len(COLOURS)]))
+    for index, (other, level) in enumerate(levels.items()):
+        traces.append(_level_trace(other, level, last, figure, DASHES[(2 + index) % len(DASHES)]))
     whole = _range([*(v for values in (*lines.values(), *published.values()) for v in values), *levels.values()])
     late = [v for values in (*lines.values(), *published.values()) for v in values[1:]]
     near = [level for level in levels.values() if late and level <= 1.3 * max(late)]
-    layout = _layout(UNITS[unit], "round (0 is the base model)", whole)
-    layout["height"] = 460 if unit == "nats" else 340
+    layout = _layout(said(figure), "round (0 is the base model)", whole)
+    layout["height"] = 460 if name == "loss" else 340
+    if figure.form.endswith("%"):
+        layout["yaxis"] |= {"tickformat": ".0%"}
     layout["xaxis"] |= {"range": [-0.15, last + 0.15], "tick0": 0, "dtick": max(1, math.ceil(last / 12))}
     return Chart(
-        key=f"loss-{unit}",
+        key=f"test-{name}",
         figure=_json(traces, layout),
-        label=_in_words(lines, levels, published, UNITS[unit]),
+        label=_in_words(lines, levels, published, figure),
         whole=_axes(-0.15, last, whole),
         close=_axes(0.85, last, _range([*late, *near])) if late and last > 1 else None,
     )
 
 
-def _height(row: RoundRow, unit: Unit) -> float:
-    return row.test_loss if unit == "nats" else row.test_bits_per_byte
+def said(figure: Figure) -> str:
+    """A figure's title and unit."""
+    title = f"test {figure.title}"
+    return title if figure.unit in ("", figure.title) else f"{title}, {figure.unit}"
 
 
-def _lineage_trace(name: str, rounds: list[RoundRow], unit: Unit, colour: str, dash: str) -> dict[str, Any]:
-    events = ["the base model, as it is"] + [
-        f"{plain(name_of(r.champion))} took the title"
-        if r.dethroned
-        else f"{plain(name_of(r.champion))} defended the title"
-        for r in rounds[1:]
-    ]
-    hover = [[e, r.validation_loss, r.test_loss, r.test_bits_per_byte] for e, r in zip(events, rounds, strict=True)]
+def _lineage_trace(name: str, rounds: list[RoundRow], figure: Figure, colour: str, dash: str) -> dict[str, Any]:
+    hover = []
+    for r in rounds:
+        did = "took the title" if r.dethroned else "defended the title"
+        event = "the base model, as it is" if r.round == 0 else f"{plain(r.champion.in_words)} {did}"
+        figures = [
+            f"test {plain(FIGURES[key].title)} {FIGURES[key].text(r.test[key])}" for key in FIGURES if key in r.test
+        ]
+        hover.append("<br>".join([event, *figures, f"validation loss {r.validation_loss:.4f}"]))
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": _legend(name, _height(rounds[-1], unit)),
+        "name": _legend(name, rounds[-1].test[figure.name], figure),
         "x": [r.round for r in rounds],
-        "y": [_height(r, unit) for r in rounds],
-        "customdata": hover,
+        "y": [_height(r.test[figure.name]) for r in rounds],
+        "customdata": [[text] for text in hover],
         "line": {"color": colour, "width": 2.5, "dash": dash},
         "marker": {
             "size": 10,
@@ -106,17 +105,20 @@ def _lineage_trace(name: str, rounds: list[RoundRow], unit: Unit, colour: str, d
             "line": {"width": 2, "color": colour},
             "symbol": ["circle" if r.dethroned or r.round == 0 else "circle-open" for r in rounds],
         },
-        "hovertemplate": f"<b>{plain(name)}</b>, round %{{x}}<br>%{{customdata[0]}}<br>"
-        "test loss %{customdata[2]:.4f}<br>validation loss %{customdata[1]:.4f}<br>"
-        "%{customdata[3]:.4f} bits per byte<extra></extra>",
+        "hovertemplate": f"<b>{plain(name)}</b>, round %{{x}}<br>%{{customdata[0]}}<extra></extra>",
     }
+
+
+def _height(value: float) -> float | None:
+    """A browser's JSON knows no number that is not finite: the line has a gap there."""
+    return value if math.isfinite(value) else None
 
 
 def _published_trace(name: str, values: list[float], colour: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": _legend(name, values[-1]),
+        "name": _legend(name, values[-1], FIGURES["loss"]),
         "x": list(range(len(values))),
         "y": values,
         "line": {"color": colour, "width": 1.5, "dash": "dash"},
@@ -125,52 +127,39 @@ def _published_trace(name: str, values: list[float], colour: str) -> dict[str, A
     }
 
 
-def _level_trace(name: str, level: float, last: int, unit: Unit, dash: str) -> dict[str, Any]:
+def _level_trace(name: str, level: float, last: int, figure: Figure, dash: str) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": _legend(name, level),
+        "name": _legend(name, level, figure),
         # A point at every round, so that hovering anywhere near finds one.
         "x": [-0.15, *range(last + 1), last + 0.15],
-        "y": [level] * (last + 3),
+        "y": [_height(level)] * (last + 3),
         "line": {"color": GREY, "width": 2, "dash": dash},
-        "hovertemplate": f"<b>{plain(name)}</b>, only scored<br>test loss %{{y:.4f}} {UNITS[unit]}<extra></extra>",
+        "hovertemplate": f"<b>{plain(name)}</b>, only scored<br>{said(figure)}: {figure.text(level)}<extra></extra>",
     }
 
 
-def train_charts(config: TournamentConfig, run: RunDirectory, lineage: str) -> list[Chart]:
+def train_charts(snapshot: Snapshot, lineage: LineageSnapshot) -> list[Chart]:
     """Train loss over tokens, one small figure for each round that has begun, all with the same frame."""
     rounds: dict[int, dict[str, list[tuple[float, float]]]] = {}
-    for number in range(1, config.all_rounds + 1):
-        names = [entry.recipe.name for entry in field_of(config, run, lineage, number)]
-        paths = {name: run.entry(lineage, number, name) / "progress.jsonl" for name in names}
-        curves = {name: curve for name, path in paths.items() if (curve := train_curve(path))}
+    for one in lineage.rounds:
+        curves = {entry.name: curve for entry in one.entries if (curve := train_curve(entry.progress_file))}
         if curves:
-            rounds[number] = curves
+            rounds[one.number] = curves
     # A round's first steps may start far above: they would flatten everything else.
     settled = [y for curves in rounds.values() for c in curves.values() for _, y in c[len(c) // 10 :]]
     frame = _range(settled, from_zero=False) if settled else None
-    looks = styles(config, run)
+    looks = styles(snapshot)
     charts = []
     for number, curves in rounds.items():
         traces = [_curve_trace(name, curve, *looks[name]) for name, curve in curves.items()]
         layout = _layout("", "tokens", frame) | {"height": 230, "showlegend": False}
         layout["margin"] = {"l": 44, "r": 10, "t": 8, "b": 40}
         ends = ", ".join(f"{name} {curve[-1][1]:.3f}" for name, curve in curves.items())
-        label = f"Train loss over tokens in round {number} of {lineage}; it ended at: {ends}"
-        charts.append(Chart(f"train-{lineage}-{number}", _json(traces, layout), label))
+        label = f"Train loss over tokens in round {number} of {lineage.name}; it ended at: {ends}"
+        charts.append(Chart(f"train-{lineage.name}-{number}", _json(traces, layout), label))
     return charts
-
-
-def train_curve(path: Path) -> list[tuple[float, float]]:
-    """(tokens, train loss) of one entry, averaged down to so many points that lines stay readable."""
-    steps = ((e.get("tokens"), e.get("loss")) for e in read_events(path) if e.get("event") == "step")
-    # What a competitor reports is its own affair: it may be no number.
-    points = [(x, y) for x, y in steps if isinstance(x, int | float) and isinstance(y, int | float)]
-    points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
-    size = max(1, math.ceil(len(points) / CURVE_POINTS))
-    bins = [points[start : start + size] for start in range(0, len(points), size)]
-    return [(part[-1][0], sum(loss for _, loss in part) / len(part)) for part in bins]
 
 
 def _curve_trace(name: str, curve: list[tuple[float, float]], colour: str, dash: str) -> dict[str, Any]:
@@ -220,22 +209,16 @@ def _axes(first: float, last: int, y_range: tuple[float, float]) -> dict[str, An
 
 
 def _in_words(
-    lines: dict[str, list[float]], levels: dict[str, float], published: dict[str, list[float]], unit: str
+    lines: dict[str, list[float]], levels: dict[str, float], published: dict[str, list[float]], figure: Figure
 ) -> str:
     """The chart for who cannot see it."""
-    parts = [f"{name}: {', '.join(f'{v:.3f}' for v in values)}" for name, values in (lines | published).items()]
-    parts += [f"{name}, a horizontal line at {level:.3f}" for name, level in levels.items()]
-    return f"Test loss by round in {unit}. " + ("; ".join(parts) or "Nothing is scored yet")
+    parts = [f"{name}: {', '.join(map(figure.text, values))}" for name, values in (lines | published).items()]
+    parts += [f"{name}, a horizontal line at {figure.text(level)}" for name, level in levels.items()]
+    return f"By round, {said(figure)}. " + ("; ".join(parts) or "Nothing is scored yet")
 
 
-def _legend(name: str, value: float) -> str:
-    return f"{plain(name)}  {value:.3f}"
-
-
-def name_of(label: str) -> str:
-    """`full@2` as a person says it."""
-    name, _, number = label.rpartition("@")
-    return f"{name} of round\N{NO-BREAK SPACE}{number}" if name else "the base model"
+def _legend(name: str, value: float, figure: Figure) -> str:
+    return f"{plain(name)}  {figure.text(value)}"
 
 
 def plain(text: str) -> str:

@@ -2,51 +2,60 @@
 
 from pathlib import Path
 
-from cluster.errors import UserError
-from cluster.store import LOCAL
-from competitors.contract import Submission
-from evaluation.scorecard import Scorecard
-from orchestrator.config import TournamentConfig
-from orchestrator.record.run_directory import RunDirectory
-from orchestrator.rounds.verdict import Verdict
-from orchestrator.views.leaderboard import field_of, scorecard_of, settled
+from cluster.errors import BrokenRecord, UserError
+from competitors.contract import model_form
+from evaluation.figures import FIGURES
+from orchestrator.record.model_ref import BASE
+from orchestrator.record.snapshot import LineageSnapshot, Snapshot
+from orchestrator.views.columns import required, submission_of
+from orchestrator.views.words import is_missing, source_of
 
 
-def export_champion(run: RunDirectory, destination: Path, lineage: str | None) -> Path:
-    """Copy the champion's folder to `destination` and write its card. UserError if there is none to export."""
-    config = run.config
-    names = [item.name for item in config.lineages]
-    if lineage is None and len(names) > 1:
-        raise UserError(f"--lineage: this tournament has several: {', '.join(names)}")
-    chosen = next((item for item in config.lineages if item.name == (lineage or names[0])), None)
-    if chosen is None:
-        raise UserError(f"--lineage {lineage}: this tournament has {', '.join(names)}")
-    if destination.exists():
-        raise UserError(f"{destination}: is there already")
-    verdicts = settled(config, run, chosen)
-    label = verdicts[-1].champion if verdicts else "base"
-    if label == "base":
-        raise UserError(f"{run.root}: lineage {chosen.name} has no champion but its base model so far")
-    number = int(label.partition("@")[2])
+def export_champion(snapshot: Snapshot, dest: Path, lineage: str | None) -> Path:
+    """Copy the champion's folder to `dest` and write its card. UserError if there is none to export."""
+    chosen = _chosen(snapshot, lineage)
+    if dest.exists():
+        raise UserError(f"{dest}: is there already")
+    if chosen.champion.is_base:
+        raise UserError(f"{snapshot.run.root}: lineage {chosen.name} has no champion but its base model so far")
+    crowned = chosen.rounds[chosen.champion.round - 1]
+    folder = required(crowned.champion, crowned.folder / "champion.json").path
+    if folder is None or model_form(folder) != "full":
+        raise BrokenRecord(is_missing(folder or crowned.folder / "champion"))
+    card = model_card(snapshot, chosen)
     try:
-        LOCAL.link_folder(run.round(chosen.name, number) / "champion", destination.absolute())
+        snapshot.run.store.copy_folder(folder, dest.absolute())
+        snapshot.run.store.write_text(dest.absolute() / "README.md", card)
     except OSError as error:
-        raise UserError(f"{destination}: cannot be written: {error.strerror}") from error
-    LOCAL.write_text(destination / "README.md", model_card(config, run, chosen.name, chosen.base, verdicts))
-    return destination
+        raise UserError(f"{dest}: cannot be written: {error.strerror}") from error
+    return dest
 
 
-def model_card(config: TournamentConfig, run: RunDirectory, lineage: str, base: str, verdicts: list[Verdict]) -> str:
+def _chosen(snapshot: Snapshot, name: str | None) -> LineageSnapshot:
+    names = [one.name for one in snapshot.lineages]
+    if name is None and len(names) > 1:
+        raise UserError(f"--lineage: this tournament has several: {', '.join(names)}")
+    if name is not None and name not in names:
+        raise UserError(f"--lineage {name}: this tournament has {', '.join(names)}")
+    return snapshot.lineage(name or names[0])
+
+
+def model_card(snapshot: Snapshot, lineage: LineageSnapshot) -> str:
     """The model card: where the champion comes from, how it scored, and how to load it."""
-    label = verdicts[-1].champion
-    name, _, number = label.partition("@")
-    recipe = next(e.recipe for e in field_of(config, run, lineage, int(number)) if e.recipe.name == name)
-    first = Scorecard.read(scorecard_of(run, lineage, "base"))
-    card = Scorecard.read(scorecard_of(run, lineage, label))
-    submission = Submission.read(scorecard_of(run, lineage, label).with_name("submission.json"))
+    config, run, champion = snapshot.config, snapshot.run, lineage.champion
+    scores = run.scores(lineage.name, champion)
+    entry = required(lineage.entry(champion), scores)
+    first = required(lineage.scorecard, run.scores(lineage.name, BASE) / "scorecard.json")
+    card = required(entry.scorecard, scores / "scorecard.json")
+    base, recipe = lineage.lineage.base, entry.entry.recipe
     hub_base = f"base_model: {base}\n" if base.count("/") == 1 and not base.startswith((".", "/")) else ""
+    figures = "\n".join(
+        f"| test {figure.title}{f', {figure.unit}' if figure.unit not in ('', figure.title) else ''}"
+        f" | {figure.text(first.test.figures.get(name))} | {figure.text(card.test.figures.get(name))} |"
+        for name, figure in FIGURES.items()
+    )
     rounds = "\n".join(
-        f"| {v.round} | {v.winner or 'none'} | {v.seed_validation_loss:.4f} | {v.champion} |" for v in verdicts
+        f"| {v.round} | {v.winner or 'none'} | {v.seed_validation_loss:.4f} | {v.champion} |" for v in lineage.verdicts
     )
     return f"""---
 library_name: transformers
@@ -54,15 +63,15 @@ pipeline_tag: text-generation
 {hub_base}tags: [tournament]
 ---
 
-# {config.name}: champion of lineage {lineage}
+# {config.name}: champion of lineage {lineage.name}
 
-Fine-tuned from `{base}` on `{config.data.source}` by a tournament of {len(config.competitors)} recipes over
-{len(verdicts)} rounds. The title was won in round {label.partition("@")[2]} by `{recipe.name}` ({recipe.summary}).
+Fine-tuned from {_code(base)} on {_code(source_of(config.data.source))} by a tournament of {len(lineage.competitors)}
+recipes over {len(lineage.settled)} rounds. The title was won in round {champion.round} by `{recipe.name}`
+({recipe.summary}).
 
 | | base | champion |
 |---|---|---|
-| test loss, nats per completion token | {first.test.loss:.4f} | {card.test.loss:.4f} |
-| test bits per byte | {first.test.bits_per_byte:.4f} | {card.test.bits_per_byte:.4f} |
+{figures}
 | validation loss (chose the champion) | {first.validation.loss:.4f} | {card.validation.loss:.4f} |
 
 Scored on {card.test.rows} test rows that were used for no choice.
@@ -71,8 +80,8 @@ Scored on {card.test.rows} test rows that were used for no choice.
 |---|---|---|---|
 {rounds}
 
-The winning entry trained on {submission.train_tokens:,} tokens in its round. A prompt is written as
-`{config.data.prompt!r}`, tokenised apart from the completion.
+The winning entry trained on {submission_of(entry).train_tokens:,} tokens in its round. A prompt is written as
+{_code(repr(config.data.prompt))}, tokenised apart from the completion.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -81,3 +90,11 @@ model = AutoModelForCausalLM.from_pretrained("PATH")
 tokenizer = AutoTokenizer.from_pretrained("PATH")
 ```
 """
+
+
+def _code(text: str) -> str:
+    """Text as Markdown code, whatever it holds."""
+    fence = "`"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{text}{fence}" if fence == "`" else f"{fence} {text} {fence}"

@@ -1,33 +1,68 @@
-"""leaderboard.json: the whole record of a tournament in one small file, built from the run directory.
+"""leaderboard.json: the whole record of a tournament in one small file.
 
-It is a contract: other programs read it. Terminal tables and the report are drawn from it as well.
+It is a contract: other programs read it. Terminal tables and the report are drawn from it as well. What a model's
+test rows come to is `test` here, by figure; in the file each figure has its own key, as `test_loss`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cluster.records import Record
-from cluster.store import LOCAL
-from competitors.contract import Submission
 from evaluation.scorecard import Scorecard
-from orchestrator.config import Lineage, TournamentConfig
-from orchestrator.field.field import read_roster
-from orchestrator.record.records import Rejection, RosterEntry
+from orchestrator.record.events import State
+from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.record.records import Verdict
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.rounds.verdict import Verdict
+from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, RoundSnapshot, Snapshot
+from orchestrator.views.columns import COLUMNS, required, submission_of
 
-State = Literal["running", "finished", "stopped"]
+TEST = "test_"
 
 
-class EntryRow(Record):
-    """One entry of a round."""
+class Tested(Record):
+    """A row with the figures of a model's test rows, by the names of `evaluation.figures`."""
+
+    test: dict[str, float] = {}
+
+    @property
+    def test_loss(self) -> float | None:
+        """Nats per completion token; None where it was not scored."""
+        return self.test.get("loss")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "test" in data:
+            return data
+        test = {key.removeprefix(TEST): value for key, value in data.items() if key.startswith(TEST)}
+        found = {key: value for key, value in test.items() if value is not None}
+        return {key: value for key, value in data.items() if not key.startswith(TEST)} | {"test": found}
+
+    @model_serializer(mode="wrap")
+    def _spread(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = handler(self)
+        test = {TEST + name: value for name, value in values.pop("test").items()}
+        flat: dict[str, Any] = {}
+        for key, value in values.items():
+            flat[key] = value
+            if key == "validation_loss":  # every such row has it
+                flat |= test
+        return flat
+
+
+class EntryRow(Tested):
+    """One entry of a round. What views.columns has besides is an attribute too."""
+
+    model_config = ConfigDict(extra="allow")
 
     competitor: str
     kind: str
     status: Literal["scored", "forfeit", "rejected"]
     reason: str
     validation_loss: float | None = None
-    test_loss: float | None = None
     improvement: float | None = None
     improvement_low: float | None = None
     train_tokens: int = 0
@@ -39,20 +74,17 @@ class EntryRow(Record):
     """Where the recipe comes from, in words; empty for one that stands in the config."""
 
 
-class RoundRow(Record):
+class RoundRow(Tested):
     """One settled round; the losses are the champion's after it."""
 
     round: int
-    champion: str
+    champion: ModelRef
     dethroned: bool
     winner: str | None
-    seed_next: str
+    seed_next: ModelRef
     exploits: str | None = None
     """The recipe that the rounds after this one exploit; None while recipes are explored."""
     validation_loss: float
-    test_loss: float
-    test_bits_per_byte: float
-    test_perplexity: float
     field: list[str] = []
     """What changed in the field before this round, in words."""
     reasons: list[str] = []
@@ -67,14 +99,12 @@ class LineageRow(Record):
     rounds: list[RoundRow]
 
 
-class ReferenceRow(Record):
+class ReferenceRow(Tested):
     """A model that is only scored."""
 
     name: str
     model: str
     validation_loss: float
-    test_loss: float
-    test_bits_per_byte: float
 
 
 class Leaderboard(Record):
@@ -86,140 +116,87 @@ class Leaderboard(Record):
     references: list[ReferenceRow]
 
 
-def build(config: TournamentConfig, run: RunDirectory, state: State) -> Leaderboard:
-    """The leaderboard of what is on record."""
+def build(snapshot: Snapshot, state: State) -> Leaderboard:
+    """The leaderboard of what is on record. BrokenRecord where a settled round lacks one of its records."""
     return Leaderboard(
-        tournament=config.name,
+        tournament=snapshot.config.name,
         state=state,
-        lineages=[LineageRow(name=x.name, base=x.base, rounds=_rounds(config, run, x)) for x in config.lineages],
+        lineages=[
+            LineageRow(name=one.name, base=one.lineage.base, rounds=_rounds(snapshot.run, one))
+            for one in snapshot.lineages
+        ],
         references=[
-            ReferenceRow(
-                name=reference.name,
-                model=reference.model,
-                validation_loss=card.validation.loss,
-                test_loss=card.test.loss,
-                test_bits_per_byte=card.test.bits_per_byte,
-            )
-            for reference in config.references
-            if reference.model is not None
-            and (card := Scorecard.read_if_there(run.reference(reference.name) / "scorecard.json")) is not None
+            ReferenceRow(name=one.name, model=one.model, validation_loss=card.validation.loss, test=_test(card))
+            for one in snapshot.config.references
+            if one.model is not None and (card := snapshot.references.get(one.name)) is not None
         ],
     )
 
 
-def write(config: TournamentConfig, run: RunDirectory, state: State) -> Leaderboard:
-    """Build leaderboard.json and write it where it differs from what is there."""
-    board = build(config, run, state)
-    text = board.to_text()
-    if not run.leaderboard_file.exists() or run.leaderboard_file.read_text(encoding="utf-8") != text:
-        LOCAL.write_text(run.leaderboard_file, text)
-    return board
+def is_written(run: RunDirectory, board: Leaderboard) -> bool:
+    """Whether leaderboard.json says just that."""
+    file = run.leaderboard_file
+    return file.is_file() and file.read_bytes() == board.to_text().encode()
 
 
-def is_finished(config: TournamentConfig, run: RunDirectory) -> bool:
-    """Whether every round of every lineage and every reference is on record."""
-    for lineage in config.lineages:
-        verdicts = settled(config, run, lineage)
-        if not has_ended(config, verdicts) or not (run.round(lineage.name, len(verdicts)) / "seed.json").exists():
-            return False
-    return all((run.reference(r.name) / "scorecard.json").exists() for r in config.references if r.model is not None)
+def write(run: RunDirectory, board: Leaderboard) -> Path:
+    """Write leaderboard.json where it differs from what is there, and return its path."""
+    if not is_written(run, board):
+        run.store.write_text(run.leaderboard_file, board.to_text())
+    return run.leaderboard_file
 
 
-def has_ended(config: TournamentConfig, verdicts: list[Verdict]) -> bool:
-    """Whether a lineage with these verdicts has no round left."""
-    return len(verdicts) >= config.all_rounds or bool(verdicts and verdicts[-1].ends_lineage)
-
-
-def state_of(config: TournamentConfig, run: RunDirectory) -> State:
-    """Whether a run directory's tournament is finished, running now, or stopped."""
-    if is_finished(config, run):
-        return "finished"
-    return "running" if run.is_running else "stopped"
-
-
-def settled(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> list[Verdict]:
-    """The verdicts of a lineage so far, round 1 first."""
-    verdicts = []
-    for number in range(1, config.all_rounds + 1):
-        verdict = Verdict.read_if_there(run.round(lineage.name, number) / "verdict.json")
-        if verdict is None:
-            break
-        verdicts.append(verdict)
-    return verdicts
-
-
-def _rounds(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> list[RoundRow]:
-    base = Scorecard.read_if_there(run.round(lineage.name, 0) / "scorecard.json")
-    if base is None:
+def _rounds(run: RunDirectory, lineage: LineageSnapshot) -> list[RoundRow]:
+    if lineage.scorecard is None and not lineage.settled:
         return []
-    rows = [_round_row(0, "base", False, None, "base", base)]
-    for verdict in settled(config, run, lineage):
-        card = Scorecard.read(scorecard_of(run, lineage.name, verdict.champion))
-        entries = [_entry_row(run, verdict, entry) for entry in field_of(config, run, lineage.name, verdict.round)]
-        row = _round_row(verdict.round, verdict.champion, verdict.dethroned, verdict.winner, verdict.seed_next, card)
-        ranked = sorted(entries, key=lambda e: (e.validation_loss is None, e.validation_loss or 0.0, e.competitor))
-        roster = read_roster(run, lineage.name, verdict.round)
-        more = {"reasons": verdict.reasons, "entries": ranked, "exploits": verdict.exploits}
-        more["field"] = roster.reasons if roster else []
-        rows.append(row.model_copy(update=more))
+    card = _scorecard(run, lineage, BASE)
+    base = {"champion": BASE, "dethroned": False, "winner": None, "seed_next": BASE}
+    rows = [RoundRow(round=0, **base, validation_loss=card.validation.loss, test=_test(card))]
+    for one in lineage.rounds:
+        if one.verdict is not None:
+            rows.append(_round_row(_scorecard(run, lineage, one.verdict.champion), one, one.verdict))
+        elif one is not lineage.rounds[-1]:  # what came after it rests on it
+            required(one.verdict, one.folder / "verdict.json")
     return rows
 
 
-def _round_row(
-    number: int, champion: str, dethroned: bool, winner: str | None, seed_next: str, card: Scorecard
-) -> RoundRow:
+def _scorecard(run: RunDirectory, lineage: LineageSnapshot, model: ModelRef) -> Scorecard:
+    return required(lineage.scorecard_of(model), run.scores(lineage.name, model) / "scorecard.json")
+
+
+def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRow:
+    entries = [_entry_row(entry, verdict) for entry in one.entries]
     return RoundRow(
-        round=number,
-        champion=champion,
-        dethroned=dethroned,
-        winner=winner,
-        seed_next=seed_next,
+        round=verdict.round,
+        champion=verdict.champion,
+        dethroned=verdict.dethroned,
+        winner=verdict.winner,
+        seed_next=verdict.seed_next,
+        exploits=verdict.exploits,
         validation_loss=card.validation.loss,
-        test_loss=card.test.loss,
-        test_bits_per_byte=card.test.bits_per_byte,
-        test_perplexity=card.test.perplexity,
+        test=_test(card),
+        field=one.roster.reasons,
+        reasons=verdict.reasons,
+        entries=sorted(entries, key=lambda e: (e.validation_loss is None, e.validation_loss or 0.0, e.competitor)),
     )
 
 
-def scorecard_of(run: RunDirectory, lineage: str, label: str) -> Path:
-    """The scorecard of a model by its label, `base` or `competitor@round`."""
-    name, _, number = label.partition("@")
-    folder = run.entry(lineage, int(number), name) if number else run.round(lineage, 0)
-    return folder / "scorecard.json"
-
-
-def field_of(config: TournamentConfig, run: RunDirectory, lineage: str, number: int) -> list[RosterEntry]:
-    """Who competes in a round: its roster, or the config's competitors where it has not begun."""
-    roster = read_roster(run, lineage, number)
-    return roster.entries if roster else [RosterEntry(recipe=recipe) for recipe in config.competitors]
-
-
-def _entry_row(run: RunDirectory, verdict: Verdict, entry: RosterEntry) -> EntryRow:
-    name, kind = entry.recipe.name, entry.recipe.kind
-    folder = run.entry(verdict.lineage, verdict.round, name)
-    submission = Submission.read(folder / "submission.json")
-    rejection = Rejection.read_if_there(folder / "rejected.json")
-    cost = EntryRow(
-        competitor=name,
-        kind=kind,
-        status="forfeit" if submission.status == "forfeit" else "rejected" if rejection else "scored",
-        reason=rejection.reason if rejection else submission.reason,
-        train_tokens=submission.train_tokens,
-        train_seconds=submission.train_seconds,
-        wall_seconds=submission.wall_seconds,
-        device_seconds=submission.device_seconds,
+def _entry_row(entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
+    standing, submission = verdict.standing(entry.name), submission_of(entry)
+    status = "forfeit" if submission.status == "forfeit" else "rejected" if standing is None else "scored"
+    card = None if standing is None else required(entry.scorecard, entry.folder / "scorecard.json")
+    known: Mapping[str, Any] = {column.key: column.value(entry, standing) for column in COLUMNS}
+    return EntryRow(
+        competitor=entry.name,
+        kind=entry.entry.recipe.kind,
+        status=status,
+        reason=entry.reason,
         submission_sha256=submission.sha256,
-        origin=entry.origin,
+        origin=entry.entry.origin,
+        test=_test(card) if card else {},
+        **known,
     )
-    standing = next((s for s in verdict.entries if s.competitor == name), None)
-    if standing is None:
-        return cost
-    card = Scorecard.read(folder / "scorecard.json")
-    return cost.model_copy(
-        update={
-            "validation_loss": standing.validation_loss,
-            "test_loss": card.test.loss,
-            "improvement": standing.improvement,
-            "improvement_low": standing.improvement_low,
-        }
-    )
+
+
+def _test(card: Scorecard) -> dict[str, float]:
+    return dict(card.test.figures)

@@ -1,226 +1,179 @@
 """Progress that a person can follow: a live table in a terminal, timestamped lines anywhere else.
 
-The board only shows; nothing is decided from it.
+Two observers of the tournament. They only show; nothing is decided by them.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
 
-from competitors.contract import Allowance, Brief, Event
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from orchestrator.record.records import Roster
-    from orchestrator.rounds.verdict import Verdict
+from orchestrator.field.roster import Roster
+from orchestrator.record.events import (
+    ChampionCrowned,
+    EntryChanged,
+    Noted,
+    RoundBegan,
+    TournamentEvent,
+    VerdictReached,
+)
+from orchestrator.views.progress import Progress
+from orchestrator.views.words import bar, duration, print_line
 
 LINE_SECONDS = 15.0
-"""In a log, a running entry is mentioned again after so long."""
+"""In a log, an entry that trains is mentioned again after so long."""
+COLOURS = {"training": "cyan", "inspected": "magenta", "scored": "green", "forfeit": "red", "rejected": "red"}
+"""Of states; the others are dim."""
+
+Key = tuple[str, str]
+"""Lineage and competitor."""
 
 
-@dataclass
-class EntryState:
-    """What is known of one entry now."""
-
-    board: "Board"
-    lineage: str
-    round: int
-    competitor: str
-    kind: str
-    budget: Allowance
-    phase: str = "queued"
-    detail: str = ""
-    tokens: int = 0
-    step: int = 0
-    loss: float | None = None
-    seconds: float = 0.0
-    fraction: float = 0.0
-    said: float = field(default_factory=time.monotonic)
-
-    @property
-    def name(self) -> str:
-        """For a line in a log."""
-        return f"{self.lineage} round {self.round} {self.competitor}"
-
-    @property
-    def done(self) -> float:
-        """Share of the budget spent, 0 to 1, by whichever limit is nearest."""
-        shares = [
-            spent / limit
-            for spent, limit in (
-                (self.tokens, self.budget.tokens),
-                (self.seconds, self.budget.seconds),
-                (self.step, self.budget.steps),
-            )
-            if limit
-        ]
-        return min(1.0, max(shares, default=0.0))
-
-    @property
-    def speed(self) -> float:
-        """Training tokens per second since the first step."""
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Until the budget is spent at this pace; None before there is a pace."""
-        return self.seconds * (1 - self.done) / self.done if self.done > 0.02 and self.seconds else None
-
-    def update(self, event: Event) -> None:
-        """Take in one event of the entry's progress file."""
-        kind = event["event"]
-        if kind == "loading":
-            self.phase = "loading"
-        elif kind in ("started", "step"):
-            if self.phase != "training":
-                self.phase, self.said = "training", time.monotonic()
-                self.board.say(f"{self.name}: training")
-            self.tokens = int(event.get("tokens", self.tokens))
-            self.step = int(event.get("step", self.step))
-            self.loss = event.get("loss", self.loss)
-            self.seconds = float(event.get("seconds", self.seconds))
-        elif kind == "scoring":
-            self.phase, self.fraction = "scoring", float(event.get("fraction", 0.0))
-        elif kind == "note":
-            self.note(str(event.get("text", "")))
-        self.board.changed(self)
-
-    def note(self, text: str) -> None:
-        """Something that the person should know about this entry."""
-        self.board.say(f"{self.name}: {text}")
-
-    def end(self, phase: str, detail: str) -> None:
-        """The entry is through: scored, forfeit or rejected."""
-        self.phase, self.detail = phase, detail
-        self.board.say(f"{self.name}: {phase}: {detail}" if phase != "scored" else f"{self.name}: {detail}")
-
-
-class Board:
+class Lines:
     """Progress as timestamped lines, for a log."""
 
-    def __init__(self, console: "Console", rounds: int) -> None:
+    name = "lines"
+    pause_seconds = 0.0
+
+    def __init__(self, console: Console, rounds: int) -> None:
         self.console, self.rounds = console, rounds
-        self.states: dict[tuple[str, str], EntryState] = {}
-        """The newest entry of each lineage and competitor."""
-        self.verdicts: dict[str, Verdict] = {}
+        self.entries: dict[Key, EntryChanged] = {}
+        """The newest of each competitor in the newest round. Never changed in place: another thread draws it."""
+        self._said: dict[Key, float] = {}
 
-    def round_begins(self, roster: "Roster", rounds: int) -> None:
-        """A round's field stands: those who left it are no longer shown."""
-        self.rounds = rounds
-        names = {entry.recipe.name for entry in roster.entries}
-        for key in [key for key in self.states if key[0] == roster.lineage and key[1] not in names]:
-            del self.states[key]
-        for reason in roster.reasons:
-            self.say(f"{roster.lineage} round {roster.round}: {reason}")
-
-    def entry(self, brief: Brief, kind: str) -> EntryState:
-        """Begin to show an entry."""
-        state = EntryState(self, brief.lineage, brief.round, brief.competitor, kind, brief.budget)
-        self.states[brief.lineage, brief.competitor] = state
-        return state
-
-    def verdict(self, verdict: "Verdict") -> None:
-        """A round is settled."""
-        self.verdicts[verdict.lineage] = verdict
-        for reason in verdict.reasons:
-            self.say(f"{verdict.lineage} round {verdict.round}: {reason}")
+    def hear(self, events: Sequence[TournamentEvent]) -> None:
+        """Show what happened."""
+        for event in events:
+            match event:
+                case RoundBegan():
+                    self.rounds = event.rounds
+                    self._begin(event.roster)
+                case EntryChanged():
+                    self._take(event)
+                case Noted():
+                    self.say(event.text)
+                case VerdictReached():
+                    verdict = event.verdict
+                    for reason in verdict.reasons:
+                        self.say(f"{verdict.lineage} round {verdict.round}: {reason}")
+                case ChampionCrowned():
+                    loss = f"test loss {event.test_loss:.4f}"
+                    self.say(f"{event.lineage}: {event.model.in_words} is champion, {loss}: {event.folder}")
 
     def say(self, text: str) -> None:
         """Print one line."""
-        stamp = datetime.now().strftime("%H:%M:%S")
-        self.console.print(f"{stamp} {text}", markup=False, highlight=False, soft_wrap=True)
-
-    def changed(self, state: EntryState) -> None:
-        """A running entry has news; in a log it is mentioned now and then."""
-        now = time.monotonic()
-        if state.phase == "training" and now - state.said > LINE_SECONDS:
-            state.said = now
-            self.say(f"{state.name}: {_doing(state)}")
+        print_line(self.console, f"{datetime.now():%H:%M:%S} {text}")
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """While the block lasts, the board is on the screen."""
+        """While the block lasts, it is on the screen."""
         yield
 
+    def _begin(self, roster: Roster) -> None:
+        """A round's field stands: those who left it are no longer shown."""
+        names = {entry.recipe.name for entry in roster.entries}
+        self.entries = {
+            key: entry for key, entry in self.entries.items() if key[0] != roster.lineage or key[1] in names
+        }
+        for reason in roster.reasons:
+            self.say(f"{roster.lineage} round {roster.round}: {reason}")
 
-class LiveBoard(Board):
+    def _take(self, event: EntryChanged) -> None:
+        key = (event.lineage, event.competitor)
+        before = self.entries.get(key)
+        self.entries = self.entries | {key: event}
+        if before is None or (before.round, before.state) != (event.round, event.state):
+            self._said[key] = time.monotonic()
+            self.say(f"{_name(event)}: {event.state}" + (f": {event.detail}" if event.detail else ""))
+        elif event.state == "training" and self._is_due(key):
+            self._said[key] = time.monotonic()
+            self.say(f"{_name(event)}: {in_words(progress_of(event))}")
+
+    def _is_due(self, key: Key) -> bool:
+        return time.monotonic() - self._said.get(key, 0.0) > LINE_SECONDS
+
+
+class LiveTable(Lines):
     """Progress as a table that stays at the bottom of the terminal, under the lines."""
+
+    name = "live table"
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """While the block lasts, the table is redrawn twice a second."""
-        from rich.live import Live
-
         with Live(get_renderable=self.table, console=self.console, refresh_per_second=2, transient=True):
             yield
 
-    def changed(self, state: EntryState) -> None:
-        """The table shows it."""
+    def _is_due(self, key: Key) -> bool:
+        return False  # the table shows it
 
-    def table(self) -> Any:
+    def table(self) -> Table:
         """The table as it is now."""
-        from rich.table import Table
-
-        table = Table(title=self._title(), title_justify="left", expand=False, pad_edge=False)
-        for column in ("lineage", "competitor", "state"):
-            table.add_column(column, no_wrap=True)
-        for column in ("tokens", "loss", "tokens/s", "left"):
-            table.add_column(column, justify="right", no_wrap=True)
+        entries = list(self.entries.values())
+        table = entry_table(Text(self._title(entries)))
         last = ""
-        for state in self.states.values():
-            table.add_row(state.lineage if state.lineage != last else "", state.competitor, *_cells(state))
-            last = state.lineage
+        for event in entries:
+            table.add_row(Text(event.lineage if event.lineage != last else ""), Text(event.competitor), *cells(event))
+            last = event.lineage
         return table
 
-    def _title(self) -> str:
-        rounds = {}
-        for state in self.states.values():
-            rounds[state.lineage] = state.round
+    def _title(self, entries: list[EntryChanged]) -> str:
+        rounds = {event.lineage: event.round for event in entries}
         return ", ".join(f"{lineage}: round {number} of {self.rounds}" for lineage, number in rounds.items())
 
 
-def make_board(console: "Console", rounds: int) -> Board:
+def make_live(console: Console, rounds: int) -> Lines:
     """A live table where a person watches a terminal, lines elsewhere."""
-    return LiveBoard(console, rounds) if console.is_terminal else Board(console, rounds)
+    return LiveTable(console, rounds) if console.is_terminal else Lines(console, rounds)
 
 
-def _cells(state: EntryState) -> tuple[str, str, str, str, str]:
-    colours = {"training": "cyan", "scoring": "magenta", "scored": "green", "forfeit": "red", "rejected": "red"}
-    text = state.phase
-    if state.phase == "training":
-        text = f"training {bar(state.done)}"
-    elif state.phase == "scoring":
-        text = f"scoring  {bar(state.fraction)}"
-    elif state.phase == "scored":
-        text = state.detail
-    colour = colours.get(state.phase, "dim")
-    tokens = f"{state.tokens:,}" + (f" / {state.budget.tokens:,}" if state.budget.tokens else "")
-    loss = "" if state.loss is None else f"{state.loss:.3f}"
-    speed = f"{state.speed:,.0f}" if state.speed else ""
-    left = state.seconds_left if state.phase == "training" else None
-    return f"[{colour}]{text}[/]", tokens if state.tokens else "", loss, speed, "" if left is None else duration(left)
+def entry_table(title: Text | None, *columns: str) -> Table:
+    """An empty table of entries: the lineage, further `columns`, and those of `cells`."""
+    table = Table(title=title, title_justify="left", expand=False, pad_edge=False)
+    for column in ("lineage", *columns, "competitor", "state"):
+        table.add_column(column, no_wrap=True)
+    for column in ("tokens", "loss", "tokens/s", "left"):
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
-def _doing(state: EntryState) -> str:
-    loss = "" if state.loss is None else f", train loss {state.loss:.3f}"
-    left = "" if state.seconds_left is None else f", {duration(state.seconds_left)} left"
-    return f"{state.done:.0%} of the budget, {state.tokens:,} tokens{loss}, {state.speed:,.0f} tokens/s{left}"
+def cells(event: EntryChanged) -> list[Text]:
+    """An entry's state and numbers. Text, not strings: a competitor's words are no markup."""
+    progress = progress_of(event)
+    state: str = event.state
+    if event.state == "training" and progress.tokens + progress.step:
+        state = f"training {bar(progress.share)}"
+    elif event.state == "inspected" and event.fraction:
+        state = f"scoring  {bar(event.fraction)}"
+    elif event.state == "scored":
+        state = event.detail or "scored"
+    limit = f" / {event.budget.tokens:,}" if event.budget.tokens else ""
+    left = progress.seconds_left if event.state == "training" else None
+    return [
+        Text(state, style=COLOURS.get(event.state, "dim")),
+        Text(f"{event.tokens:,}{limit}" if event.tokens else ""),
+        Text("" if event.loss is None else f"{event.loss:.3f}"),
+        Text(f"{progress.speed:,.0f}" if progress.speed else ""),
+        Text("" if left is None else duration(left)),
+    ]
 
 
-def bar(share: float, width: int = 10) -> str:
-    """A share as a bar of `width` cells."""
-    filled = round(max(0.0, min(1.0, share)) * width)
-    return "█" * filled + "░" * (width - filled)
+def progress_of(event: EntryChanged) -> Progress:
+    """The numbers of an entry that trains."""
+    return Progress(event.budget, event.tokens, event.step, event.loss, event.seconds)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    return f"{minutes} min {seconds:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+def in_words(progress: Progress) -> str:
+    """How far training has come, in a line."""
+    loss = "" if progress.loss is None else f", train loss {progress.loss:.3f}"
+    left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
+    return f"{progress.share:.0%} of the budget, {progress.tokens:,} tokens{loss}, {progress.speed:,.0f} tokens/s{left}"
+
+
+def _name(event: EntryChanged) -> str:
+    return f"{event.lineage} round {event.round} {event.competitor}"

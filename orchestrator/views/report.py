@@ -5,34 +5,33 @@ draws, report.html.j2 is the page.
 """
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.store import LOCAL
-from evaluation.splits import Manifest
-from orchestrator.config import TournamentConfig
-from orchestrator.field.field import everyone
-from orchestrator.record.records import RosterEntry, Sample, Samples
-from orchestrator.record.run_directory import RunDirectory, read_json
+from evaluation.figures import FIGURES
+from orchestrator.field.roster import RosterEntry
+from orchestrator.record.events import State
+from orchestrator.record.model_ref import ModelRef
+from orchestrator.record.records import Sample
+from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 from orchestrator.views import charts
-from orchestrator.views.charts import Chart, name_of
-from orchestrator.views.leaderboard import EntryRow, Leaderboard, LineageRow, ReferenceRow, RoundRow, State, build
-from orchestrator.views.live import duration
+from orchestrator.views.charts import Chart
+from orchestrator.views.columns import shown_in
+from orchestrator.views.leaderboard import EntryRow, Leaderboard, LineageRow, RoundRow, build
+from orchestrator.views.words import discreet, duration, source_of
 
 OPEN_ROUNDS = 6
 """In a lineage of more rounds than these only the last one's table is unfolded."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A row of a lineage's headline: a model's test loss, and how much lower the champion's is."""
+class Headline:
+    """A row of a lineage's headline: the figures of a model's test rows, and how much lower the champion's loss is."""
 
     what: str
     detail: str
-    test_loss: float
-    test_bits_per_byte: float | None
+    test: dict[str, float]
     change: str
     """Of the champion against this model, in words; empty for the champion."""
 
@@ -53,7 +52,7 @@ class Ancestor:
 
     name: str
     detail: str
-    test_loss: float | None
+    test: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class LineageView:
     """One lineage as the page shows it."""
 
     row: LineageRow
-    figures: list[Figure]
+    headlines: list[Headline]
     ancestry: list[Ancestor]
     charts: list[Chart]
     samples: list[Before]
@@ -87,12 +86,18 @@ class LineageView:
         return [entry for round_ in self.row.rounds for entry in round_.entries]
 
 
-def write_report(config: TournamentConfig, run: RunDirectory, state: State) -> Path:
+def write_report(snapshot: Snapshot, state: State) -> Path:
     """Write report.html from what is on record, finished or not, and return its path."""
+    run = snapshot.run
+    run.store.write_text(run.report_file, page(snapshot, build(snapshot, state)))
+    return run.report_file
+
+
+def page(snapshot: Snapshot, board: Leaderboard) -> str:
+    """The report as one HTML page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 
-    board = build(config, run, state)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,  # names, reasons and samples are other people's text
@@ -100,41 +105,34 @@ def write_report(config: TournamentConfig, run: RunDirectory, state: State) -> P
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "duration": duration,
-        "loss": _loss,
-        "signed": _signed,
-        "person": name_of,
-        "quoted": _quoted,
-    }
-    environment.filters["discreet"] = discreet
-    page = environment.get_template("report.html.j2").render(
+    environment.filters |= {"duration": duration, "figure": _figure, "quoted": _quoted, "source": source_of}
+    config = snapshot.config
+    return environment.get_template("report.html.j2").render(
         config=config,
         board=board,
-        lineages=[_lineage_view(config, run, board, row) for row in board.lineages],
-        loss_charts=[charts.loss_chart(config, board, unit) for unit in ("nats", "bits")],
-        styles=charts.styles(config, run),
+        lineages=[
+            _lineage_view(snapshot, lineage, board, row)
+            for lineage, row in zip(snapshot.lineages, board.lineages, strict=True)
+        ],
+        figures=FIGURES.values(),
+        said=charts.said,
+        columns=shown_in("report"),
+        charts=[(FIGURES[name], charts.figure_chart(snapshot, board, name)) for name in charts.CHARTED],
+        styles=charts.styles(snapshot),
         intervals=lambda row: intervals(row, config.selection.margin_nats),
         open_rounds=OPEN_ROUNDS,
-        manifest=Manifest.read_if_there(run.manifest_file),
-        environment=_pretty(read_json(run.environment_file)),
+        manifest=snapshot.manifest,
+        environment=_pretty(snapshot.environment),
         config_yaml=discreet(config.to_yaml()),
-        config_file=run.config_file,
+        config_file=snapshot.run.config_file,
         plotly_js=get_plotlyjs(),
     )
-    LOCAL.write_text(run.report_file, page)
-    return run.report_file
 
 
 def describe(entry: RosterEntry) -> str:
     """A recipe in a few words, such as `sft, lora r16, adamw_torch, 0.0002 linear, batch 16`, and its origin."""
     words = f"{entry.recipe.kind}, {entry.recipe.summary}"
     return "; ".join(part for part in (words[:120], entry.origin) if part)
-
-
-def discreet(text: str) -> str:
-    """A report is passed on: the user and password in a URL of the config are not for everyone."""
-    return re.sub(r"://[^/\s@'\"]+@", "://…@", text)
 
 
 def change(ours: float, theirs: float) -> str:
@@ -159,76 +157,71 @@ def intervals(row: RoundRow, margin_nats: float) -> dict[str, Interval]:
     }
 
 
-def ancestry(row: LineageRow) -> list[str]:
-    """Labels from the base to the champion: each model's parent is what the round before it named as seed."""
-    label = row.rounds[-1].champion
-    labels = [label]
-    while label != "base":
-        label = row.rounds[int(label.rpartition("@")[2]) - 1].seed_next
-        labels.append(label)
-    return labels[::-1]
+def ancestry(row: LineageRow) -> list[ModelRef]:
+    """From the base to the champion: each model's parent is what the round before it named as seed."""
+    model = row.rounds[-1].champion
+    models = [model]
+    while not model.is_base:
+        model = row.rounds[model.round - 1].seed_next
+        models.append(model)
+    return models[::-1]
 
 
-def _lineage_view(config: TournamentConfig, run: RunDirectory, board: Leaderboard, row: LineageRow) -> LineageView:
-    train_charts = charts.train_charts(config, run, row.name)
-    recipes = {name: describe(entry) for name, entry in everyone(config, run, row.name).items()}
+def _lineage_view(snapshot: Snapshot, lineage: LineageSnapshot, board: Leaderboard, row: LineageRow) -> LineageView:
+    train_charts = charts.train_charts(snapshot, lineage)
+    recipes = {name: describe(entry) for name, entry in lineage.competitors.items()}
     if not row.rounds:
         return LineageView(row, [], [], train_charts, [], recipes)
     return LineageView(
         row=row,
-        figures=_figures(config, board.references, row, recipes),
-        ancestry=[_ancestor(row, label, recipes) for label in ancestry(row)],
+        headlines=_headlines(snapshot, board, row, recipes),
+        ancestry=[_ancestor(row, model, recipes) for model in ancestry(row)],
         charts=train_charts,
-        samples=_samples(run, row),
+        samples=_samples(lineage),
         recipes=recipes,
     )
 
 
-def _figures(
-    config: TournamentConfig, references: list[ReferenceRow], row: LineageRow, recipes: dict[str, str]
-) -> list[Figure]:
+def _headlines(snapshot: Snapshot, board: Leaderboard, row: LineageRow, recipes: dict[str, str]) -> list[Headline]:
     base, last = row.rounds[0], row.rounds[-1]
-    champion = f"champion: {name_of(last.champion)}" if last.champion != "base" else "champion: still the base model"
-    detail = recipes.get(last.champion.rpartition("@")[0], "no entry has proved better yet")
-    figures = [
-        Figure("base model", row.base, base.test_loss, base.test_bits_per_byte, change(last.test_loss, base.test_loss)),
-        Figure(champion, detail, last.test_loss, last.test_bits_per_byte, ""),
+    ours = last.test
+    if last.champion.competitor is None:
+        champion, detail = "champion: still the base model", "no entry has proved better yet"
+    else:
+        champion, detail = f"champion: {last.champion.in_words}", recipes[last.champion.competitor]
+    headlines = [
+        Headline("base model", row.base, base.test, change(ours["loss"], base.test["loss"])),
+        Headline(champion, detail, ours, ""),
     ]
-    for r in references:
-        words = change(last.test_bits_per_byte, r.test_bits_per_byte) + " per byte"
-        figures.append(Figure(r.name, f"{r.model}, only scored", r.test_loss, r.test_bits_per_byte, words))
-    for published in config.references:
+    for r in board.references:
+        words = change(ours["bits_per_byte"], r.test["bits_per_byte"]) + " per byte"
+        headlines.append(Headline(r.name, f"{r.model}, only scored", r.test, words))
+    for published in snapshot.config.references:
         if values := published.published:
             number = min(last.round, len(values) - 1)  # of the same round, as long as there is one
-            detail, words = f"published, after round {number}", change(last.test_loss, values[number]) + " per token"
-            figures.append(Figure(published.name, detail, values[number], None, words))
-    return figures
+            detail, words = f"published, after round {number}", change(ours["loss"], values[number]) + " per token"
+            headlines.append(Headline(published.name, detail, {"loss": values[number]}, words))
+    return headlines
 
 
-def _ancestor(row: LineageRow, label: str, recipes: dict[str, str]) -> Ancestor:
-    name, _, number = label.rpartition("@")
-    if not name:
-        return Ancestor("base model", row.base, row.rounds[0].test_loss)
-    entry = next(e for e in row.rounds[int(number)].entries if e.competitor == name)
-    return Ancestor(name_of(label), recipes[name], entry.test_loss)
+def _ancestor(row: LineageRow, model: ModelRef, recipes: dict[str, str]) -> Ancestor:
+    if model.competitor is None:
+        return Ancestor("base model", row.base, row.rounds[0].test)
+    entry = next(e for e in row.rounds[model.round].entries if e.competitor == model.competitor)
+    return Ancestor(model.in_words, recipes[model.competitor], entry.test)
 
 
-def _samples(run: RunDirectory, row: LineageRow) -> list[Before]:
-    base = Samples.read_if_there(run.round(row.name, 0) / "samples.json")
-    if base is None:
+def _samples(lineage: LineageSnapshot) -> list[Before]:
+    if lineage.samples is None:
         return []
-    number = row.rounds[-1].champion.rpartition("@")[2]
-    ours = Samples.read_if_there(run.round(row.name, int(number)) / "samples.json") if number.isdigit() else None
+    champion = lineage.champion
+    ours = None if champion.is_base else lineage.rounds[champion.round - 1].samples
     after = {sample.prompt: sample for sample in ours.samples} if ours else {}
-    return [Before(sample, after.get(sample.prompt)) for sample in base.samples]
+    return [Before(sample, after.get(sample.prompt)) for sample in lineage.samples.samples]
 
 
-def _loss(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:.4f}".replace("-", "−")
+def _figure(test: dict[str, float], name: str) -> str:
+    return FIGURES[name].text(test.get(name))
 
 
 def _quoted(text: str) -> str:

@@ -1,15 +1,24 @@
-"""What the commands print: leaderboards, status, and where to find the result."""
+"""What the commands print: leaderboards, status, and where to find the result.
 
-from pathlib import Path
+Cells are Text, not strings: a competitor's reason is no markup.
+"""
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from competitors.contract import read_events
-from orchestrator.config import TournamentConfig
+from competitors.contract import Allowance
+from evaluation.figures import FIGURES
+from orchestrator.field.roster import RosterEntry
+from orchestrator.record.events import EntryChanged
+from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.leaderboard import EntryRow, Leaderboard, RoundRow, field_of, settled
-from orchestrator.views.live import bar
+from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, Snapshot, field_of, has_ended
+from orchestrator.views.columns import shown_in
+from orchestrator.views.leaderboard import EntryRow, Leaderboard, RoundRow
+from orchestrator.views.live import cells, entry_table
+from orchestrator.views.progress import Progress, read_progress
+from orchestrator.views.words import print_line
 
 
 def print_leaderboard(console: Console, board: Leaderboard) -> None:
@@ -17,116 +26,116 @@ def print_leaderboard(console: Console, board: Leaderboard) -> None:
     for lineage in board.lineages:
         for round_ in lineage.rounds[1:]:
             console.print(_round_table(lineage.name, round_))
-            for line in round_.field:
-                console.print(f"  {line}", markup=False, highlight=False)
-            for reason in round_.reasons:
-                console.print(f"  {reason}", markup=False, highlight=False)
+            for line in [*round_.field, *round_.reasons]:
+                print_line(console, f"  {line}")
             console.print()
     console.print(_chart_table(board))
 
 
 def _round_table(lineage: str, round_: RoundRow) -> Table:
-    table = Table(title=f"{lineage}, round {round_.round}", title_justify="left")
+    columns = shown_in("terminal")
+    table = Table(title=Text(f"{lineage}, round {round_.round}"), title_justify="left")
     table.add_column("competitor", no_wrap=True)
     table.add_column("result", overflow="fold")
-    for column in ("validation", "gain", "at least", "tokens", "seconds"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
     for entry in round_.entries:
-        crown = " (champion)" if round_.dethroned and entry.competitor == round_.winner else ""
-        won = "[bold green]winner[/]" + crown if entry.competitor == round_.winner else _result(entry)
-        table.add_row(
-            entry.competitor,
-            won,
-            _number(entry.validation_loss),
-            _number(entry.improvement, "+"),
-            _number(entry.improvement_low, "+"),
-            f"{entry.train_tokens:,}",
-            f"{entry.train_seconds:.0f}",
-        )
+        numbers = [Text(column.cell(entry)) for column in columns]
+        table.add_row(Text(entry.competitor), _result(entry, round_), *numbers)
     return table
 
 
-def _result(entry: EntryRow) -> str:
-    return "scored" if entry.status == "scored" else f"[red]{entry.status}: {entry.reason}[/]"
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "" if value is None else f"{value:{sign}.4f}"
+def _result(entry: EntryRow, round_: RoundRow) -> Text:
+    if entry.competitor == round_.winner:
+        return Text("winner", style="bold green").append(" (champion)" if round_.dethroned else "", style="not bold")
+    return Text("scored") if entry.status == "scored" else Text(f"{entry.status}: {entry.reason}", style="red")
 
 
 def _chart_table(board: Leaderboard) -> Table:
-    """Test loss of the champion after each round: one row per lineage and reference."""
+    """Test loss of the champion after each round, and what else its test rows come to now: one row per lineage and
+    reference."""
+    others = [figure for name, figure in FIGURES.items() if name != "loss"]
     rounds = max((len(lineage.rounds) for lineage in board.lineages), default=0)
     table = Table(title="test loss of the champion, nats per completion token", title_justify="left")
     table.add_column("")
     for number in range(rounds):
         table.add_column("base" if number == 0 else f"round {number}", justify="right")
-    table.add_column("bits/byte", justify="right")
+    for figure in others:
+        table.add_column(figure.title, justify="right")
+    loss = FIGURES["loss"]
     for lineage in board.lineages:
-        cells = [f"{r.test_loss:.4f}{'*' if r.dethroned else ''}" for r in lineage.rounds]
-        last = f"{lineage.rounds[-1].test_bits_per_byte:.4f}" if lineage.rounds else ""
-        table.add_row(lineage.name, *cells, *[""] * (rounds - len(cells)), last)
+        losses = [f"{loss.text(r.test_loss)}{'*' if r.dethroned else ''}" for r in lineage.rounds]
+        last = lineage.rounds[-1].test if lineage.rounds else None
+        now = ["" if last is None else figure.text(last.get(figure.name)) for figure in others]
+        table.add_row(Text(lineage.name), *losses, *[""] * (rounds - len(losses)), *now)
     for reference in board.references:
-        cells = [f"{reference.test_loss:.4f}"] + [""] * max(0, rounds - 1)
-        table.add_row(f"[dim]{reference.name}[/]", *cells, f"{reference.test_bits_per_byte:.4f}")
+        now = [figure.text(reference.test.get(figure.name)) for figure in others]
+        first = [loss.text(reference.test_loss)] if rounds else []
+        table.add_row(Text(reference.name, style="dim"), *first, *[""] * (rounds - len(first)), *now)
     table.caption = "* a new champion, proven on the validation rows; the test rows only report"
     return table
 
 
-def print_status(console: Console, config: TournamentConfig, run: RunDirectory, board: Leaderboard) -> None:
-    """What each entry of each lineage's newest round is doing, from its own reports."""
-    console.print(f"{board.tournament}: {board.state}")
-    table = Table()
-    for column in ("lineage", "round", "competitor", "state"):
-        table.add_column(column)
-    table.add_column("tokens", justify="right")
-    table.add_column("loss", justify="right")
-    for lineage in config.lineages:
-        number = min(len(settled(config, run, lineage)) + 1, config.all_rounds)
-        for entry in field_of(config, run, lineage.name, number):
-            name = entry.recipe.name
-            state, tokens, loss = _doing(run.entry(lineage.name, number, name), config)
-            table.add_row(lineage.name, f"{number}/{config.all_rounds}", name, state, tokens, loss)
+def print_status(console: Console, snapshot: Snapshot, board: Leaderboard) -> None:
+    """What each entry of each lineage's newest round is doing, by its records and its own reports."""
+    print_line(console, f"{board.tournament}: {board.state}")
+    table = entry_table(None, "round")
+    for lineage in snapshot.lineages:
+        number = _newest_round(snapshot, lineage)
+        for entry in field_of(snapshot, lineage, number):
+            there = lineage.rounds[number - 1].entry(entry.recipe.name) if number <= len(lineage.rounds) else None
+            event = _now(lineage, number, entry, there, snapshot.config.budget.allowance)
+            of_all = f"{number}/{snapshot.config.all_rounds}"
+            table.add_row(Text(lineage.name), of_all, Text(event.competitor), *cells(event))
     console.print(table)
 
 
-def _doing(folder: Path, config: TournamentConfig) -> tuple[str, str, str]:
-    events = read_events(folder / "progress.jsonl")
-    last = {key: event[key] for event in events for key in ("tokens", "loss") if key in event}
-    if (folder / "scorecard.json").exists():
-        state = "scored"
-    elif (folder / "rejected.json").exists():
-        state = "rejected"
-    elif (folder / "submission.json").exists():
-        state = "submitted"
-    else:
-        state = str(events[-1]["event"]) if events else "queued"
-    tokens = last.get("tokens", 0)
-    if state == "step" and config.budget.tokens:
-        state = f"training {bar(tokens / config.budget.tokens)}"
-    return state, f"{tokens:,}", f"{last['loss']:.4f}" if "loss" in last else ""
+def _newest_round(snapshot: Snapshot, lineage: LineageSnapshot) -> int:
+    """The round that runs now or would be next; the last one of a lineage that has ended."""
+    settled = len(lineage.settled)
+    return max(1, settled if has_ended(snapshot.config, lineage.verdicts) else settled + 1)
+
+
+def _now(
+    lineage: LineageSnapshot, number: int, entry: RosterEntry, there: EntrySnapshot | None, budget: Allowance
+) -> EntryChanged:
+    """An entry's state as an observer would have been told it."""
+    progress = read_progress(there.progress_file, budget) if there else Progress(budget)
+    scored = there.scorecard if there and there.state == "scored" else None
+    return EntryChanged(
+        lineage=lineage.name,
+        round=number,
+        competitor=entry.recipe.name,
+        kind=entry.recipe.kind,
+        budget=budget,
+        state=there.state if there else "queued",
+        detail=f"scored: {scored.validation.loss:.4f}" if scored else "",
+        tokens=progress.tokens,
+        step=progress.step,
+        loss=progress.loss,
+        seconds=progress.seconds,
+    )
 
 
 def print_outcome(console: Console, run: RunDirectory, board: Leaderboard, command: str) -> None:
     """Where the champions, the report and the MLflow UI are."""
     console.print()
+    loss = FIGURES["loss"]
     for lineage in board.lineages:
         if not lineage.rounds:
             continue
         first, last = lineage.rounds[0], lineage.rounds[-1]
-        console.print(
-            f"{lineage.name}: test loss {first.test_loss:.4f} -> {last.test_loss:.4f}, champion {last.champion}: "
-            f"{champion_folder(run, lineage.name, last.champion)}",
-            soft_wrap=True,
-            highlight=False,
+        print_line(
+            console,
+            f"{lineage.name}: test loss {loss.text(first.test_loss)} -> {loss.text(last.test_loss)}, champion"
+            f" {last.champion}: {champion_folder(run, lineage.name, last.champion)}",
         )
-    console.print(f"report: {run.report_file}", soft_wrap=True, highlight=False)
-    console.print(f"MLflow: {command} ui {run.root}", soft_wrap=True, highlight=False)
+    print_line(console, f"report: {run.report_file}")
+    print_line(console, f"MLflow: {command} ui {run.root}")
 
 
-def champion_folder(run: RunDirectory, lineage: str, label: str) -> str:
+def champion_folder(run: RunDirectory, lineage: str, champion: ModelRef) -> str:
     """Where a champion's model lies."""
-    _, _, number = label.partition("@")
-    if number:
-        return str(run.round(lineage, int(number)) / "champion")
-    return "the base model: no entry proved better"
+    if champion.is_base:
+        return "the base model: no entry proved better"
+    return str(run.round(lineage, champion.round) / "champion")

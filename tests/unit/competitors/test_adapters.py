@@ -17,7 +17,7 @@ from competitors.entry import compete
 from competitors.sft import training
 from competitors.sft.adapters import METHODS, Adapter, matches, names_target
 from competitors.sft.recipe import SftRecipe
-from evaluation import evaluator
+from evaluation import evaluator, loading
 from evaluation.inspection import inspect
 from orchestrator.field.shorthand import expand
 from tests.tiny import tiny_model
@@ -142,7 +142,7 @@ def test_a_plain_adapter_leaves_the_seed_loaded(brief: Brief):
     with evaluator.loaded(brief.seed_model, None, "float32") as seed:
         before = logits(seed)
     scored_logits(brief)
-    assert [torch.equal(logits(kept), before) for kept in evaluator._loaded.values()] == [True]
+    assert [torch.equal(logits(kept), before) for kept in loading._kept.values()] == [True]
 
 
 def test_qlora_asks_for_nf4_and_submits_float32_over_the_seed(

@@ -152,7 +152,7 @@ def test_a_mistake_is_one_line(
 
 
 def test_a_run_directory_of_another_config(tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]):
-    from orchestrator.config import load_config
+    from orchestrator.config.loading import load_config
     from orchestrator.record.run_directory import RunDirectory
 
     path = tmp_path / "t.yaml"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from competitors.command import sandbox
-from orchestrator.config import load_config
+from orchestrator.config.loading import load_config
 from orchestrator.planning.plan import make_plan
 
 CONFIGS = Path(__file__).parents[3] / "configs"

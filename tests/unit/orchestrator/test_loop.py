@@ -1,7 +1,5 @@
 """The whole loop without Ray: from base to champion, going on after a stop at any moment, and who owns a failure."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ from competitors.contract import Brief
 from orchestrator.record.events import ChampionCrowned, EntryChanged, RoundBegan, TournamentEvent, VerdictReached
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.snapshot import Snapshot
-from tests.faked import FakedWorkers, falling, faked_config, hand_in, play
+from tests.faked import FakedWorkers, faked_config, falling, hand_in, play
 
 
 @pytest.fixture(scope="session")
@@ -71,30 +69,30 @@ class Stopped(BaseException):
 
 
 class StoppingStore(LocalStore):
-    """Counts what is done to the disk, and stops before the operation number `last`."""
+    """Counts what is done to the disk, and stops before the operation number `last`, cleaning nothing up."""
 
     def __init__(self, last: int | None = None) -> None:
         self.count, self.last = 0, last
 
     def _next(self) -> None:
         self.count += 1
-        if self.count == self.last:
+        if self.is_stopped:
             raise Stopped
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.last is not None and self.count >= self.last
 
     def move(self, source: Path, destination: Path) -> None:
         self._next()
         super().move(source, destination)
 
     def remove(self, path: Path) -> None:
-        if path.exists() and not path.name.endswith(".tmp"):
+        if self.is_stopped:
+            return
+        if path.exists():
             self._next()
         super().remove(path)
-
-    @contextmanager
-    def writing(self, path: Path) -> Iterator[Path]:
-        """A killed program cleans nothing up."""
-        with super().writing(path) as temporary:
-            yield temporary
 
 
 @pytest.fixture(scope="module")
@@ -107,10 +105,10 @@ def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 def test_it_goes_on_from_between_any_two_writes(inputs: Path, tmp_path: Path, undisturbed: tuple[Snapshot, int]):
     whole, operations = undisturbed
-    assert operations > 40
+    assert operations > 30
     for last in range(1, operations + 1):
         folder, store = tmp_path / str(last), StoppingStore(last)
-        with pytest.raises(Stopped):
+        with pytest.raises((Stopped, ClusterTrouble)):  # the latter where it was a worker that wrote
             play(faked_config(inputs), folder, store=store)
         again = play(faked_config(inputs), folder)
         assert outcome(again) == outcome(whole), f"stopped before operation {last}"
@@ -136,7 +134,7 @@ def test_it_goes_on_from_any_call_of_a_worker(inputs: Path, tmp_path: Path, undi
 
 def test_a_run_that_was_moved_goes_on(inputs: Path, tmp_path: Path, undisturbed: tuple[Snapshot, int]):
     whole, operations = undisturbed
-    with pytest.raises(Stopped):
+    with pytest.raises((Stopped, ClusterTrouble)):
         play(faked_config(inputs), tmp_path / "here", store=StoppingStore(operations * 2 // 3))
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "here").rename(tmp_path / "elsewhere" / "there")
@@ -258,7 +256,7 @@ def test_what_hangs_is_ended_wherever_it_hangs(inputs: Path, tmp_path: Path):
     config = faked_config(
         inputs, rounds=1, limits={"startup_minutes": 0.005, "evaluation_minutes": 0.01},
         competitors=[
-            {"name": name, "kind": "python", "entrypoint": "tests.integration.recipes:writes_nothing"}
+            {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"}
             for name in ("a", "b", "c")
         ],
     )  # fmt: skip
@@ -282,11 +280,11 @@ def test_when_all_forfeit_the_base_stays(inputs: Path, tmp_path: Path):
 
 def test_samples_that_fail_are_said_and_stop_nothing(inputs: Path, tmp_path: Path):
     def cannot_write(name: str, args: tuple[Any, ...]) -> None:
-        if name == "generate":
+        if name == "generate" and "round-000" not in str(args[0]) and args[0].name != "base":
             raise RuntimeError("no words")
 
     snapshot = play(faked_config(inputs, rounds=1), tmp_path / "run", FakedWorkers(fault=cannot_write))
-    samples = snapshot.lineages[0].samples
+    samples = snapshot.lineages[0].rounds[0].samples
     assert samples is not None
     assert samples.samples == []
     assert "no words" in samples.reason

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from cluster.errors import UserError
-from orchestrator.config import differences, load_config
+from orchestrator.config.comparison import differences
+from orchestrator.config.loading import load_config
 
 MINIMAL = {
     "name": "t",

@@ -12,7 +12,7 @@ from competitors.search.recipe import SearchRecipe
 from competitors.sft.adapters import METHODS
 from competitors.sft.recipe import SftRecipe
 from competitors.soup.recipe import SoupRecipe
-from orchestrator.config import load_config
+from orchestrator.config.loading import load_config
 from orchestrator.planning.memory import Estimate, estimate, estimate_entry, trained_tensors, warnings, zero_stage
 from orchestrator.planning.model_shape import BaseShape, describe_base
 from tests.tiny import tiny_model, tiny_rows, write_jsonl

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from competitors.contract import reporter
-from orchestrator.config import Limits
-from orchestrator.rounds.deadlines import Tail, overdue
+from cluster.resources import Resources
+from competitors.contract import Allowance, Brief
+from competitors.events import reporter
+from orchestrator.config.sections import Limits
+from orchestrator.record.events import EntryChanged, Noted
+from orchestrator.rounds.deadlines import Watch, overdue
 
 LIMITS = Limits(startup_minutes=1, grace_minutes=0.5, silence_minutes=2)
 
@@ -24,16 +27,50 @@ def test_silence_ends_an_entry_that_has_no_minutes():
     assert "not reported for 2 minutes" in (overdue(1021, 0, 1, 900, None, LIMITS) or "")
 
 
-def test_tail_gives_each_whole_line_once_and_passes_over_junk(tmp_path: Path):
-    path = tmp_path / "progress.jsonl"
-    tail = Tail(path)
-    assert tail.events() == []
-    reporter(path)({"event": "loading"})
-    with path.open("a") as stream:
-        stream.write('not json\n[1]\n{"event": "st')
-    assert [e["event"] for e in tail.events()] == ["loading"]
-    with path.open("a") as stream:
-        stream.write('ep"}\n')
-    assert [e["event"] for e in tail.events()] == ["step"]
-    assert tail.events() == []
-    assert Tail(path, from_end=True).events() == []
+def watched(folder: Path) -> tuple[Watch, list[object]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    brief = Brief(
+        tournament="t", lineage="l", round=2, competitor="a", seed_model=folder, seed_sha256="", seed_continuation=None,
+        train_data=folder, max_tokens=8, budget=Allowance(steps=9), progress=(0, 1), output_dir=folder / "submission",
+        random_seed=0, resources=Resources(),
+    )  # fmt: skip
+    heard: list[object] = []
+    now = EntryChanged("l", 2, "a", "python", brief.budget, "training")
+    return Watch(brief, LIMITS, now, heard.append), heard
+
+
+def test_reports_become_what_the_entry_is_doing_now(tmp_path: Path):
+    watch, heard = watched(tmp_path)
+    report = reporter(watch.brief.progress_file)
+    report({"event": "started"})
+    report({"event": "step", "tokens": 12, "step": 1, "loss": 2.5, "seconds": 0.5})
+    report({"event": "note", "text": "a\x1b[31mb"})
+    watch.read()
+    assert (watch.now.tokens, watch.now.step, watch.now.loss, watch.now.seconds) == (12, 1, 2.5, 0.5)
+    assert heard == [Noted("l round 2 a: a [31mb"), watch.now]
+    assert watch.started is not None
+    report({"event": "checkpoint", "fraction": 0.5, "folder": "checkpoint-1"})
+    watch.read()
+    assert [(event.fraction, event.folder) for event in watch.take_checkpoints()] == [(0.5, "checkpoint-1")]
+    assert watch.take_checkpoints() == []
+
+
+def test_wrong_reports_are_left_out_and_said_in_the_entrys_log(tmp_path: Path):
+    watch, heard = watched(tmp_path)
+    report = reporter(watch.brief.progress_file)
+    report({"event": "step", "tokens": None, "loss": "low"})
+    report({"event": "step", "tokens": "12", "step": 3})
+    report({"event": "dance"})
+    watch.read()
+    assert (watch.now.tokens, watch.now.step, watch.now.loss) == (0, 3, None)
+    said = watch.brief.log_file.read_text()
+    assert "tokens" in said
+    assert "dance" in said
+    assert any(isinstance(event, Noted) and "log.txt" in event.text for event in heard)
+
+
+def test_an_entry_that_waits_for_its_place_is_not_overdue(tmp_path: Path):
+    watch, _ = watched(tmp_path)
+    assert watch.overdue() is None
+    watch.is_placed()
+    assert watch.overdue() is None

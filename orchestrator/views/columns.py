@@ -1,0 +1,83 @@
+"""The columns of a round's entries: a new one is a line in this table.
+
+From it follow leaderboard.json's entries, the terminal's table and the report's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from cluster.errors import BrokenRecord
+from competitors.contract import Submission
+from orchestrator.record.records import Standing
+from orchestrator.record.snapshot import EntrySnapshot
+from orchestrator.views.words import duration, is_missing, signed
+
+T = TypeVar("T")
+
+Place = Literal["terminal", "report"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number about an entry of a settled round."""
+
+    key: str
+    """In leaderboard.json."""
+    title: str
+    value: Callable[[EntrySnapshot, Standing | None], float | None]
+    """From what is on record of the entry, and of it against the champion; without the latter it was not scored."""
+    text: Callable[[float], str]
+    of_scored: bool = False
+    """Whether only a scored entry has it."""
+    shown: tuple[Place, ...] = ("terminal", "report")
+
+    def cell(self, row: object) -> str:
+        """What its cell says in an entry's row of the leaderboard."""
+        value: float | None = getattr(row, self.key)
+        return "" if value is None else self.text(value)
+
+
+def shown_in(place: Place) -> list[Column]:
+    """The columns that a table has there, those of scored entries first."""
+    return sorted((column for column in COLUMNS if place in column.shown), key=lambda column: not column.of_scored)
+
+
+def required(record: T | None, path: Path) -> T:
+    """A record that is there in every settled round. BrokenRecord, naming its file, if it is not."""
+    if record is None:
+        raise BrokenRecord(is_missing(path))
+    return record
+
+
+def submission_of(entry: EntrySnapshot) -> Submission:
+    """What became of an entry of a settled round."""
+    return required(entry.submission, entry.folder / "submission.json")
+
+
+def _loss(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _scored(get: Callable[[Standing], float]) -> Callable[[EntrySnapshot, Standing | None], float | None]:
+    return lambda _, standing: None if standing is None else get(standing)
+
+
+def _spent(get: Callable[[Submission], float | None]) -> Callable[[EntrySnapshot, Standing | None], float | None]:
+    return lambda entry, _: get(submission_of(entry))
+
+
+COLUMNS = (
+    Column("validation_loss", "validation", _scored(lambda one: one.validation_loss), _loss, of_scored=True),
+    Column("improvement", "gain", _scored(lambda one: one.improvement), signed, of_scored=True),
+    Column("improvement_low", "at least", _scored(lambda one: one.improvement_low), signed, of_scored=True),
+    Column("train_tokens", "tokens", _spent(lambda one: one.train_tokens), _count),
+    Column("train_seconds", "training time", _spent(lambda one: one.train_seconds), duration),
+    Column("wall_seconds", "wall", _spent(lambda one: one.wall_seconds), duration, shown=()),
+    Column("device_seconds", "device time", _spent(lambda one: one.device_seconds), duration, shown=("report",)),
+)
