@@ -6,6 +6,7 @@ from typing import Protocol
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.events import Observer
 from orchestrator.record.run_directory import RunDirectory
+from orchestrator.tracking.json_lines import JsonLinesTracker
 from orchestrator.tracking.sync import MlflowTracker
 
 
@@ -17,7 +18,10 @@ class Tracker(Observer, Protocol):
         ...
 
 
-TRACKERS: tuple[Callable[[TournamentConfig, RunDirectory], Tracker | None], ...] = (MlflowTracker,)
+TRACKERS: tuple[Callable[[TournamentConfig, RunDirectory], Tracker | None], ...] = (
+    MlflowTracker,
+    JsonLinesTracker.chosen,
+)
 """Each makes its tracker; None where the config does not ask for it."""
 
 
