@@ -18,7 +18,7 @@ from orchestrator.environment import environment
 from orchestrator.observers import Observers
 from orchestrator.planning import memory
 from orchestrator.planning.preparation import check_inputs, download_models, make_data
-from orchestrator.record.events import Noted, Observer, State
+from orchestrator.record.events import Noted, Observer
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
 from orchestrator.tracking.trackers import trackers
@@ -112,7 +112,6 @@ async def _drive(
     workers: "Workers | None", config: TournamentConfig, config_folder: Path, run: RunDirectory, everybody: Observers
 ) -> None:
     """Run the rounds that are left, if there are `workers` for them, and have everybody told, the end included."""
-    state: State = "stopped"
     stopped = asyncio.Event()
     task = asyncio.current_task()
     assert task is not None
@@ -129,12 +128,10 @@ async def _drive(
                 from orchestrator.tournament import Tournament
 
                 await Tournament(config, run, config_folder, workers, everybody.tell).run()
-            state = "finished"
+            everybody.end("finished")
         except BaseExceptionGroup as group:
             # What breaks while everything is being cancelled is not why it stopped.
             raise (KeyboardInterrupt() if stopped.is_set() else _first(group)) from group
-        finally:
-            everybody.end(state)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -17,32 +17,37 @@ LAST_TRIES = 2
 
 
 class Observers:
-    """Passes events on while it is `serving`. `tell` is called from the event loop's thread."""
+    """Passes events on while it is `serving`. `tell` and `end` are called from the event loop's thread."""
 
     def __init__(self, observers: Sequence[Observer]) -> None:
         self._listeners = [_Listener(observer) for observer in observers]
+        self._state: State = "stopped"
 
     def tell(self, event: TournamentEvent) -> None:
         """Tell everybody, without waiting for anybody."""
         for listener in self._listeners:
             listener.tell(event)
 
+    def end(self, state: State) -> None:
+        """Say how the tournament ended; until then it counts as stopped."""
+        self._state = state
+
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
-        """Have observers told while the block lasts, and after it until they know that the tournament has ended."""
-        tasks = {asyncio.create_task(listener.serve()): listener for listener in self._listeners}
+        """Have observers told while the block lasts, and then that the tournament has ended.
+
+        Of the end they are told one after the other, in their order: what one draws, the next can send.
+        """
+        tasks = [asyncio.create_task(listener.serve()) for listener in self._listeners]
         try:
             yield
         finally:
-            if tasks:
-                _, late = await asyncio.wait(tasks, timeout=PATIENCE_SECONDS)
-                for task in late:
-                    log.warning("%s did not take in the end of the tournament in time", tasks[task].observer.name)
+            for listener, task in zip(self._listeners, tasks, strict=True):
+                listener.tell(TournamentEnded(self._state))
+                _, late = await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
+                if late:
+                    log.warning("%s did not take in the end of the tournament in time", listener.observer.name)
                     task.cancel()
-
-    def end(self, state: State) -> None:
-        """Tell everybody that nothing more is to come."""
-        self.tell(TournamentEnded(state))
 
 
 class _Listener:

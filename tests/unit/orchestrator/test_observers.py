@@ -103,3 +103,20 @@ def test_one_that_blocks_holds_up_nobody_else():
 
     asyncio.run(drive())
     assert blocking.heard == [Noted("one"), TournamentEnded("stopped")]
+
+
+def test_of_the_end_they_are_told_in_their_order():
+    """What one draws at the end, the next one can send."""
+    order: list[str] = []
+
+    class Slow(Listener):
+        def hear(self, events: Sequence[TournamentEvent]) -> None:
+            threading.Event().wait(0.2)
+            order.append("slow")
+
+    class Quick(Listener):
+        def hear(self, events: Sequence[TournamentEvent]) -> None:
+            order.append("quick")
+
+    hold([], Slow(), Quick())
+    assert order == ["slow", "quick"]
