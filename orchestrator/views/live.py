@@ -27,7 +27,8 @@ from orchestrator.views.words import bar, duration, print_line
 
 LINE_SECONDS = 15.0
 """In a log, an entry that trains is mentioned again after so long."""
-COLOURS = {"training": "cyan", "inspected": "magenta", "scored": "green", "forfeit": "red", "rejected": "red"}
+COLOURS = {"training": "cyan", "delivered": "magenta", "inspected": "magenta", "scored": "green"}
+COLOURS |= {"forfeit": "red", "rejected": "red"}
 """Of states; the others are dim."""
 
 Key = tuple[str, str]
@@ -148,7 +149,7 @@ def cells(event: EntryChanged) -> list[Text]:
     state: str = event.state
     if event.state == "training" and progress.tokens + progress.step:
         state = f"training {bar(progress.share)}"
-    elif event.state == "inspected" and event.fraction:
+    elif event.state in ("delivered", "inspected") and event.fraction:
         state = f"scoring  {bar(event.fraction)}"
     elif event.state == "scored":
         state = event.detail or "scored"
