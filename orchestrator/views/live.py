@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -135,7 +136,8 @@ def make_live(console: Console, rounds: int) -> Lines:
 
 def entry_table(title: Text | None, *columns: str) -> Table:
     """An empty table of entries: the lineage, further `columns`, and those of `cells`."""
-    table = Table(title=title, title_justify="left", expand=False, pad_edge=False)
+    # Narrow, so that it fits a terminal of 80 columns.
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column in ("lineage", *columns, "competitor", "state"):
         table.add_column(column, no_wrap=True)
     for column in ("tokens", "loss", "tokens/s", "left"):

@@ -100,9 +100,9 @@ def test_the_table_shows_how_far_each_entry_is() -> None:
     table = LiveTable(console(), 3)
     table.hear([replace(TRAINING, tokens=500, seconds=10.0, loss=1.25)])
     text = drawn(table)
-    assert all(part in text for part in ("training █████░░░░░", "500 / 1,000", "1.250", "50", "10 s"))
+    assert all(part in text for part in ("training ████░░░░", "500 / 1,000", "1.250", "50", "10 s"))
     table.hear([replace(TRAINING, state="inspected", fraction=0.2)])
-    assert "scoring  ██░░░░░░░░" in drawn(table)
+    assert "scoring  ██░░░░░░" in drawn(table)
     table.hear([replace(TRAINING, state="scored", detail="validation loss 0.9")])
     assert "validation loss 0.9" in drawn(table)
 

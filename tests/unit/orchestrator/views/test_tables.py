@@ -32,9 +32,23 @@ def printed(run: RunDirectory, command: str = "leaderboard", width: int = 200) -
 def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
     one, other = ("llama", 1, "own"), ("llama", 1, "full")
     _, run = fabricate(tmp_path / "run", rounds=1, forfeits={one: EVIL}, rejections={other: EVIL})
-    text = printed(run)
-    assert f"forfeit: {EVIL}" in text
-    assert f"rejected: {EVIL}" in text
+    lines = printed(run).splitlines()
+    assert f"  own: {EVIL}" in lines
+    assert f"  full: {EVIL}" in lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_columns_that_do_not_fit_are_left_out_from_the_right(tmp_path: Path, width: int) -> None:
+    _, run = fabricate(tmp_path / "run", rounds=1, lineages=("llama",), forfeits={("llama", 1, "own"): "x" * 300})
+    text = printed(run, width=width)
+    header = next(line for line in text.splitlines() if "competitor" in line)
+    titles = [column.title for column in shown_in("terminal")]
+    there = [title for title in titles if title in header]
+    assert there == titles[: len(there)]
+    assert len(there) == len(titles) or width < 200
+    assert len(there) >= 3
+    assert "…" not in text
+    assert "x" * 300 in text
 
 
 def test_names_of_references_and_folders_are_shown_as_they_are(tmp_path: Path) -> None:
@@ -48,7 +62,7 @@ def test_every_column_and_every_figure_is_there(tmp_path: Path) -> None:
     _, run = fabricate(tmp_path / "run", rounds=1, lineages=("llama",))
     text, board = printed(run), build(read(run), "finished")
     for entry in board.lineages[0].rounds[1].entries:
-        row = next(line for line in text.splitlines() if f"│ {entry.competitor} " in line)
+        row = next(line for line in text.splitlines() if line.startswith(f"│ {entry.competitor} "))
         assert all(f" {column.cell(entry)} " in row for column in shown_in("terminal"))
     for title in (*(column.title for column in shown_in("terminal")), *(f.title for f in FIGURES.values())):
         assert title in text
