@@ -1,1 +1,1 @@
-"""Where work runs and where files lie: Ray, pools of warm actors, atomic storage. Knows no tournaments."""
+"""Where work runs and where files lie: workers on Ray or in this process, atomic storage. Knows no tournaments."""

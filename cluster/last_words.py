@@ -85,7 +85,9 @@ def how_it_ended(before: Vitals) -> str:
     if EXIT in noted:
         return ended_itself(int(noted.partition(EXIT)[2].split()[0]))
     if kills(before.counter) > before.kills:
-        return "its process was killed (SIGKILL), as the kernel does when memory runs out: its counter says so"
+        return (
+            "its process was killed (SIGKILL), as the kernel does when memory runs out: its count of such kills went up"
+        )
     doubt = "whether memory ran out is not known"
     if before.counter is not None:
         doubt = "the kernel's counter does not say that memory ran out"

@@ -1,6 +1,6 @@
 """Who starts next and on which nodes: decisions over plain numbers, made without Ray.
 
-The pool keeps books of what it lends on each node, because Ray only knows of a gang once its processes run.
+Books are kept of what is lent on each node, because Ray only knows of a gang once its processes run.
 A gang is a coordinator that holds nothing and some members of one size, placed all or not at all. What a
 gang then starts has to stand where the books say: `placed_on` and the selectors tell it, in its process.
 """
@@ -204,12 +204,12 @@ _here: list[str] = []
 
 
 def stand_on(nodes: list[str]) -> None:
-    """Say in a worker's process where its call stands; the pool does."""
+    """Say in a worker's process where its call stands; `cluster.ray_process` does."""
     _here[:] = nodes
 
 
 def placed_on() -> list[str]:
-    """In a worker's process: the node id of each of its workers; empty outside of the pool."""
+    """In a worker's process: the node id of each of its workers; empty where nobody said so."""
     return list(_here)
 
 
@@ -222,7 +222,7 @@ def member_selectors() -> list[dict[str, str]]:
 
 
 def any_member_selector() -> dict[str, str]:
-    """The Ray label selector of any of the gang's nodes; empty outside of the pool, which selects all.
+    """The Ray label selector of any of the gang's nodes; empty where nobody said so, which selects all.
 
     For `tune.PlacementGroupFactory([…], bundle_label_selector=[…])`: every trial of a search asks alike.
     """

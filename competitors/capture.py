@@ -1,24 +1,84 @@
-"""What an entry prints and logs goes into a file of its own."""
+"""What an entry prints and logs goes into a file of its own, also where several compete in threads of one process."""
 
 import logging
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TextIO, cast
+
+_here = threading.local()
+_open: list[TextIO] = []
+"""The logs of all entries that compete in this process now."""
+_before: list[Any] = []
+"""stdout, stderr and the log's level as they were before the first of them."""
+_changing = threading.Lock()
+
+
+def _log() -> TextIO | None:
+    """The log that this thread's output belongs to. What a competitor's own threads print is its as long as it is
+    alone in its process."""
+    own: TextIO | None = getattr(_here, "log", None)
+    return own if own is not None else _open[0] if len(_open) == 1 else None
+
+
+class _Routed:
+    """Stands for stdout or stderr, and passes on what each thread prints to where that belongs.
+
+    Libraries keep the stream that they found: this one stays usable when the entry has ended.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def _target(self) -> TextIO:
+        stream = _log() or self._stream
+        fallback = sys.__stderr__
+        return fallback if stream.closed and fallback is not None else stream
+
+    def write(self, text: str) -> int:
+        """Print."""
+        return self._target().write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target(), name)
 
 
 @contextmanager
 def captured_output(path: Path) -> Iterator[None]:
-    """Send prints and log records to the entry's own log.txt."""
-    with path.open("a", encoding="utf-8", buffering=1) as stream:
-        handler = logging.StreamHandler(stream)
+    """Send prints and log records of this thread to the entry's own log.txt."""
+    with path.open("a", encoding="utf-8", buffering=1) as log:
+        handler = logging.StreamHandler(log)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root = logging.getLogger()
-        level = root.level
-        root.addHandler(handler)
-        root.setLevel(logging.INFO)
+        handler.addFilter(lambda record: _log() is log)
+        _come_in(log, handler)
+        _here.log = log
         try:
-            with redirect_stdout(stream), redirect_stderr(stream):
-                yield
+            yield
         finally:
-            root.removeHandler(handler)
+            _here.log = None
+            _go_out(log, handler)
+
+
+def _come_in(log: TextIO, handler: logging.Handler) -> None:
+    """Open an entry's log; the first one in has the process's streams routed."""
+    root = logging.getLogger()
+    with _changing:
+        if not _open:
+            _before[:] = [sys.stdout, sys.stderr, root.level]
+            sys.stdout, sys.stderr = cast(TextIO, _Routed(sys.stdout)), cast(TextIO, _Routed(sys.stderr))
+            root.setLevel(logging.INFO)
+        root.addHandler(handler)
+        _open.append(log)
+
+
+def _go_out(log: TextIO, handler: logging.Handler) -> None:
+    """Close an entry's log; the last one out leaves the process's streams as they were."""
+    root = logging.getLogger()
+    with _changing:
+        _open.remove(log)
+        root.removeHandler(handler)
+        if not _open:
+            sys.stdout, sys.stderr, level = _before
             root.setLevel(level)

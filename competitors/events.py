@@ -110,13 +110,14 @@ class EventReader:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             return b"", False
-        with open(descriptor, "rb", buffering=0) as stream:
+        try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 return b"", False
             self.offset = min(self.offset, status.st_size)
-            stream.seek(self.offset)
-            data = stream.read(READ_BYTES)
+            data = os.pread(descriptor, READ_BYTES, self.offset)
+        finally:
+            os.close(descriptor)
         return data, len(data) == READ_BYTES
 
     def _lines(self, data: bytes, is_full: bool) -> bytes:

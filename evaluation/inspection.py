@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.errors import Forfeit
+from cluster.text import plain
+from evaluation.adapters import inspect_adapter
+from evaluation.faults import of_submission
+from evaluation.weights import FLOATS, INDEX, WHOLE, check_values, model_files, model_tensors, read_headers
 
 Form = Literal["full", "adapter"]
 
@@ -19,77 +23,87 @@ MAY_DIFFER = {
 }  # fmt: skip
 """Keys of config.json, beside dropout, that do not change what the weights compute when they are scored, and whether
 the output head is tied: merging an adapter may untie it."""
+NAMED = 3
+"""Missing weights that are named."""
+PROGRAMS = {".py", ".bin", ".pt", ".pkl", ".pth"}
 
 
 def inspect(folder: Path, form: Form, seed: Path) -> None:
     """Check the files of a submission against its seed; raise `Forfeit` with the reason if they do not hold.
 
-    Checks that the weights can be read, are finite, that a full model has the seed's architecture, names and shapes,
-    and that nothing but data lies there.
+    Checks that nothing but data lies there, that the weights are whole, can be read and are finite, that a full
+    model is of the seed's architecture and leaves no weight to chance, and that an adapter can be merged.
     """
-    programs = [f.name for f in folder.rglob("*") if f.suffix in {".py", ".bin", ".pt", ".pkl", ".pth"}]
-    if programs:
-        raise Forfeit(f"holds {programs[0]}: only safetensors and JSON are accepted, nothing that runs code")
-    shapes = _read_weights(folder)
+    _inspect_names(folder)
     if form == "full":
-        _compare_with_seed(folder, seed, shapes)
-    elif not shapes:
-        raise Forfeit("the adapter has no weights")
+        _inspect_full(folder, seed)
+    else:
+        inspect_adapter(folder, seed)
 
 
-def _read_weights(folder: Path) -> dict[str, list[int]]:
-    """Names and shapes of all tensors, having looked at every value."""
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    shapes: dict[str, list[int]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - safe_open is no dict
-                    tensor = tensors.get_tensor(name)
-                    shapes[name] = list(tensor.shape)
-                    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                        raise Forfeit(f"{name} holds values that are not finite: training diverged")
-        except SafetensorError as error:
-            raise Forfeit(f"{file.name} cannot be read: {error}") from error
-    return shapes
+def _inspect_names(folder: Path) -> None:
+    for file in sorted(folder.rglob("*")):
+        if not str(file.relative_to(folder)).isprintable():  # a control character, or bytes that are no UTF-8
+            raise Forfeit(plain(f"holds a file of an odd name: {file.name!a}"))
+        if file.suffix in PROGRAMS:
+            raise Forfeit(plain(f"holds {file.name}: only safetensors and JSON are accepted, nothing that runs code"))
 
 
-def _compare_with_seed(folder: Path, seed: Path, shapes: dict[str, list[int]]) -> None:
-    config, seed_config = _config(folder), _config(seed)
+def _inspect_full(folder: Path, seed: Path) -> None:
+    if (folder / "adapter_config.json").exists():
+        # transformers would load the adapter's base, wherever that is, in the place of this model.
+        raise Forfeit("holds adapter_config.json beside a full model's weights: hand in one or the other")
+    _compare_configs(_config(folder), _seed_config(seed))
+    tensors, theirs = model_tensors(folder), read_headers(sorted(seed.glob("*.safetensors")))
+    for name, tensor in tensors.items():
+        alike = name in theirs and theirs[name].dtype == tensor.dtype
+        if tensor.dtype not in FLOATS and not alike:
+            raise Forfeit(plain(f"{tensor.file}: {name} is stored as {tensor.dtype}, which no model trains on from"))
+        if name in theirs and theirs[name].shape != tensor.shape:
+            raise Forfeit(plain(f"{tensor.file}: {name} has shape {tensor.shape}, the seed's has {theirs[name].shape}"))
+    _check_that_nothing_is_left_to_chance(folder)
+    check_values(model_files(folder))
+
+
+def _check_that_nothing_is_left_to_chance(folder: Path) -> None:
+    """Load the model without its values: what the files lack would be drawn at random, with no more than a warning."""
+    from transformers import AutoModelForCausalLM
+
+    with of_submission("the model cannot be loaded", folder):
+        _, found = AutoModelForCausalLM.from_pretrained(
+            folder, device_map="meta", output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    if missing := sorted(found["missing_keys"]):
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        where = INDEX if (folder / INDEX).exists() else WHOLE
+        raise Forfeit(plain(f"{where} lacks {', '.join(missing[:NAMED])}{more}: they would be drawn at random"))
+    for name, shape, expected in sorted(found["mismatched_keys"], key=str):
+        raise Forfeit(plain(f"{name} has shape {list(shape)}, config.json asks for {list(expected)}"))
+
+
+def _compare_configs(config: Any, seed_config: Any) -> None:
     if config.model_type != seed_config.model_type:
-        raise Forfeit(f"is a {config.model_type} model, the seed is a {seed_config.model_type}")
+        raise Forfeit(plain(f"is a {config.model_type} model, the seed is a {seed_config.model_type}"))
     ours, theirs = config.to_dict(), seed_config.to_dict()
     # Keys that the model's class does not know, such as a trainer's own notes, are read by nothing.
     known = type(seed_config)().to_dict().keys() | {"quantization_config"}
     for key in sorted(key for key in known - MAY_DIFFER if "drop" not in key):
         if ours.get(key) != theirs.get(key):
-            raise Forfeit(f"config.json says {key}: {ours.get(key)!r}, the seed's says {theirs.get(key)!r}")
-    for name, shape in _shapes(seed).items():
-        # A tied output head may be stored on one side and left out on the other.
-        if name in shapes and shapes[name] != shape:
-            raise Forfeit(f"{name} has shape {shapes[name]}, the seed's has {shape}")
-        if name not in shapes and not name.endswith("lm_head.weight"):
-            raise Forfeit(f"{name} is missing")
+            raise Forfeit(
+                f"config.json says {key}: {plain(repr(ours.get(key)), 100)}, the seed's says"
+                f" {plain(repr(theirs.get(key)), 100)}"
+            )
 
 
 def _config(folder: Path) -> Any:
     """What config.json says, with transformers' defaults for what it leaves out. Forfeit if it is no config."""
-    from huggingface_hub.errors import StrictDataclassError
+    if not (folder / "config.json").is_file():
+        raise Forfeit("config.json is missing")
+    with of_submission("config.json cannot be read", folder):
+        return _seed_config(folder)
+
+
+def _seed_config(folder: Path) -> Any:
     from transformers import AutoConfig
 
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, StrictDataclassError) as error:
-        raise Forfeit(f"config.json cannot be read: {' '.join(str(error).split())}") from error
-
-
-def _shapes(folder: Path) -> dict[str, list[int]]:
-    from safetensors import safe_open
-
-    shapes: dict[str, list[int]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            shapes |= {name: list(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
-    return shapes
+    return AutoConfig.from_pretrained(folder)

@@ -60,6 +60,11 @@ def _bytes_left(row: Encoded, completion: str, tokenizer: Any) -> int:
     return len(left.encode())
 
 
+def pad_id(tokenizer: Any) -> int:
+    """An id to pad with; the mask hides it."""
+    return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
+
+
 def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     """Indices of rows, longest first, in batches of at most `batch_tokens` padded tokens (or one row)."""
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
@@ -77,7 +82,7 @@ def score(
     model: Any,
     encoded: Sequence[EncodedRow],
     batch_tokens: int,
-    pad_id: int,
+    padding: int,
     progress: Callable[[float], None] = lambda fraction: None,
 ) -> RowResults:
     """What a causal language model makes of each row, in row order: every column that a figure measures."""
@@ -87,11 +92,11 @@ def score(
     scorable = [i for i, row in enumerate(encoded) if row.completion_tokens]
     done = 0
     model.eval()
-    head = completion_head(model, encoded[scorable[0]], pad_id) if scorable else None
+    head = completion_head(model, encoded[scorable[0]], padding) if scorable else None
     with torch.inference_mode():
         for batch in batches([len(encoded[i].ids) for i in scorable], batch_tokens):
             rows = [scorable[i] for i in batch]
-            ids, mask, where, targets, owners = _pad([encoded[i] for i in rows], pad_id, model.device)
+            ids, mask, where, targets, owners = _pad([encoded[i] for i in rows], padding, model.device)
             assert head is not None
             for values, owner in _chunks(head, ids, mask, where, targets, owners):
                 for column, sums in measured.items():
@@ -102,7 +107,7 @@ def score(
     return RowResults(tokens=np.array(tokens, np.float64), bytes=np.array(sizes, np.float64), **measured)
 
 
-def _pad(encoded: Sequence[EncodedRow], pad_id: int, device: "torch.device") -> tuple["torch.Tensor", ...]:
+def _pad(encoded: Sequence[EncodedRow], padding: int, device: "torch.device") -> tuple["torch.Tensor", ...]:
     """Right-pad to ids and mask (batch, length) and point at every completion id.
 
     Also `where` (tokens, 2): row and position whose hidden state predicts it; `targets` (tokens,): the id;
@@ -111,7 +116,7 @@ def _pad(encoded: Sequence[EncodedRow], pad_id: int, device: "torch.device") -> 
     import torch
 
     length = max(len(e.ids) for e in encoded)
-    ids = torch.full((len(encoded), length), pad_id)
+    ids = torch.full((len(encoded), length), padding)
     mask = torch.zeros((len(encoded), length), dtype=torch.long)
     where: list[tuple[int, int]] = []
     for row, e in enumerate(encoded):
@@ -148,7 +153,7 @@ def _chunks(
         start = end
 
 
-def completion_head(model: Any, probe: EncodedRow, pad_id: int) -> Head:
+def completion_head(model: Any, probe: EncodedRow, padding: int) -> Head:
     """How to get the logits of chosen positions from `model`.
 
     The direct way runs the decoder and puts the chosen hidden states through the output embedding. Some
@@ -172,7 +177,7 @@ def completion_head(model: Any, probe: EncodedRow, pad_id: int) -> Head:
     if output is None or decoder is model:
         return whole
     with torch.inference_mode():
-        ids, mask, where, _, _ = _pad([probe], pad_id, model.device)
+        ids, mask, where, _, _ = _pad([probe], padding, model.device)
         one, other = next(direct(ids, mask, where)), next(whole(ids, mask, where))
     tolerance = 1e-4 if output.weight.dtype == torch.float32 else 5e-2
     return direct if torch.allclose(one, other, rtol=tolerance, atol=tolerance) else whole

@@ -207,14 +207,15 @@ def ui(
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Open the MLflow UI on this run's store."""
-    from orchestrator.tracking.ledger import Memory, chart_path, store_uri, ui_argv
+    from orchestrator.tracking.ledger import Ledger
+    from orchestrator.tracking.location import chart_path, store_uri, ui_argv
 
     run = RunDirectory(run_dir)
     config = run.config
     argv = ui_argv(config, run, port)
     served_elsewhere = len(argv) == 1
     server = argv[0] if served_elsewhere else f"http://127.0.0.1:{port}"
-    experiment = Memory.of(run, store_uri(config, run)).experiment_id
+    experiment = Ledger.of(run, store_uri(config, run)).experiment_id
     chart = "nothing of this run was sent there yet" if experiment is None else f"{server}/{chart_path(experiment)}"
     console.print(f"MLflow: {server}{'' if served_elsewhere else ' (Ctrl-C ends it)'}", soft_wrap=True)
     console.print(f"test loss over rounds: {chart}", soft_wrap=True, markup=False, highlight=False)

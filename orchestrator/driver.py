@@ -55,7 +55,10 @@ def run_tournament(
     with run.locked():
         prepare(config, config_file, run)
         config, reader = run.with_changes(config), SnapshotReader(run)
-        everybody = Observers([*observers, Pages(run), *trackers(config, run)])
+        tracked = trackers(config, run)
+        for tracker in tracked:
+            tracker.open()
+        everybody = Observers([*observers, Pages(run), *tracked])
         try:
             if reader.read().is_finished:
                 asyncio.run(_drive(None, config, config_file.parent, run, everybody))

@@ -128,8 +128,7 @@ def faked_config(inputs: Path, **settings: Any) -> TournamentConfig:
             "rounds": 2,
             "budget": {"steps": 10},
             "competitors": [
-                {"name": name, "kind": "python", "entrypoint": "tests.integration.recipes:writes_nothing"}
-                for name in ("a", "b")
+                {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in ("a", "b")
             ],
             "selection": {"resamples": 200},
             "evaluation": {"samples": 1},

@@ -171,7 +171,8 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         self.save_trunk(self.step, new)
         with exchanged(self.holding.held(), self.average):
             named = named_trainable(self.model) if self.averaged else {}
-            average = {name: self.holding.weight(p).detach().cpu().contiguous() for name, p in named.items()}
+            # Copies: on a CPU these are the weights themselves, and get their own values back when the block ends.
+            average = {n: self.holding.weight(p).detach().to("cpu", copy=True).contiguous() for n, p in named.items()}
         if first:
             with LOCAL.writing(new / "average.safetensors") as temporary:
                 save_file(average, temporary)

@@ -216,9 +216,10 @@ def _merge_adapters(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredie
         model.load_adapter(ingredient.folder, adapter_name=name)
     # TIES takes a mean over those that agree in sign; the linear ones take a weighted sum.
     weight = 1.0 if "ties" in recipe.method else 1.0 / len(names)
-    density = None if recipe.method == "linear" else recipe.density
+    # PEFT's own `linear` adds up A and B apart, whose product is not the mean: side by side they are.
+    how, density = ("cat", None) if recipe.method == "linear" else (recipe.method, recipe.density)
     model.add_weighted_adapter(
-        names, [weight] * len(names), adapter_name="default", combination_type=recipe.method, density=density
+        names, [weight] * len(names), adapter_name="default", combination_type=how, density=density
     )
     with LOCAL.writing(brief.output_dir) as temporary:
         model.save_pretrained(temporary, selected_adapters=["default"])

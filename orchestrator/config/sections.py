@@ -116,10 +116,12 @@ class Cluster(Settings):
 
 
 class Tracking(Settings):
-    """MLflow. Without `uri` a SQLite store beside the run directories."""
+    """MLflow. Without `uri` a SQLite store beside the run directories. `json_lines` is a path, or true for
+    events.jsonl in the run directory."""
 
     uri: str | None = None
     experiment: str | None = None
+    json_lines: bool | str = False
 
 
 class Racing(Settings):

@@ -156,6 +156,10 @@ class Snapshot:
     """Of those that are scored, by name."""
     manifest: Manifest | None
     environment: Any
+    times: Times = field(default_factory=dict)
+    """Of the config."""
+    reference_times: Times = field(default_factory=dict)
+    """When each reference's scorecard was written, by the reference's name."""
 
     @property
     def is_finished(self) -> bool:
@@ -197,12 +201,11 @@ class SnapshotReader:
     def read(self) -> Snapshot:
         """What is on record now. UserError where there is no run directory, BrokenRecord naming a file that is torn."""
         with self._lock:
+            times = _times(self.run.root, self.run.config_file.name)
             config = self.run.config
-            cards = {
-                one.name: self._record(Scorecard, self.run.reference(one.name) / "scorecard.json")
-                for one in config.references
-                if one.model is not None
-            }
+            folders = {one.name: self.run.reference(one.name) for one in config.references if one.model is not None}
+            written = {name: _times(folder, "scorecard.json") for name, folder in folders.items()}
+            cards = {name: self._record(Scorecard, folder / "scorecard.json") for name, folder in folders.items()}
             return Snapshot(
                 run=self.run,
                 config=config,
@@ -210,6 +213,8 @@ class SnapshotReader:
                 references={name: card for name, card in cards.items() if card is not None},
                 manifest=self._record(Manifest, self.run.manifest_file),
                 environment=read_json(self.run.environment_file),
+                times=times,
+                reference_times={name: when["scorecard.json"] for name, when in written.items() if when},
             )
 
     def _lineage(self, lineage: Lineage, config: TournamentConfig) -> LineageSnapshot:

@@ -126,8 +126,9 @@ class Entry:
                 watch.read()
                 if call.done():
                     return call.result()
-                for event in watch.take_checkpoints() if racing else ():
-                    races.begin(race(self.context, racing, brief, event, self.rungs))
+                for event in watch.take_checkpoints():
+                    if racing is not None:
+                        races.begin(race(self.context, racing, brief, event, self.rungs))
                 ended = watch.overdue() or races.ignored()
         finally:
             self.now = replace(watch.now, state=self.now.state)

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 from competitors.events import reporter
-
 from evaluation.evaluator import ScoringJob, score_model, score_slice
 from evaluation.inspection import Form, inspect
 from evaluation.scorecard import Scorecard

@@ -1,7 +1,7 @@
 """MLflow itself: a store of runs behind a few plain calls. The only file that imports mlflow.
 
-It is imported late, by `tracking_sync.py`: importing mlflow takes seconds. Each call raises whatever MLflow, its
-database or its server raise; `Tracker` in `tracking_sync.py` is where that ends.
+It is imported late, by `sync.py`: importing mlflow takes seconds. Each call raises whatever MLflow, its database or
+its server raise; `MlflowTracker` is where that ends.
 """
 
 import getpass
@@ -15,10 +15,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from orchestrator.tracking.ledger import NOTE, artifact_folder, linked, opening, sqlite_file
+from orchestrator.tracking.location import artifact_folder, linked, opening, sqlite_file
 from orchestrator.tracking.points import Point
 from orchestrator.tracking.tree import Dataset as Split
 from orchestrator.tracking.tree import Model
+from orchestrator.tracking.words import NOTE
 
 T = TypeVar("T")
 METRICS, PARAMS = 1000, 100

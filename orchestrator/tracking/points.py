@@ -3,19 +3,17 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from competitors.contract import Event, Submission
+from competitors.contract import Submission
+from competitors.events import Event
+from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
-from orchestrator.rounds.verdict import Verdict
+from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.record.records import Standing
+from orchestrator.record.snapshot import LineageSnapshot
 
-REPORTED = {
-    "loss": "train_loss",
-    "learning_rate": "learning_rate",
-    "memory_megabytes": "system/memory_megabytes",
-    "gpu_memory_megabytes": "system/gpu_memory_megabytes",
-}
-"""Keys of a competitor's events, and the metrics that they become."""
+COSTS = ("train_tokens", "train_seconds", "device_seconds")
+"""Of a submission."""
 
 
 @dataclass(frozen=True)
@@ -28,50 +26,68 @@ class Point:
     time_ms: int
 
 
-def of_scorecard(card: Scorecard | None, step: int, when: int) -> list[Point]:
+def scores_of(card: Scorecard) -> dict[str, float]:
+    """A model's scores by the names of their metrics: all figures of test rows, which report, the loss of validation
+    rows, which choose."""
+    figures = {f"test_{name}": card.test.figures[name] for name in FIGURES if name in card.test.figures}
+    return {"validation_loss": card.validation.loss, **figures}
+
+
+def costs_of(submission: Submission) -> dict[str, float]:
+    """What an entry cost."""
+    return {name: float(getattr(submission, name)) for name in COSTS}
+
+
+def of_scorecard(card: Scorecard | None, step: int, time_ms: int) -> list[Point]:
     """A model's scores as points of the chart over rounds."""
-    if card is None:
-        return []
-    values = {
-        "validation_loss": card.validation.loss,
-        "test_loss": card.test.loss,
-        "test_bits_per_byte": card.test.bits_per_byte,
-        "test_perplexity": card.test.perplexity,
-    }
-    return [Point(name, value, step, when) for name, value in values.items()]
+    return [] if card is None else [Point(name, value, step, time_ms) for name, value in scores_of(card).items()]
 
 
 def of_entry(
-    name: str, number: int, when: int, submission: Submission | None, card: Scorecard | None, verdict: Verdict | None
+    number: int, time_ms: int, submission: Submission | None, card: Scorecard | None, standing: Standing | None
 ) -> list[Point]:
     """What an entry cost, its scores, and its improvement over the champion it met."""
-    values: dict[str, float] = {}
-    if submission is not None:
-        values |= {key: float(getattr(submission, key)) for key in ("train_tokens", "train_seconds", "device_seconds")}
-    standing = next((s for s in verdict.entries if s.competitor == name), None) if verdict else None
+    values = {} if submission is None else costs_of(submission)
     if standing is not None:
         values |= {"improvement": standing.improvement, "improvement_low": standing.improvement_low}
-    return [Point(key, value, number, when) for key, value in values.items()] + of_scorecard(card, number, when)
+    points = [Point(name, value, number, time_ms) for name, value in values.items()]
+    return points + of_scorecard(card, number, time_ms)
+
+
+def champions(lineage: LineageSnapshot) -> Iterator[tuple[int, ModelRef, Scorecard]]:
+    """A lineage's champion after each round, with its scores; round 0 is the base model."""
+    if lineage.scorecard is not None:
+        yield 0, BASE, lineage.scorecard
+    for verdict in lineage.verdicts:
+        card = lineage.scorecard_of(verdict.champion)
+        assert card is not None, f"round {verdict.round} of {lineage.name}: a champion without a scorecard"
+        yield verdict.round, verdict.champion, card
+
+
+def of_lineage(lineage: LineageSnapshot) -> list[Point]:
+    """A lineage's line in the chart."""
+    times = [lineage.times, *(one.times for one in lineage.rounds)]
+    return [
+        point
+        for number, _, card in champions(lineage)
+        for point in of_scorecard(card, number, times[number]["verdict.json" if number else "scorecard.json"])
+    ]
 
 
 def of_event(event: Event) -> Iterator[Point]:
-    """The metrics in one event, by tokens. A competitor of the user's own may report anything."""
-    if event["event"] not in ("started", "step", "ended"):
+    """The metrics in one event, by tokens. A competitor of the user's own may leave out anything."""
+    if event.event not in ("started", "step", "ended"):
         return
-    numbers = {k: float(v) for k, v in event.items() if isinstance(v, int | float) and not isinstance(v, bool)}
-    step = int(numbers.get("tokens", numbers.get("step", 0.0)))
-    when = int(numbers.get("time", time.time()) * 1000)
-    values = {metric: numbers[key] for key, metric in REPORTED.items() if key in numbers}
-    if numbers.get("seconds") and "tokens" in numbers:
-        values["tokens_per_second"] = numbers["tokens"] / numbers["seconds"]
-    yield from (Point(name, value, step, when) for name, value in values.items())
-
-
-def written_ms(path: Path) -> int:
-    """When a file was written, in milliseconds since the epoch: MLflow's unit."""
-    return path.stat().st_mtime_ns // 1_000_000
-
-
-def now_ms() -> int:
-    """The same for this moment."""
-    return time.time_ns() // 1_000_000
+    values = {
+        "train_loss": event.loss,
+        "learning_rate": event.learning_rate,
+        "system/memory_megabytes": event.memory_megabytes,
+        "system/gpu_memory_megabytes": event.gpu_memory_megabytes,
+    }
+    if event.seconds and event.tokens is not None:
+        values["tokens_per_second"] = event.tokens / event.seconds
+    step = next((count for count in (event.tokens, event.step) if count is not None), 0)
+    when = time.time() if event.time is None else event.time
+    for name, value in values.items():
+        if value is not None:
+            yield Point(name, float(value), int(step), int(when * 1000))

@@ -1,7 +1,7 @@
-"""MLflow as a view of the run directory: everything on record that MLflow does not have yet is sent there.
+"""MLflow as an observer: everything on record that MLflow does not have yet is sent there.
 
-What was sent is remembered in mlflow.json; what is found in the store is continued, so that no run is made
-twice. When the store is away the tournament goes on, and the next sync sends what was missed.
+What was sent is remembered in the ledger; what is found in the store is continued, so that no run is made twice.
+When the store is away the tournament goes on, and what was missed is sent later.
 """
 
 import hashlib
@@ -9,30 +9,32 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.config import TournamentConfig
+from competitors.events import EventReader
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.record.events import State, TournamentEnded, TournamentEvent
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.rounds.deadlines import Tail
+from orchestrator.record.snapshot import SnapshotReader
 from orchestrator.tracking import tree, words
-from orchestrator.tracking.ledger import NOTE, Memory, Sent, linked, memory_file, shown, store_uri
+from orchestrator.tracking.ledger import Ledger, Sent, ledger_file
+from orchestrator.tracking.location import linked, shown, store_uri
 from orchestrator.tracking.points import Point, of_event
 from orchestrator.tracking.tree import Part, View
-from orchestrator.views.leaderboard import State
 
 if TYPE_CHECKING:
     from orchestrator.tracking.mlflow_store import MlflowStore
 
 log = logging.getLogger(__name__)
 
-OPEN_RUNS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED"}
+OPEN_RUNS: dict[State, str] = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED"}
 """What a run that is still under way is, by the tournament's state."""
 STORE = "the store"
 ENVIRONMENT = {
-    # MLflow's own patience is minutes for each call; here the next sync is the retry.
+    # MLflow's own patience is minutes for each call; here the next time is the retry.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -40,22 +42,24 @@ ENVIRONMENT = {
 }
 
 
-class Tracker:
-    """Keeps MLflow up to date with one run directory. Its calls never raise for trouble with the store.
+class MlflowTracker:
+    """Keeps MLflow up to date with one run directory. Trouble with the store is never raised; other trouble is.
 
-    They may come from any thread, one at a time.
+    Its calls may come from any thread, one at a time.
     """
 
+    name = "MLflow"
+    pause_seconds = 3.0
+
     def __init__(self, config: TournamentConfig, run: RunDirectory) -> None:
-        self.config, self.run = config, run
-        self.uri = store_uri(config, run)
-        self._memory = self._written = Memory.of(run, self.uri)
+        self.run, self.uri = run, store_uri(config, run)
+        self.tournament, self.experiment = config.name, config.tracking.experiment or config.name
+        self._reader = SnapshotReader(run)
+        self._ledger = self._written = Ledger.of(run, self.uri)
         self._store: MlflowStore | None = None
         self._monitor: Any = None
         self._seen: dict[str, tuple[object, ...]] = {}
-        """Of each run that is up to date: how the files looked that it follows from."""
-        self._over: set[str] = set()
-        """Rounds that are whole in the store and change no more."""
+        """Of each run that is up to date: what it followed from."""
         self._complaints: set[str] = set()
         self._lock = threading.Lock()
 
@@ -64,13 +68,21 @@ class Tracker:
         with self._lock:
             self._sync("running", only_top=True)
 
+    def hear(self, events: Sequence[TournamentEvent]) -> None:
+        """Send what is new on record, whatever happened; the tournament's end is the end of all runs."""
+        ended = [event.state for event in events if isinstance(event, TournamentEnded)]
+        if ended:
+            self.close(ended[-1])
+        else:
+            self.sync("running")
+
     def sync(self, state: State) -> bool:
         """Send what is on record and was not sent yet. False, with a warning, when something could not be sent."""
         with self._lock:
             return self._sync(state)
 
     def close(self, state: State) -> None:
-        """The last sync: what is still open ends as FINISHED, or as KILLED when the tournament was stopped."""
+        """The last time: what is still open ends as FINISHED, or as KILLED when the tournament was stopped."""
         with self._lock:
             self._stop_monitor()
             self._sync(state)
@@ -78,33 +90,25 @@ class Tracker:
             self._store = None
 
     def _sync(self, state: State, only_top: bool = False) -> bool:
+        if self._store is None and not self._guard(STORE, lambda: None):
+            return False
         failed: set[str] = set()
-        over: set[str] = set()
-        self.config = self.run.with_changes(self.config)
-        for part in tree.parts(self.config, self.run, self._over):
+        for part in tree.parts(self._reader.read()):
             if only_top and part.level != "tournament":
                 break
-            if part.level == "round" and tree.is_over(self.run, part.key):
-                over.add(part.key)
-            looks = (state, *map(_looks, part.sources))
-            if self._seen.get(part.key) == looks:
+            # The looks of the files before what is in them: what comes later is met again.
+            follows = (state, part.sources, *map(_looks, part.files))
+            if self._seen.get(part.key) == follows:
                 continue
-            if part.parent in failed:
+            if part.parent in failed or (part.parent is not None and part.parent not in self._ledger.runs):
                 failed.add(part.key)
-                continue
-            try:
-                view = part.build()
-            except FileNotFoundError:  # an entry is being started over just now: the next sync meets it again
+            elif self._guard(part.key, partial(self._send, part, part.build(), state)):
+                self._seen[part.key] = follows
+            else:
                 failed.add(part.key)
-                continue
-            if self._guard(part.key, partial(self._send, part, view, state)):
-                self._seen[part.key] = looks
-                continue
-            failed.add(part.key)
-            if self._store is None:
-                return False
-        self._over |= {key for key in over if not any(f"{one}/".startswith(f"{key}/") for one in failed)}
-        if state == "running" and self._monitor is None and "" in self._memory.runs:
+                if self._store is None:
+                    return False
+        if state == "running" and self._monitor is None and "" in self._ledger.runs:
             self._guard("system metrics", self._watch_host)
         return not failed
 
@@ -148,12 +152,11 @@ class Tracker:
         os.environ.pop("MLFLOW_RUN_ID", None)  # of whatever started us: it would become our parent
         from orchestrator.tracking.mlflow_store import MlflowStore
 
-        name = self.config.tracking.experiment or self.config.name
-        store = MlflowStore(self.uri, name, words.about_experiment())
-        top = self._memory.runs.get("")
-        if store.experiment_id != self._memory.experiment_id or (top and not store.has_run(top.run_id)):
-            self._memory = Memory(uri=self.uri, experiment_id=store.experiment_id)
-            self._seen, self._over = {}, set()
+        store = MlflowStore(self.uri, self.experiment, words.about_experiment())
+        top = self._ledger.runs.get("")
+        if store.experiment_id != self._ledger.experiment_id or (top and not store.has_run(top.run_id)):
+            self._ledger = Ledger(uri=self.uri, experiment_id=store.experiment_id)
+            self._seen = {}
         self._stop_monitor()  # its thread ends at the first error
         self._store = store
         if STORE in self._complaints:
@@ -162,18 +165,18 @@ class Tracker:
 
     def _remember(self) -> None:
         """Write mlflow.json where it would differ."""
-        if self._memory is not self._written:
-            self._memory.write(memory_file(self.run))
-            self._written = self._memory
+        if self._ledger is not self._written:
+            self.run.write(self._ledger, ledger_file(self.run))
+            self._written = self._ledger
 
     def _update(self, key: str, **changes: Any) -> Sent:
-        self._memory = self._memory.with_run(key, **changes)
-        return self._memory.runs[key]
+        self._ledger = self._ledger.with_run(key, **changes)
+        return self._ledger.runs[key]
 
     def _send(self, part: Part, view: View, state: State) -> None:
         """Bring one run up to date."""
         store, key = self._reached, part.key
-        sent = self._memory.runs.get(key) or self._adopt(part, view)
+        sent = self._ledger.runs.get(key) or self._adopt(part, view)
         self._send_tags(key, view)
         if not sent.params and view.params:
             store.log_params(sent.run_id, view.params)
@@ -182,12 +185,13 @@ class Tracker:
             store.log_splits(sent.run_id, view.datasets)
             self._update(key, datasets=True)
         self._send_points(key, view.points)
-        if view.events is not None:
-            self._send_events(key, view.events, view.attempt)
+        if view.progress is not None:
+            self._send_progress(key, view.progress, view.attempt)
         for path in view.artifacts:
-            if (looks := str(_looks(path))) != sent.artifacts.get(path.name):
+            looks = _looks(path)
+            if looks is not None and str(looks) != self._ledger.runs[key].artifacts.get(path.name):
                 store.log_file(sent.run_id, path)
-                self._update(key, artifacts=self._memory.runs[key].artifacts | {path.name: looks})
+                self._update(key, artifacts=self._ledger.runs[key].artifacts | {path.name: str(looks)})
         if view.model is not None and sent.model_version is None:
             self._update(key, model_version=store.register(sent.run_id, view.model))
         status = OPEN_RUNS[state] if view.status == "open" else view.status
@@ -201,14 +205,14 @@ class Tracker:
         found = self._reached.find_run(identity)
         if found is not None:
             return self._update(part.key, run_id=found[0], status=found[1])
-        parent = None if part.parent is None else self._memory.runs[part.parent].run_id
-        tags = {"tournament": self.config.name, "tournament.level": part.level, **identity}
+        parent = None if part.parent is None else self._ledger.runs[part.parent].run_id
+        tags = {"tournament": self.tournament, "tournament.level": part.level, **identity}
         return self._update(part.key, run_id=self._reached.create_run(view.name, parent, view.began_ms, tags))
 
     def _send_tags(self, key: str, view: View) -> None:
-        sent = self._memory.runs[key]
+        sent = self._ledger.runs[key]
         note = linked(view.note, self._reached.experiment_id)
-        tags = {name: value for name, value in {**view.tags, NOTE: note}.items() if value}
+        tags = {name: value for name, value in {**view.tags, words.NOTE: note}.items() if value}
         digests = {name: hashlib.sha256(value.encode()).hexdigest()[:12] for name, value in tags.items()}
         news = {name: tags[name] for name in tags if digests[name] != sent.tags.get(name)}
         if news:
@@ -216,29 +220,33 @@ class Tracker:
             self._update(key, tags=sent.tags | digests)
 
     def _send_points(self, key: str, points: list[Point]) -> None:
-        known = set(self._memory.runs[key].points)
+        known = set(self._ledger.runs[key].points)
         news = {name: point for point in points if (name := f"{point.name}@{point.step}") not in known}
         if news:
-            self._send_finite(key, list(news.values()))
+            run_id = self._ledger.runs[key].run_id
+            self._reached.log_points(run_id, [p for p in news.values() if math.isfinite(p.value)])
+            self._leave_out(key, [f"{p.name} is {p.value}" for p in news.values() if not math.isfinite(p.value)])
             self._update(key, points=sorted(known | news.keys()))
 
-    def _send_events(self, key: str, path: Path, attempt: int) -> None:
+    def _send_progress(self, key: str, path: Path, attempt: int) -> None:
         """What a competitor has reported since; from the beginning when it was started over."""
-        sent, tail = self._memory.runs[key], Tail(path)
-        tail.offset = sent.events_offset if sent.attempt == attempt else 0
-        points = [point for event in tail.events() for point in of_event(event)]
-        if (attempt, tail.offset) != (sent.attempt, sent.events_offset):
-            self._send_finite(key, points)
-            self._update(key, attempt=attempt, events_offset=tail.offset)
+        sent = self._ledger.runs[key]
+        reader, before = EventReader(path, offset=sent.events_offset if sent.attempt == attempt else 0), -1
+        while reader.offset != before:
+            before = reader.offset
+            points = [point for event in reader.read() for point in of_event(event)]
+            self._reached.log_points(sent.run_id, points)
+            self._leave_out(key, reader.complaints())
+            if (attempt, reader.offset) != (sent.attempt, sent.events_offset):
+                sent = self._update(key, attempt=attempt, events_offset=reader.offset)
 
-    def _send_finite(self, key: str, points: list[Point]) -> None:
-        """Values that are no finite numbers are left out, and their metrics named in a tag."""
-        sent = self._memory.runs[key]
-        self._reached.log_points(sent.run_id, [p for p in points if math.isfinite(p.value)])
-        odd = sorted({p.name for p in points if not math.isfinite(p.value)} | set(sent.not_finite))
-        if odd != sent.not_finite:
-            self._reached.log_tags(sent.run_id, {"not_finite": ", ".join(odd)})
-            self._update(key, not_finite=odd)
+    def _leave_out(self, key: str, what: Sequence[str]) -> None:
+        """Name in a tag what is no number that a metric can have."""
+        sent = self._ledger.runs[key]
+        known = list(dict.fromkeys([*sent.left_out, *what]))
+        if known != sent.left_out:
+            self._reached.log_tags(sent.run_id, {"left_out": words.fitted("; ".join(known), words.VALUE_LIMIT)})
+            self._update(key, left_out=known)
 
     @property
     def _reached(self) -> "MlflowStore":
@@ -246,7 +254,7 @@ class Tracker:
         return self._store
 
     def _watch_host(self) -> None:
-        self._monitor = self._reached.watch_host(self._memory.runs[""].run_id)
+        self._monitor = self._reached.watch_host(self._ledger.runs[""].run_id)
 
     def _stop_monitor(self) -> None:
         if self._monitor is not None:
@@ -258,6 +266,6 @@ def _looks(path: Path) -> tuple[int, int] | None:
     """Time and size of a file: what tells that it has changed."""
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return stat.st_mtime_ns, stat.st_size

@@ -1,7 +1,7 @@
-"""What MLflow is to show of a tournament: a tree of runs, derived from the run directory alone.
+"""What MLflow is to show of a tournament: a tree of runs, derived from a snapshot alone.
 
-Each run is a `Part`: a key, the files that it follows from, and how to build its `View` from them. Nothing here
-knows MLflow; `tracking_sync.py` sends what is new.
+Each run is a `Part`: a key, what it follows from, and how to build its `View`. Nothing here knows MLflow; `sync.py`
+sends what is new.
 
     tournament            key ""                    the config, the data, the leaderboard, the report
     ├── lineage           "llama"                   the champion's losses by round: a line in the chart
@@ -16,17 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from competitors.contract import Brief, Submission
-from evaluation.scorecard import Scorecard
-from evaluation.splits import Manifest
-from orchestrator.config import Lineage, Reference, TournamentConfig, flatten
-from orchestrator.record.records import Rejection, Seed
-from orchestrator.record.run_directory import RunDirectory
-from orchestrator.rounds.verdict import Verdict
+from orchestrator.config.comparison import flatten
+from orchestrator.config.sections import Lineage, Reference
+from orchestrator.record.palette import style
+from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, RoundSnapshot, Snapshot, has_ended
 from orchestrator.tracking import words
-from orchestrator.tracking.points import Point, now_ms, of_entry, of_scorecard, written_ms
-from orchestrator.views.charts import COLOURS
-from orchestrator.views.leaderboard import Leaderboard, field_of, has_ended, scorecard_of, settled
+from orchestrator.tracking.points import Point, of_entry, of_lineage, of_scorecard
 
 Status = Literal["open", "FINISHED", "FAILED"]
 """Of a run; `open` is what is still under way, and ends with the tournament."""
@@ -70,237 +65,217 @@ class View:
     params: dict[str, str] = field(default_factory=dict)
     points: list[Point] = field(default_factory=list)
     artifacts: list[Path] = field(default_factory=list)
+    """Files to send where they are there."""
     datasets: list[Dataset] = field(default_factory=list)
-    events: Path | None = None
+    progress: Path | None = None
+    """The file that a competitor reports to."""
     attempt: int = 0
-    """Which try of an entry `events` belongs to; another one begins its file anew."""
+    """Which try of an entry `progress` belongs to; another one begins its file anew."""
     model: Model | None = None
 
 
 @dataclass(frozen=True)
 class Part:
-    """One run of the tree: where it hangs, the files that it follows from, and how to build its view."""
+    """One run of the tree: where it hangs, what it follows from, and how to build its view.
+
+    While `sources` are equal and `files` look the same, the view is the same.
+    """
 
     key: str
     parent: str | None
     level: Literal["tournament", "lineage", "round", "competitor", "reference"]
-    sources: tuple[Path, ...]
+    sources: tuple[object, ...]
+    files: tuple[Path, ...]
     build: Callable[[], View]
 
 
-def parts(config: TournamentConfig, run: RunDirectory, over: set[str]) -> Iterator[Part]:
-    """All runs that the record calls for, parents first; without the rounds in `over`, which change no more."""
-    files = (run.config_file, run.environment_file, run.leaderboard_file, run.report_file, run.manifest_file)
-    yield Part("", None, "tournament", files, partial(_tournament, config, run))
-    for reference in config.references:
-        card = run.reference(reference.name) / "scorecard.json"
-        key = f"reference:{reference.name}"
-        yield Part(key, "", "reference", (card,), partial(_reference, config, run, reference))
-    for lineage in config.lineages:
-        if not run.lineage(lineage.name).is_dir():
+def parts(snapshot: Snapshot) -> Iterator[Part]:
+    """All runs that the record calls for, parents first."""
+    yield Part("", None, "tournament", (snapshot,), _files(snapshot), partial(_tournament, snapshot))
+    for reference in snapshot.config.references:
+        sources = (snapshot.references.get(reference.name), snapshot.config.all_rounds)
+        build = partial(_reference, snapshot, reference)
+        yield Part(f"reference:{reference.name}", "", "reference", sources, (), build)
+    for lineage in snapshot.lineages:
+        if lineage.scorecard is None and not lineage.rounds:
             continue
-        folders = {number: run.round(lineage.name, number) for number in range(1, config.all_rounds + 1)}
-        sources = (run.round(lineage.name, 0) / "scorecard.json", *(f / "verdict.json" for f in folders.values()))
-        yield Part(lineage.name, "", "lineage", sources, partial(_lineage, config, run, lineage))
-        for number, folder in folders.items():
-            if f"{lineage.name}/{number}" not in over and folder.is_dir():
-                yield from _round_parts(config, run, lineage.name, number)
+        build = partial(_lineage, snapshot, lineage)
+        yield Part(lineage.name, "", "lineage", (lineage, snapshot.config.all_rounds), (), build)
+        for one in lineage.rounds:
+            yield from _round_parts(snapshot, lineage, one)
 
 
-def is_over(run: RunDirectory, key: str) -> bool:
-    """Whether nothing more is to come from the round of this key."""
-    lineage, _, number = key.rpartition("/")
-    folder = run.round(lineage, int(number))
-    verdict = Verdict.read_if_there(folder / "verdict.json")
-    return verdict is not None and (not verdict.dethroned or (folder / "champion.json").exists())
+def _round_parts(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot) -> Iterator[Part]:
+    key = f"{lineage.name}/{one.number}"
+    yield Part(key, lineage.name, "round", (one.roster, one.verdict), (), partial(_round, lineage, one))
+    for entry in one.entries:
+        if entry.brief is not None:
+            # After the verdict nobody reports any more.
+            files = (entry.progress_file,) if one.verdict is None else ()
+            build = partial(_competitor, snapshot, lineage, one, entry)
+            yield Part(f"{key}/{entry.name}", key, "competitor", (entry, one.verdict, one.champion), files, build)
 
 
-def _round_parts(config: TournamentConfig, run: RunDirectory, lineage: str, number: int) -> Iterator[Part]:
-    folder, key = run.round(lineage, number), f"{lineage}/{number}"
-    verdict = folder / "verdict.json"
-    for brief in (briefs := sorted(folder.glob("*/brief.json"))):
-        if brief == briefs[0]:
-            yield Part(key, lineage, "round", (verdict,), partial(_round, config, run, lineage, number))
-        names = ("brief.json", "progress.jsonl", "submission.json", "rejected.json", "scorecard.json")
-        sources = (*(brief.with_name(name) for name in names), verdict, folder / "champion.json")
-        build = partial(_competitor, config, run, lineage, number, brief.parent.name)
-        yield Part(f"{key}/{brief.parent.name}", key, "competitor", sources, build)
+def _files(snapshot: Snapshot) -> tuple[Path, ...]:
+    """What the tournament's run has as artifacts."""
+    run = snapshot.run
+    return run.config_file, run.environment_file, run.leaderboard_file, run.report_file
 
 
-def _tournament(config: TournamentConfig, run: RunDirectory) -> View:
-    board = Leaderboard.read_if_there(run.leaderboard_file)
-    files = (run.config_file, run.environment_file, run.leaderboard_file, run.report_file)
+def _tournament(snapshot: Snapshot) -> View:
+    config = snapshot.config
     return View(
         name=config.name,
-        began_ms=written_ms(run.config_file),
+        began_ms=_began(snapshot),
         tags={"data": words.joined(config.data.source), "rounds": str(config.all_rounds)},
-        note=words.about_tournament(config, run, board),
-        params=words.parameters(flatten(_plain(config))),
-        artifacts=[file for file in files if file.exists()],
-        datasets=_datasets(config, run),
+        note=words.about_tournament(snapshot),
+        params=words.parameters(flatten(config.model_dump(mode="json", by_alias=True))),
+        artifacts=list(_files(snapshot)),
+        datasets=_datasets(snapshot),
     )
 
 
-def _line(config: TournamentConfig, drawn: Lineage | Reference) -> dict[str, str]:
+def _began(snapshot: Snapshot) -> int:
+    return snapshot.times.get("tournament.yaml", 0)
+
+
+def _line(snapshot: Snapshot, drawn: Lineage | Reference) -> dict[str, str]:
     """The tags of a line in the chart over rounds: MLflow would give colours by the runs' ids, often one twice."""
-    number = [*config.lineages, *config.references].index(drawn)
-    return {"chart": "rounds", "mlflow.runColor": COLOURS[number % len(COLOURS)]}
+    colour, _ = style([*snapshot.config.lineages, *snapshot.config.references].index(drawn))
+    return {"chart": "rounds", "mlflow.runColor": colour}
 
 
-def _reference(config: TournamentConfig, run: RunDirectory, reference: Reference) -> View:
-    tags = _line(config, reference) | {"published": str(reference.published is not None).lower()}
-    note, began = words.about_reference(reference), written_ms(run.config_file)
+def _reference(snapshot: Snapshot, reference: Reference) -> View:
+    began, when = _began(snapshot), snapshot.reference_times.get(reference.name)
+    card, points = snapshot.references.get(reference.name), list[Point]()
     if reference.published is not None:
+        when = began
         points = [Point("test_loss", loss, step, began) for step, loss in enumerate(reference.published)]
-        return View(reference.name, began, "FINISHED", began, tags, note, points=points)
-    params = words.parameters([("model", reference.model), ("prompt", reference.prompt)])
-    card = Scorecard.read_if_there(path := run.reference(reference.name) / "scorecard.json")
-    if card is None:
-        return View(reference.name, began, "open", None, tags, note, params)
-    when = written_ms(path)
-    points = [point for step in range(config.all_rounds + 1) for point in of_scorecard(card, step, when)]
-    return View(reference.name, began, "FINISHED", when, tags, note, params, points)
-
-
-def _lineage(config: TournamentConfig, run: RunDirectory, lineage: Lineage) -> View:
-    base = run.round(lineage.name, 0) / "scorecard.json"
-    verdicts = settled(config, run, lineage)
-    points = of_scorecard(Scorecard.read(base), 0, written_ms(base)) if base.exists() else []
-    for verdict in verdicts:
-        card = Scorecard.read(scorecard_of(run, lineage.name, verdict.champion))
-        when = written_ms(run.round(lineage.name, verdict.round) / "verdict.json")
-        points += of_scorecard(card, verdict.round, when)
-    over = has_ended(config, verdicts)
+    elif when is not None:
+        points = [p for step in range(snapshot.config.all_rounds + 1) for p in of_scorecard(card, step, when)]
+    settings = [] if reference.model is None else [("model", reference.model), ("prompt", reference.prompt)]
     return View(
-        name=lineage.name,
-        began_ms=written_ms(run.config_file),
-        status="FINISHED" if over else "open",
-        ended_ms=points[-1].time_ms if over else None,
-        tags=_line(config, lineage)
-        | {
-            "lineage": lineage.name,
-            "champion": verdicts[-1].champion if verdicts else "base",
-            "rounds_done": str(len(verdicts)),
-        },
-        note=words.about_lineage(lineage, verdicts),
-        params=words.parameters([("base", lineage.base)]),
+        name=reference.name,
+        began_ms=began,
+        status="FINISHED" if points else "open",
+        ended_ms=when if points else None,
+        tags=_line(snapshot, reference) | {"published": str(reference.published is not None).lower()},
+        note=words.about_reference(reference),
+        params=words.parameters(settings),
         points=points,
     )
 
 
-def _round(config: TournamentConfig, run: RunDirectory, lineage: str, number: int) -> View:
-    folder = run.round(lineage, number)
-    verdict = Verdict.read_if_there(path := folder / "verdict.json")
-    name, tags = f"round {number} ({lineage})", {"lineage": lineage, "round": str(number)}
-    began = min((written_ms(brief) for brief in folder.glob("*/brief.json")), default=now_ms())
-    if verdict is None:
-        return View(name, began, tags=tags, note="Competitors are training; the verdict comes when all are scored.")
-    card, when = Scorecard.read(scorecard_of(run, lineage, verdict.champion)), written_ms(path)
+def _lineage(snapshot: Snapshot, lineage: LineageSnapshot) -> View:
+    points = of_lineage(lineage)
+    over = has_ended(snapshot.config, lineage.verdicts)
+    about = {"lineage": lineage.name, "champion": str(lineage.champion), "rounds_done": str(len(lineage.verdicts))}
     return View(
-        name=name,
-        began_ms=began,
-        status="FINISHED",
-        ended_ms=when,
-        tags=tags
-        | {
+        name=lineage.name,
+        began_ms=_began(snapshot),
+        status="FINISHED" if over else "open",
+        ended_ms=points[-1].time_ms if over else None,
+        tags=_line(snapshot, lineage.lineage) | about,
+        note=words.about_lineage(lineage),
+        params=words.parameters([("base", lineage.lineage.base)]),
+        points=points,
+    )
+
+
+def _round(lineage: LineageSnapshot, one: RoundSnapshot) -> View:
+    verdict, tags = one.verdict, {"lineage": lineage.name, "round": str(one.number)}
+    when = None if verdict is None else one.times["verdict.json"]
+    points: list[Point] = []
+    if verdict is not None and when is not None:
+        tags |= {
             "winner": verdict.winner or "none",
-            "champion": verdict.champion,
+            "champion": str(verdict.champion),
             "dethroned": str(verdict.dethroned).lower(),
-            "seed_next": verdict.seed_next,
-        },
-        note=words.about_round(verdict),
-        points=of_scorecard(card, number, when),
-        artifacts=[path],
-    )
-
-
-def _competitor(config: TournamentConfig, run: RunDirectory, lineage: str, number: int, name: str) -> View:
-    folder = run.entry(lineage, number, name)
-    brief = Brief.read(folder / "brief.json")
-    field = field_of(config, run, lineage, number)
-    entry = next((entry for entry in field if entry.recipe.name == name), None)
-    recipe = entry.recipe if entry else None
-    submission = Submission.read_if_there(folder / "submission.json")
-    rejection = Rejection.read_if_there(folder / "rejected.json")
-    card = Scorecard.read_if_there(folder / "scorecard.json")
-    verdict = Verdict.read_if_there(folder.parent / "verdict.json")
-    tags = {"lineage": lineage, "round": str(number), "competitor": name, "seed_sha256": brief.seed_sha256}
-    if kind := (submission.kind if submission else recipe.kind if recipe else None):
-        tags["kind"] = kind
-    if entry is not None and entry.origin:
-        tags |= {"made_by": entry.made_by, "origin": entry.origin} | ({"parent": entry.parent} if entry.parent else {})
-    status, tags["status"], tags["reason"] = _standing(submission, rejection, card)
-    if verdict is not None:
-        tags["outcome"] = words.outcome(verdict, name)
-    ends = [folder / file for file in ("scorecard.json", "rejected.json", "submission.json")]
-    ended = next((written_ms(path) for path in ends if path.exists()), now_ms())
+            "seed_next": str(verdict.seed_next),
+        }
+        points = of_scorecard(lineage.scorecard_of(verdict.champion), one.number, when)
     return View(
-        name=name,
-        began_ms=written_ms(folder / "brief.json"),
-        status=status,
-        ended_ms=ended if status != "open" else None,
+        name=f"round {one.number} ({lineage.name})",
+        began_ms=one.times["roster.json"],
+        status="open" if verdict is None else "FINISHED",
+        ended_ms=when,
         tags=tags,
-        note=words.about_competitor(tags),
-        params=words.parameters([*flatten(_plain(recipe)), *words.origins(entry)]) if recipe and entry else {},
-        points=of_entry(name, number, ended, submission, card, verdict),
-        artifacts=[brief.log_file] if status == "FAILED" and brief.log_file.exists() else [],
-        datasets=_datasets(config, run),
-        events=brief.progress_file,
-        attempt=(folder / "brief.json").stat().st_mtime_ns,
-        model=_model(config, run, verdict, name) if verdict else None,
+        note=words.about_round(verdict),
+        points=points,
+        artifacts=[] if verdict is None else [one.folder / "verdict.json"],
     )
 
 
-def _standing(
-    submission: Submission | None, rejection: Rejection | None, card: Scorecard | None
-) -> tuple[Status, str, str]:
-    """The run's status, and the entry's in the words of the leaderboard, with the reason."""
-    if submission is None:
-        return "open", "training", ""
-    if submission.status == "forfeit":
-        return "FAILED", "forfeit", submission.reason
-    if rejection is not None:
-        return "FAILED", "rejected", rejection.reason
-    return ("open", "scoring", submission.reason) if card is None else ("FINISHED", "scored", submission.reason)
+def _competitor(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot, entry: EntrySnapshot) -> View:
+    brief, verdict = entry.brief, one.verdict
+    assert brief is not None
+    began, newest = entry.times["brief.json"], max(entry.times.values())
+    status: Status = "open"
+    if entry.state in ("forfeit", "rejected", "scored"):
+        status = "FINISHED" if entry.state == "scored" else "FAILED"
+    outcome = words.outcome(verdict, entry.name) if verdict else ""
+    recipe = entry.entry.recipe.model_dump(mode="json", by_alias=True)
+    standing = verdict.standing(entry.name) if verdict else None
+    return View(
+        name=entry.name,
+        began_ms=began,
+        status=status,
+        ended_ms=None if status == "open" else newest,
+        tags=_entry_tags(lineage, one, entry) | {"seed_sha256": brief.seed_sha256, "outcome": outcome},
+        note=words.about_entry(entry.state, entry.reason, outcome),
+        params=words.parameters([*flatten(recipe), *words.origins(entry.entry)]),
+        points=of_entry(one.number, newest, entry.submission, entry.scorecard, standing),
+        artifacts=[brief.log_file] if status == "FAILED" else [],
+        datasets=_datasets(snapshot),
+        progress=entry.progress_file,
+        attempt=began,
+        model=_model(snapshot, lineage, one, entry),
+    )
 
 
-def _model(config: TournamentConfig, run: RunDirectory, verdict: Verdict, name: str) -> Model | None:
-    """The champion that this competitor has become, once its folder is there."""
-    seed = Seed.read_if_there(run.round(verdict.lineage, verdict.round) / "champion.json")
-    if seed is None or not verdict.dethroned or verdict.champion != f"{name}@{verdict.round}":
+def _entry_tags(lineage: LineageSnapshot, one: RoundSnapshot, entry: EntrySnapshot) -> dict[str, str]:
+    made = entry.entry
+    tags = {"lineage": lineage.name, "round": str(one.number), "competitor": entry.name, "kind": made.recipe.kind}
+    if made.origin:
+        tags |= {"made_by": made.made_by, "origin": made.origin, "parent": made.parent or ""}
+    return tags | {"status": entry.state, "reason": entry.reason}
+
+
+def _model(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot, entry: EntrySnapshot) -> Model | None:
+    """The champion that this entry has become, once the round is settled."""
+    verdict, champion, card = one.verdict, one.champion, entry.scorecard
+    if verdict is None or champion is None or champion.path is None or card is None:
         return None
-    card = Scorecard.read(scorecard_of(run, verdict.lineage, verdict.champion))
+    if not verdict.dethroned or (champion.model.competitor, champion.model.round) != (entry.name, one.number):
+        return None
+    name = snapshot.config.name
     return Model(
-        name=f"{config.name}-{verdict.lineage}",
-        path=seed.path,
+        name=f"{name}-{lineage.name}",
+        path=champion.path,
         tags={
-            "lineage": verdict.lineage,
-            "round": str(verdict.round),
-            "competitor": name,
-            "sha256": seed.sha256,
+            "lineage": lineage.name,
+            "round": str(one.number),
+            "competitor": entry.name,
+            "sha256": champion.sha256,
             "test_loss": f"{card.test.loss:.6g}",
             "validation_loss": f"{card.validation.loss:.6g}",
-            "weights": seed.path.as_uri(),
-            "tournament.run_dir": str(run.root),
+            "weights": champion.path.as_uri(),
+            "tournament.run_dir": str(snapshot.run.root),
         },
-        description=words.about_champion(verdict, card, seed.path),
-        about=words.about_champions(config, verdict.lineage),
-        model_tags={"tournament": config.name, "lineage": verdict.lineage},
+        description=words.about_champion(verdict, card, champion.path),
+        about=words.about_champions(name, lineage.lineage),
+        model_tags={"tournament": name, "lineage": lineage.name},
     )
 
 
-def _datasets(config: TournamentConfig, run: RunDirectory) -> list[Dataset]:
-    manifest = Manifest.read_if_there(run.manifest_file)
+def _datasets(snapshot: Snapshot) -> list[Dataset]:
+    manifest, run = snapshot.manifest, snapshot.run
     if manifest is None:
         return []
     paths = {split: run.data / f"{split}.parquet" for split in ("train", "slice")}
     paths |= {split: run.held_out / f"{split}.parquet" for split in ("validation", "test")}
+    name = snapshot.config.name
     return [
-        Dataset(split, f"{config.name} {split}", sha256, paths[split], manifest.counts[split], manifest.source)
+        Dataset(split, f"{name} {split}", sha256, paths[split], manifest.counts[split], manifest.source)
         for split, sha256 in manifest.sha256.items()
     ]
-
-
-def _plain(settings: object) -> object:
-    dump = getattr(settings, "model_dump", None)
-    return dump(mode="json", by_alias=True) if dump else settings

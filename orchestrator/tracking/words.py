@@ -1,23 +1,27 @@
-"""What MLflow says in words: the notes on runs and models, and values as parameters."""
+"""What MLflow says in words: the notes on runs and models, in markdown, and values as parameters."""
 
+import html
 import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
-from orchestrator.config import Lineage, Reference, TournamentConfig
-from orchestrator.record.records import RosterEntry
-from orchestrator.record.run_directory import RunDirectory
-from orchestrator.rounds.verdict import Verdict
-from orchestrator.views.leaderboard import Leaderboard, LineageRow
+from orchestrator.config.sections import Lineage, Reference
+from orchestrator.field.roster import RosterEntry
+from orchestrator.record.model_ref import ModelRef
+from orchestrator.record.records import Verdict
+from orchestrator.record.snapshot import LineageSnapshot, Snapshot
+from orchestrator.tracking.location import CHART_FILTER, CHART_LINK, TREE_LINK
+from orchestrator.tracking.points import champions
 
-CHART_FILTER = 'tags.chart = "rounds"'
-"""Finds the runs that are lines of the chart: lineages and references."""
-CHART_LINK = "{chart}"
-"""Stands in a note for the address of the chart, which only the sender knows."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow's UI shows as the description."""
 NOTE_LIMIT, KEY_LIMIT, VALUE_LIMIT = 7_900, 250, 6_000  # MLflow's own are 8,000, 250 and 6,000
+DESCRIPTION_LIMIT = 4_900
+"""Of a registered model's version; MLflow's own is 5,000."""
 
 
 def parameters(values: Iterable[tuple[str, Any]]) -> dict[str, str]:
@@ -43,90 +47,126 @@ def joined(source: str | list[str]) -> str:
     return source if isinstance(source, str) else ", ".join(source)
 
 
+def escaped(text: object) -> str:
+    """Text as markdown that reads as the text: nothing in it is mark-up."""
+    safe = re.sub(r"([\\`*_{}\[\]|~#])", r"\\\1", html.escape(str(text), quote=False))
+    return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", safe)  # what would begin a list
+
+
+def as_code(text: str) -> str:
+    """Text as a code span, in which nothing can be escaped: its fence is longer than any in the text."""
+    fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
+def _listed(reasons: Iterable[str]) -> str:
+    return "\n".join(f"- {escaped(reason)}" for reason in reasons)
+
+
 def about_experiment() -> str:
     """The description of the experiment."""
     return (
-        f"[Chart of the test loss over rounds]({CHART_LINK}). Each run at the top is one tournament of fine-tuning"
-        " recipes: its plus sign opens its lineages (base models), their rounds, and each round's competitors.\n\n"
+        f"[Chart of the test loss over rounds]({CHART_LINK}). In the [table of runs]({TREE_LINK}) each run at the top"
+        " is one tournament of fine-tuning recipes: its plus sign opens its lineages (base models), their rounds, and"
+        " each round's competitors.\n\n"
         f"The chart by hand: filter the runs with `{CHART_FILTER}`, sort them by test_loss, choose the chart view."
         " Each lineage is a line from its base model at step 0 down through its champions, each reference a"
         " horizontal line."
     )
 
 
-def about_tournament(config: TournamentConfig, run: RunDirectory, board: Leaderboard | None) -> str:
+def about_tournament(snapshot: Snapshot) -> str:
     """The chart's address, the leaderboard, and what it means. The UI folds away all but the first lines."""
+    config = snapshot.config
     lines = [f"**[Chart: test loss of the champions, round by round]({CHART_LINK})**"]
-    lines += ["", *(_now(row) for row in board.lineages if row.rounds)] if board else []
+    lines += ["", *(line for lineage in snapshot.lineages for line in _now(lineage))]
     lines += [
         "",
-        f"Tournament **{config.name}**: {len(config.lineages)} base models × {config.all_rounds} rounds ×"
-        f" {len(config.competitors)} competing recipes, on {joined(config.data.source)}. In each round all recipes"
-        " train from one seed model with the same data and budget. The best seeds the next round, and becomes champion"
-        " once it is proven better. In the chart, step 0 is the base model and horizontal lines are references.",
+        f"Tournament **{escaped(config.name)}**: {len(config.lineages)} base models × {config.all_rounds} rounds ×"
+        f" {len(config.competitors)} competing recipes, on {escaped(joined(config.data.source))}. In each round all"
+        " recipes train from one seed model with the same data and budget. The best seeds the next round, and becomes"
+        " champion once it is proven better. In the chart, step 0 is the base model and horizontal lines are"
+        " references.",
     ]
-    for lineage in board.lineages if board else []:
+    for lineage in snapshot.lineages:
         lines += _table_of(lineage)
-    if board and board.references:
-        lines += ["", "### References", "", "| model | test loss | bits per byte |", "|---|---|---|"]
-        lines += [f"| {r.name} | {r.test_loss:.4f} | {r.test_bits_per_byte:.4f} |" for r in board.references]
+    if snapshot.references:
+        rows = [f"| {escaped(name)} | {_cells(card)} |" for name, card in snapshot.references.items()]
+        lines += ["", "### References", "", *_head("model"), *rows]
     lines += [
         "",
         "Losses are nats per completion token. Champions are chosen on validation rows; test rows only report.",
         "",
-        f"Record: `{run.root}`. The whole report: `report.html` under Artifacts.",
+        f"Record: {as_code(str(snapshot.run.root))}. The whole report: `report.html` under Artifacts.",
     ]
     return fitted("\n".join(lines), NOTE_LIMIT)
 
 
-def _now(lineage: LineageRow) -> str:
-    first, last = lineage.rounds[0], lineage.rounds[-1]
-    return (
-        f"- **{lineage.name}**: champion {last.champion} after {last.round} rounds, test loss {last.test_loss:.4f}"
-        f" (base {first.test_loss:.4f})"
-    )
+def _now(lineage: LineageSnapshot) -> Iterator[str]:
+    line = list(champions(lineage))
+    if line:
+        (_, _, first), (number, model, last) = line[0], line[-1]
+        yield (
+            f"- **{escaped(lineage.name)}**: champion {escaped(model)} after {number} rounds, test loss"
+            f" {last.test.loss:.4f} (base {first.test.loss:.4f})"
+        )
 
 
-def _table_of(lineage: LineageRow) -> list[str]:
-    lines = ["", f"### {lineage.name} (from {lineage.base})", ""]
-    lines += ["| round | champion | test loss | bits per byte | perplexity |", "|---|---|---|---|---|"]
-    for row in lineage.rounds:
-        new = " **new**" if row.dethroned else ""
-        scores = f"{row.test_loss:.4f} | {row.test_bits_per_byte:.4f} | {row.test_perplexity:.3f}"
-        lines.append(f"| {row.round} | {row.champion}{new} | {scores} |")
-    return lines
+def _table_of(lineage: LineageSnapshot) -> list[str]:
+    line = list(champions(lineage))
+    if not line:
+        return []
+    dethroned = {verdict.round for verdict in lineage.verdicts if verdict.dethroned}
+    heading = f"### {escaped(lineage.name)} (from {escaped(lineage.lineage.base)})"
+    rows = [
+        f"| {number} | {escaped(model)}{' **new**' if number in dethroned else ''} | {_cells(card)} |"
+        for number, model, card in line
+    ]
+    return ["", heading, "", *_head("round", "champion"), *rows]
 
 
-def about_lineage(lineage: Lineage, verdicts: list[Verdict]) -> str:
+def _head(*columns: str) -> list[str]:
+    """The first lines of a table whose last columns are the figures of test rows."""
+    titles = [*columns, *(f"test {figure.title}" for figure in FIGURES.values())]
+    return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+
+
+def _cells(card: Scorecard) -> str:
+    return " | ".join(figure.text(card.test.figures.get(name)) for name, figure in FIGURES.items())
+
+
+def about_lineage(lineage: LineageSnapshot) -> str:
     """Which base, who is champion, and what the last verdict was."""
     text = (
-        f"**{lineage.name}** starts from `{lineage.base}`. `test_loss` over the steps is its champion's, round by"
-        " round; step 0 is the base model as it is."
+        f"**{escaped(lineage.name)}** starts from {as_code(lineage.lineage.base)}. `test_loss` over the steps is its"
+        " champion's, round by round; step 0 is the base model as it is."
     )
-    if verdicts:
-        text += f"\n\nChampion after round {verdicts[-1].round}: **{verdicts[-1].champion}**."
-        text += "".join(f"\n- {reason}" for reason in verdicts[-1].reasons)
+    if lineage.verdicts:
+        last = lineage.verdicts[-1]
+        text += f"\n\nChampion after round {last.round}: **{escaped(last.champion)}**.\n{_listed(last.reasons)}"
     return fitted(text, NOTE_LIMIT)
 
 
 def about_reference(reference: Reference) -> str:
     """Why this is a horizontal line, or a line that nobody trained."""
-    if reference.published is not None:
-        return f"**{reference.name}**: a published series of test losses by round, drawn for comparison, not run here."
+    name = escaped(reference.name)
+    if reference.model is None:
+        return f"**{name}**: a published series of test losses by round, drawn for comparison, not run here."
     how = "in the model's own chat format" if reference.prompt == "chat" else "on the same prompts as the champions"
-    return f"**{reference.name}**: `{reference.model}`, only scored ({how}), a horizontal line over all rounds."
+    return f"**{name}**: {as_code(reference.model)}, only scored ({how}), a horizontal line over all rounds."
 
 
-def about_round(verdict: Verdict) -> str:
+def about_round(verdict: Verdict | None) -> str:
     """The verdict's own words. The run's metrics are the champion's after the round."""
-    return fitted("\n".join(f"- {reason}" for reason in verdict.reasons), NOTE_LIMIT)
+    if verdict is None:
+        return "Competitors are training; the verdict comes when all are scored."
+    return fitted(_listed(verdict.reasons), NOTE_LIMIT)
 
 
-def about_competitor(tags: dict[str, str]) -> str:
-    """How the entry ended."""
-    outcome = f"\n\n{tags['outcome']}." if tags.get("outcome") else ""
-    reason = f": {tags['reason']}" if tags["reason"] else ""
-    return fitted(f"{tags['status'].capitalize()}{reason}.{outcome}", NOTE_LIMIT)
+def about_entry(state: str, reason: str, outcome: str) -> str:
+    """How an entry stands, or how it ended."""
+    because = f": {escaped(reason)}" if reason else ""
+    return fitted(f"{state.capitalize()}{because}." + (f"\n\n{escaped(outcome)}." if outcome else ""), NOTE_LIMIT)
 
 
 def origins(entry: RosterEntry) -> Iterator[tuple[str, str]]:
@@ -137,34 +177,33 @@ def origins(entry: RosterEntry) -> Iterator[tuple[str, str]]:
 
 def outcome(verdict: Verdict, name: str) -> str:
     """What the round's verdict means for one competitor."""
-    places = [standing.competitor for standing in verdict.entries]
-    if name not in places:
+    if name not in verdict.ranking:
         return "out of the round"
-    result = [f"{places.index(name) + 1} of {len(places)}"]
-    label = f"{name}@{verdict.round}"
-    if verdict.dethroned and verdict.champion == label:
+    result = [f"{verdict.ranking.index(name) + 1} of {len(verdict.ranking)}"]
+    model = ModelRef(name, verdict.round)
+    if verdict.dethroned and verdict.champion == model:
         result.append("new champion")
-    if verdict.seed_next == label:
+    if verdict.seed_next == model:
         result.append("seeds the next round")
     return ", ".join(result)
 
 
 def about_champion(verdict: Verdict, card: Scorecard, path: Path) -> str:
     """The description of a registered model's version."""
-    name, _, number = verdict.champion.partition("@")
-    reasons = "".join(f"\n- {reason}" for reason in verdict.reasons)
-    return (
-        f"{name}, champion of {verdict.lineage} since round {number}: test loss {card.test.loss:.4f} nats per"
-        f" token, {card.test.bits_per_byte:.4f} bits per byte.\n{reasons}\n\n"
-        f"The weights lie where the tournament left them, as a Hugging Face model folder: `{path}`"
+    champion = verdict.champion
+    figures = ", ".join(f"test {f.title} {f.text(card.test.figures.get(name))}" for name, f in FIGURES.items())
+    return fitted(
+        f"{escaped(champion.competitor)}, champion of {escaped(verdict.lineage)} since round {champion.round}:"
+        f" {figures}.\n\n{_listed(verdict.reasons)}\n\n"
+        f"The weights lie where the tournament left them, as a Hugging Face model folder: {as_code(str(path))}",
+        DESCRIPTION_LIMIT,
     )
 
 
-def about_champions(config: TournamentConfig, lineage: str) -> str:
+def about_champions(tournament: str, lineage: Lineage) -> str:
     """The description of a registered model."""
-    base = next((x.base for x in config.lineages if x.name == lineage), "")
     return (
-        f"Champions of the lineage **{lineage}** (base `{base}`) in the tournament **{config.name}**: one version for"
-        " each champion crowned, the alias `champion` on the newest. Nothing is copied: each version points at the"
-        " Hugging Face model folder in the run directory."
+        f"Champions of the lineage **{escaped(lineage.name)}** (base {as_code(lineage.base)}) in the tournament"
+        f" **{escaped(tournament)}**: one version for each champion crowned, the alias `champion` on the newest."
+        " Nothing is copied: each version points at the Hugging Face model folder in the run directory."
     )

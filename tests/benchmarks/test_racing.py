@@ -5,13 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
-from orchestrator.config import load_config
+from orchestrator.config.loading import load_config
 from orchestrator.driver import run_tournament
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.leaderboard import EntryRow
-from orchestrator.views.live import Board
+from orchestrator.views.leaderboard import EntryRow, build
 
 RATES = [2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2]
 
@@ -34,8 +32,7 @@ def entries_of(tmp_path: Path, name: str, seed: int, **keys: Any) -> list[EntryR
     config_file.write_text(yaml.safe_dump(raw))
     config = load_config(config_file)
     run = RunDirectory(tmp_path / f"{name}-{seed}")
-    with (tmp_path / "log.txt").open("a") as log:
-        board = run_tournament(config, config_file, run, None, Board(Console(file=log), 1))
+    board = build(run_tournament(config, config_file, run), "finished")
     return board.lineages[0].rounds[1].entries
 
 

@@ -6,14 +6,12 @@ Read off the record of a real tournament with the quickstart's data and one of i
 import os
 from pathlib import Path
 
-from rich.console import Console
-
-from competitors.contract import Submission, read_events
+from competitors.contract import Submission
+from competitors.events import read_events
 from evaluation.scorecard import Scorecard
-from orchestrator.config import load_config
+from orchestrator.config.loading import load_config
 from orchestrator.driver import run_tournament
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.live import Board
 
 ROOT = Path(__file__).parents[2]
 Interval = tuple[float, float]
@@ -31,7 +29,7 @@ def covered(intervals: list[Interval], start: float, end: float) -> float:
 
 def intervals(entry: Path) -> list[Interval]:
     """When an entry trained and when it was scored."""
-    times = {event["event"]: event["time"] for event in read_events(entry / "progress.jsonl")}
+    times = {event.event: event.time for event in read_events(entry / "progress.jsonl")}
     scored = os.stat(entry / "scorecard.json").st_mtime
     card = Scorecard.read(entry / "scorecard.json")
     return [(times["started"], times["ended"]), (scored - card.seconds, scored)]
@@ -41,8 +39,7 @@ def test_share_of_a_round_that_is_neither_training_nor_scoring(tmp_path: Path):
     config = load_config(ROOT / "configs" / "quickstart.yaml", ["rounds=2", "references=[]"])
     config = config.model_copy(update={"lineages": config.lineages[:1]})
     run = RunDirectory(tmp_path / "run")
-    with (tmp_path / "log").open("w") as log:
-        run_tournament(config, ROOT / "configs" / "quickstart.yaml", run, "local", Board(Console(file=log), 2))
+    run_tournament(config, ROOT / "configs" / "quickstart.yaml", run, "local")
     print()
     for number in (1, 2):
         folder = run.round(config.lineages[0].name, number)
@@ -62,5 +59,5 @@ def test_share_of_a_round_that_is_neither_training_nor_scoring(tmp_path: Path):
 
 def _load_seconds(entry: Path) -> float:
     """From the call in a worker to the first training step."""
-    times = {event["event"]: event["time"] for event in reversed(read_events(entry / "progress.jsonl"))}
+    times = {event.event: event.time for event in reversed(read_events(entry / "progress.jsonl"))}
     return float(times["started"] - times["loading"])

@@ -15,14 +15,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from cluster.connect import connected
-from cluster.ray_workers import Pool
+from cluster.ray_workers import RayWorkers
 from cluster.resources import Shape
 from competitors.builtin.bases import build
-from competitors.contract import Allowance, Brief, Ingredient, read_events
+from competitors.contract import Allowance, Brief, Ingredient
 from competitors.entry import compete
+from competitors.events import read_events
 from competitors.kinds import Recipe
-from orchestrator.config import load_config
-from orchestrator.driver import WORKER_ENVIRONMENT, make_data
+from orchestrator.config.loading import load_config
+from orchestrator.driver import WORKER_ENVIRONMENT
+from orchestrator.planning.preparation import make_data
 
 ROOT = Path(__file__).parents[2]
 STORIES = ROOT.parent / "shared" / "models" / "stories15m"
@@ -32,7 +34,7 @@ WARM = 3
 KINDS: dict[str, dict[str, Any]] = {
     "sft full": {"kind": "sft", "learning_rate": 1e-3},
     "sft lora": {"kind": "sft", "learning_rate": 1e-3, "adapter": {"method": "lora", "rank": 8}},
-    "python": {"kind": "python", "entrypoint": "tests.integration.recipes:returns_the_seed"},
+    "python": {"kind": "python", "entrypoint": "tests.recipes:returns_the_seed"},
     "unchanged": {"kind": "unchanged"},
     "command": {"kind": "command", "run": "python train.py", "folder": str(ROOT / "configs/examples/plain-pytorch")}
     | {"environment": {"LEARNING_RATE": 1e-3}},
@@ -55,16 +57,15 @@ def brief(folder: Path, seed_model: Path, train_data: Path, recipe: Recipe, numb
     )  # fmt: skip
 
 
-async def start_seconds(pool: Pool, entry: Brief, recipe: Recipe) -> float:
+async def start_seconds(workers: RayWorkers, entry: Brief, recipe: Recipe) -> float:
     """From asking for a worker to the first step of one entry."""
     held = recipe.resources
     shape = Shape("trainer", held.cpus, 0, held.memory_gb, held.workers, recipe.is_gang)
     entry.output_dir.parent.mkdir(parents=True)
     asked = time.time()
-    async with pool.worker(shape) as worker:
-        submission = await worker.call(compete, entry, recipe)
-        assert submission.status == "delivered", submission.reason
-    started = next(event["time"] for event in read_events(entry.progress_file) if event["event"] == "started")
+    submission = await workers.call(shape, compete, entry, recipe)
+    assert submission.status == "delivered", submission.reason
+    started = next(event.time for event in read_events(entry.progress_file) if event.event == "started")
     return float(started - asked)
 
 
@@ -83,15 +84,15 @@ async def measure(scratch: Path, seed_model: Path, train_data: Path) -> dict[str
     for label, settings in KINDS.items():
         name = re.sub(r"\W+", "-", label)
         recipe: Recipe = TypeAdapter(Recipe).validate_python({"name": name, **settings})
-        pool = Pool(WORKER_ENVIRONMENT)  # one for each kind: its processes have run nothing else
+        workers = RayWorkers(WORKER_ENVIRONMENT)  # one for each kind: its processes have run nothing else
         try:
             warm = 1 if recipe.is_gang else WARM
             entries = [brief(scratch / name / str(i), seed_model, train_data, recipe, i) for i in range(1 + warm)]
             if recipe.kind == "soup":
                 entries = [entry.model_copy(update={"ingredients": ingredients(scratch)}) for entry in entries]
-            seconds[label] = [await start_seconds(pool, entry, recipe) for entry in entries]
+            seconds[label] = [await start_seconds(workers, entry, recipe) for entry in entries]
         finally:
-            pool.close()
+            workers.close()
     return seconds
 
 

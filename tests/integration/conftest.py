@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from cluster.connect import connected
 from cluster.ray_workers import RayWorkers
 from orchestrator.driver import WORKER_ENVIRONMENT
-from tests.tiny import tiny_model, tiny_rows, write_jsonl
+from tests.tournaments import make_inputs, write_tournament
 
 
 @pytest.fixture(scope="session")
@@ -35,50 +34,14 @@ def workers(ray_address: str) -> Iterator[RayWorkers]:
 @pytest.fixture(scope="session")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tiny bases with different tokenizers, and rows."""
-    folder = tmp_path_factory.mktemp("inputs")
-    tiny_model(folder / "one", seed=1)
-    tiny_model(folder / "two", seed=2, bos=False, hidden=24)
-    write_jsonl(folder / "rows.jsonl", tiny_rows(400))
-    return folder
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture
 def write_config(inputs: Path, tmp_path: Path, ray_address: str) -> Any:
-    """A function that writes a config: the keys it is given replace those of a two-round tournament."""
+    """A function that writes a config for that Ray: the keys it is given replace those of a two-round tournament."""
 
     def write(competitors: list[dict[str, Any]], **changes: Any) -> Path:
-        config = {
-            "name": "tiny",
-            "seed": 3,
-            "data": {
-                "source": str(inputs / "rows.jsonl"),
-                "prompt": "{instruction} \n",
-                "completion": "{response}",
-                "max_tokens": 32,
-                "validation": 60,
-                "test": 60,
-            },
-            "lineages": [{"name": "one", "base": str(inputs / "one")}],
-            "rounds": 2,
-            "budget": {"steps": 12},
-            "competitors": competitors,
-            "selection": {"resamples": 300},
-            "evaluation": {"samples": 1, "sample_tokens": 4},
-            "cluster": {"address": ray_address},
-        }
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump(config | changes, sort_keys=False))
-        return path
+        return write_tournament(inputs, tmp_path, competitors, cluster={"address": ray_address}, **changes)
 
     return write
-
-
-def sft(name: str, **settings: Any) -> dict[str, Any]:
-    """An sft competitor's section."""
-    return {"name": name, "kind": "sft", "learning_rate": 0.02, "batch_size": 8, **settings}
-
-
-def python(function: str, name: str | None = None) -> dict[str, Any]:
-    """A competitor from recipes.py."""
-    entrypoint = f"tests.integration.recipes:{function}"
-    return {"name": name or function.replace("_", "-"), "kind": "python", "entrypoint": entrypoint}

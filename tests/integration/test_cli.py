@@ -13,8 +13,7 @@ import pytest
 import yaml
 
 from orchestrator.views.leaderboard import Leaderboard
-from tests.integration.conftest import sft
-from tests.integration.test_tournament import losses, run, snapshot
+from tests.tournaments import losses, run, sft, times
 
 ROOT = Path(__file__).parents[2]
 SETTLED = "lineages/one/round-001"
@@ -68,7 +67,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: s
     driver.send_signal(signal.SIGTERM)
     _, errors = driver.communicate(timeout=120)
     status = tournament("status", run_dir).stdout
-    before = snapshot(run_dir / SETTLED)
+    before = times(run_dir / SETTLED)
     again = tournament("run", path, "--run-dir", run_dir)
     return Ended(path, run_dir, driver.returncode, errors, status, before, again)
 
@@ -91,7 +90,7 @@ def test_a_stopped_tournament_goes_on(ended: Ended):
     assert "report: " in ended.ended.stdout
     assert f" ui {ended.run_dir}" in ended.ended.stdout
     # The round that was settled was not touched again.
-    before, after = ended.settled_then, snapshot(ended.run_dir / SETTLED)
+    before, after = ended.settled_then, times(ended.run_dir / SETTLED)
     settled = [name for name in before if "continuation" not in name]
     assert {name: after[name] for name in settled} == {name: before[name] for name in settled}
 
@@ -102,11 +101,11 @@ def test_a_stopped_tournament_ends_as_one_that_was_not(ended: Ended, finished: P
 
 
 def test_running_a_finished_directory_changes_nothing_and_says_so(finished: Path):
-    before = snapshot(finished)
+    before = times(finished)
     result = tournament("run", finished.parent / "done.yaml", "--run-dir", finished)
     assert result.returncode == 0
     assert "finished already: nothing to do" in result.stdout
-    assert snapshot(finished) == before
+    assert times(finished) == before
 
 
 def test_leaderboard_prints_what_lies_in_the_file(finished: Path):

@@ -7,8 +7,7 @@ import psutil
 import pytest
 
 from competitors.command import sandbox
-from tests.integration.conftest import sft
-from tests.integration.test_tournament import run
+from tests.tournaments import run, sft
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
 

@@ -4,24 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from cluster.ray_workers import Pool
+from cluster.ray_workers import RayWorkers
 from competitors.command import sandbox
 from competitors.contract import Submission
 from competitors.soup.blend import Blend
-from orchestrator.config import load_config
+from orchestrator.config.loading import load_config
 from orchestrator.driver import run_tournament
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.live import Board
-from tests.integration.conftest import python
-from tests.integration.test_tournament import run
+from orchestrator.views.leaderboard import build
+from tests.tournaments import python, run
 
 CONFIG = Path(__file__).parents[2] / "configs" / "heterogeneous.yaml"
 
 
 @pytest.mark.skipif(sandbox.trouble() is not None, reason=f"no sandbox here: {sandbox.trouble()}")
-def test_every_kind_is_scored_for_two_rounds(inputs: Path, tmp_path: Path, ray_address: str, pool: Pool):
+def test_every_kind_is_scored_for_two_rounds(inputs: Path, tmp_path: Path, ray_address: str, workers: RayWorkers):
     data = {"source": str(inputs / "rows.jsonl"), "prompt": "{instruction} \\n", "completion": "{response}"}
     sizes = {"max_tokens": 32, "validation": 60, "test": 60}
     changes = [
@@ -38,9 +36,7 @@ def test_every_kind_is_scored_for_two_rounds(inputs: Path, tmp_path: Path, ray_a
     ]
     config = load_config(CONFIG, changes)
     assert len({recipe.kind for recipe in config.competitors}) == 5
-    with (tmp_path / "log.txt").open("w") as log:
-        shown = Board(Console(file=log), 2)
-        board = run_tournament(config, CONFIG, RunDirectory(tmp_path / "run"), None, shown, pool)
+    board = build(run_tournament(config, CONFIG, RunDirectory(tmp_path / "run"), workers=workers), "finished")
     base, first, second = board.lineages[0].rounds
     for row in (first, second):
         assert [(e.competitor, e.reason) for e in row.entries if e.status != "scored"] == []
@@ -60,13 +56,13 @@ def test_every_kind_is_scored_for_two_rounds(inputs: Path, tmp_path: Path, ray_a
     assert (tmp_path / "run" / "data" / "slice.parquet").exists()
 
 
-def test_a_race_stops_the_worst_whether_it_listens_or_not(write_config: Any, tmp_path: Path, pool: Pool):
+def test_a_race_stops_the_worst_whether_it_listens_or_not(write_config: Any, tmp_path: Path, workers: RayWorkers):
     config = write_config(
         [python("races_well"), python("races_badly"), python("races_badly_and_deaf")],
         rounds=1,
         racing={"at": [0.5], "keep": 0.3, "rows": 30},
     )
-    entries = {e.competitor: e for e in run(config, tmp_path / "run", pool).lineages[0].rounds[1].entries}
+    entries = {e.competitor: e for e in run(config, tmp_path / "run", workers).lineages[0].rounds[1].entries}
     assert entries["races-well"].status == "scored"
     for name in ("races-badly", "races-badly-and-deaf"):
         assert entries[name].status == "forfeit"

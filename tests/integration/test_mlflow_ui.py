@@ -13,34 +13,31 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import TournamentConfig
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.record.events import TournamentEnded
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.tracking.ledger import TRAINING, Memory, chart_path, store_uri, tree_path, ui_argv
-from orchestrator.tracking.sync import Tracker
-from orchestrator.views import leaderboard
+from orchestrator.record.snapshot import Snapshot
+from orchestrator.tracking.ledger import Ledger
+from orchestrator.tracking.location import TRAINING, chart_path, run_path, store_uri, tree_path, ui_argv
+from orchestrator.tracking.points import champions
+from orchestrator.tracking.sync import MlflowTracker
+from tests import tracked
 from tests.browser import browser_page
-from tests.fabricate import COMPETITORS, fabricate
 from tests.processes import processes_of
-from tests.unit.orchestrator.test_tracking import brief
 
 WAIT_SECONDS = 180.0
 """For the server and for each thing on a page; on a quiet machine they take a few seconds."""
+FORFEIT = ("sn9", 2, "full")
+REASON = "- an <b>end</b> & a *loss* in a_b_c [x](y) `z` #1 {chart} ~~ |"
 
 
 def make(root: Path) -> tuple[TournamentConfig, RunDirectory]:
     """A finished tournament of two lineages, with a reference and a published series, in its SQLite store."""
-    config, run = fabricate(root, competitors=COMPETITORS[:2])
-    for folder in root.glob("lineages/*/round-*/*/"):
-        if (folder / "submission.json").exists():
-            lineage, round_, name = folder.parts[-3:]
-            brief(config, run, lineage, int(round_[-3:]), name).write(folder / "brief.json")
-    run.environment_file.write_text("{}")
-    run.report_file.write_text("<p>report</p>")
-    leaderboard.write(config, run, "finished")
-    tracker = Tracker(config, run)
+    config, run = tracked.make(root, lineages=("llama", "sn9"), forfeits={FORFEIT: REASON})
+    tracker = MlflowTracker(config, run)
     tracker.open()
     assert tracker.sync("finished")
-    tracker.close("finished")
+    tracker.hear([TournamentEnded("finished")])
     return config, run
 
 
@@ -86,15 +83,18 @@ def test_a_stranger_finds_tree_chart_and_champion(tmp_path: Path) -> None:
     with browser_page(1600, 1400) as page:  # first, since it may skip
         page.set_default_timeout(WAIT_SECONDS * 1000)
         config, run = make(tmp_path / "demo")
-        experiment = Memory.of(run, store_uri(config, run)).experiment_id
+        ledger = Ledger.of(run, store_uri(config, run))
+        experiment = ledger.experiment_id
         assert experiment is not None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         with served(ui_argv(config, run, port), port, tmp_path / "ui.log") as root:
+            snapshot = tracked.snapshot_of(run)
             check_tree(page, root + tree_path(experiment))
-            check_chart(page, root + chart_path(experiment), config, run)
-            check_champion(page, root, config, run)
+            check_chart(page, root + chart_path(experiment), snapshot)
+            check_champion(page, root, snapshot)
+            check_note(page, root + run_path(experiment, ledger.runs["sn9/2/full"].run_id))
 
 
 def check_tree(page: Any, address: str) -> None:
@@ -107,12 +107,11 @@ def check_tree(page: Any, address: str) -> None:
     assert page.get_by_role("link", name="full", exact=True).count() == 1  # of this round alone
 
 
-def check_chart(page: Any, address: str, config: TournamentConfig, run: RunDirectory) -> None:
-    """One line for each lineage, reference and published series, and in it the numbers of the leaderboard."""
-    board = leaderboard.build(config, run, "finished")
-    rounds = range(config.rounds + 1)
-    expected = {row.name: [r.test_loss for r in row.rounds] for row in board.lineages}
-    expected |= {row.name: [row.test_loss for _ in rounds] for row in board.references}
+def check_chart(page: Any, address: str, snapshot: Snapshot) -> None:
+    """One line for each lineage, reference and published series, and in it the numbers of the record."""
+    config, rounds = snapshot.config, range(snapshot.config.rounds + 1)
+    expected = {one.name: [card.test.loss for _, _, card in champions(one)] for one in snapshot.lineages}
+    expected |= {name: [card.test.loss for _ in rounds] for name, card in snapshot.references.items()}
     expected |= {row.name: row.published for row in config.references if row.published}
     assert len(expected) == 4
     go(page, address)
@@ -128,17 +127,22 @@ def check_chart(page: Any, address: str, config: TournamentConfig, run: RunDirec
         assert found[name] == (list(rounds), pytest.approx(losses, abs=1e-6))
 
 
-def check_champion(page: Any, root: str, config: TournamentConfig, run: RunDirectory) -> None:
+def check_champion(page: Any, root: str, snapshot: Snapshot) -> None:
     """The registered model's newest version has the alias, and says which competitor it was."""
-    verdicts = leaderboard.settled(config, run, config.lineages[0])
-    crowned = [verdict for verdict in verdicts if verdict.dethroned]
+    crowned = [verdict for verdict in snapshot.lineages[0].verdicts if verdict.dethroned]
     go(page, f"{root}#/models/demo-llama?workflowType={TRAINING['workflowType']}")
     row = page.get_by_role("row", name=f"Version {len(crowned)}")
     row.get_by_text("champion", exact=False).first.wait_for()
     words = row.inner_text()
     assert "@ champion" in " ".join(words.split())
-    assert crowned[-1].champion.partition("@")[0] in words
+    assert str(crowned[-1].champion.competitor) in words
     assert page.get_by_text("@ champion").count() == 1
+
+
+def check_note(page: Any, address: str) -> None:
+    """A competitor's own words stand in a note as they are."""
+    go(page, address)
+    page.get_by_text(f"Forfeit: {REASON}").first.wait_for()
 
 
 def go(page: Any, address: str) -> None:

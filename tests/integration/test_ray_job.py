@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.integration.conftest import python, sft
 from tests.processes import processes_of
+from tests.tournaments import python, sft
 
 REPOSITORY = Path(__file__).parents[2]
 WAIT_SECONDS = 300.0

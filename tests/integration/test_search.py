@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from cluster.connect import connected
-from cluster.ray_workers import Pool
+from cluster.ray_workers import RayWorkers
 from cluster.resources import Shape
 from competitors.contract import Brief, Submission
 from competitors.entry import compete
 from competitors.search.recipe import SearchRecipe
 from competitors.search.record import SearchRecord
-from tests.integration.test_tournament import run
+from tests.tournaments import run
 
 TOKENS = 3000
 FULL = {
@@ -76,10 +76,9 @@ async def once_more(entry: Path, folder: Path, ray_address: str) -> Submission:
     """Has the search of an entry run again on the same brief, in another folder."""
     brief = Brief.read(entry / "brief.json").model_copy(update={"output_dir": folder / "submission"})
     with connected(ray_address):
-        pool = Pool()
+        workers = RayWorkers({})
         try:
-            async with pool.worker(Shape("trainer", 1, 0, gang=True)) as worker:
-                submission: Submission = await worker.call(compete, brief, SearchRecipe.model_validate(FULL))
-                return submission
+            recipe = SearchRecipe.model_validate(FULL)
+            return await workers.call(Shape("trainer", 1, 0, gang=True), compete, brief, recipe)
         finally:
-            pool.close()
+            workers.close()

@@ -7,8 +7,7 @@ import pytest
 
 from evaluation import sources
 from evaluation.splits import make_splits, read_split
-from tests.integration.conftest import sft
-from tests.integration.test_tournament import run
+from tests.tournaments import run, sft
 
 SHARED = Path(__file__).parents[3] / "shared"
 

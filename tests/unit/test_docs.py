@@ -20,7 +20,7 @@ from competitors.search.recipe import SearchRecipe
 from competitors.sft.adapters import Adapter
 from competitors.sft.recipe import SftRecipe
 from competitors.soup.recipe import SoupRecipe
-from orchestrator.config import TournamentConfig
+from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.shorthand import expand
 
 ROOT = Path(__file__).parents[2]

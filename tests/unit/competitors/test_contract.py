@@ -1,97 +1,46 @@
-"""What counts as a submission, and where a competitor's reports go."""
+"""The brief on disk: its paths move with the run directory."""
 
 import json
-import os
+import shutil
 from pathlib import Path
 
-import pytest
-
-from cluster.errors import Forfeit
-from competitors.contract import model_form, read_events, reporter, settle_output
+from cluster.resources import Resources
+from competitors.contract import Allowance, Brief, Ingredient
 
 
-def put(folder: Path, *names: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        (folder / name).write_text("{}")
-    return folder
+def whole_brief(run: Path, seed: Path) -> Brief:
+    """A brief with every path that one can have."""
+    entry = run / "lineages/l/round-001/a"
+    one = Ingredient(label="b@1", folder=run / "b", form="full", seed_sha256="0", continuation=run / "b-continuation")
+    return Brief(
+        tournament="t", lineage="l", round=1, competitor="a", seed_model=seed, seed_sha256="0",
+        seed_continuation=run / "seed-continuation", train_data=run / "data/train.parquet", max_tokens=64,
+        budget=Allowance(steps=10), progress=(0.0, 0.5), output_dir=entry / "submission", random_seed=7,
+        resources=Resources(gpus=0), ingredients=[one, one.model_copy(update={"continuation": None})],
+        slice_data=run / "data/slice.parquet", attempt=2,
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("names", "form"),
-    [
-        (("config.json", "model.safetensors"), "full"),
-        (("config.json", "model.safetensors.index.json", "model-00001-of-00001.safetensors"), "full"),
-        (("adapter_config.json", "adapter_model.safetensors"), "adapter"),
-        (("config.json",), None),
-        (("model.safetensors",), None),
-        (("adapter_config.json",), None),
-        (("config.json", "pytorch_model.bin"), None),
-    ],
-)
-def test_model_form(tmp_path: Path, names: tuple[str, ...], form: str | None):
-    assert model_form(put(tmp_path / "m", *names)) == form
+def test_paths_below_the_root_move_with_it_and_others_stay(tmp_path: Path):
+    run, elsewhere = tmp_path / "run", tmp_path / "hub" / "seed"
+    brief = whole_brief(run, elsewhere)
+    brief.write(run / "brief.json", root=run)
+    told = json.loads((run / "brief.json").read_text())
+    assert told["train_data"] == "data/train.parquet"
+    assert told["ingredients"][0]["folder"] == "b"
+    assert told["seed_model"] == str(elsewhere)
+    assert Brief.read(run / "brief.json", root=run) == brief
+    moved = tmp_path / "moved"
+    shutil.move(run, moved)
+    assert Brief.read(moved / "brief.json", root=moved) == whole_brief(moved, elsewhere)
 
 
-def test_the_newest_complete_checkpoint_moves_up(tmp_path: Path):
-    out = tmp_path / "submission"
-    put(out / "checkpoint-9", "config.json", "model.safetensors")
-    put(out / "checkpoint-10", "config.json", "model.safetensors")
-    (out / "checkpoint-10" / "config.json").write_text('{"newest": 1}')
-    put(out / "checkpoint-11", "config.json")
-    assert settle_output(out) == "full"
-    assert json.loads((out / "config.json").read_text()) == {"newest": 1}
-    assert sorted(p.name for p in out.iterdir()) == ["config.json", "model.safetensors"]
+def test_without_a_root_paths_are_absolute(tmp_path: Path):
+    brief = whole_brief(tmp_path / "run", tmp_path / "seed").write(tmp_path / "brief.json")
+    assert json.loads((tmp_path / "brief.json").read_text())["output_dir"] == str(brief.output_dir)
+    assert Brief.read(tmp_path / "brief.json") == brief
 
 
-def test_a_model_at_the_top_wins_over_checkpoints(tmp_path: Path):
-    out = put(tmp_path / "submission", "adapter_config.json", "adapter_model.safetensors")
-    put(out / "checkpoint-3", "config.json", "model.safetensors")
-    assert settle_output(out) == "adapter"
-    assert not (out / "checkpoint-3").exists()
-
-
-def test_only_the_submission_stays(tmp_path: Path):
-    """What a Trainer leaves beside its model goes; what runs code stays, for inspection to reject."""
-    out = tmp_path / "submission"
-    saved = ("config.json", "model.safetensors", "tokenizer.model", "merges.txt", "chat_template.jinja")
-    put(out / "checkpoint-7", *saved, "optimizer.pt", "rng_state_0.pth", "training_args.bin", "README.md", "code.py")
-    put(out / "checkpoint-²", "config.json", "model.safetensors")
-    put(out / "runs", "events")
-    assert settle_output(out) == "full"
-    assert sorted(p.name for p in out.iterdir()) == sorted([*saved, "code.py"])
-
-
-def test_links_and_odd_files_are_refused_wherever_they_are(tmp_path: Path):
-    out = put(tmp_path / "submission", "config.json", "model.safetensors")
-    (out / "deep").mkdir()
-    (out / "deep" / "link").symlink_to("/etc/passwd")
-    with pytest.raises(Forfeit, match="left a symbolic link: deep/link"):
-        settle_output(out)
-    (out / "deep" / "link").unlink()
-    os.mkfifo(out / "deep" / "pipe")
-    with pytest.raises(Forfeit, match="left a pipe, socket or device: deep/pipe"):
-        settle_output(out)
-
-
-@pytest.mark.parametrize("text", ["{", "[1]", "[" * 100_000, "\xff"])
-def test_a_config_that_cannot_be_read_forfeits(tmp_path: Path, text: str):
-    out = put(tmp_path / "submission", "config.json", "model.safetensors")
-    (out / "config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(Forfeit, match=r"config\.json"):
-        settle_output(out)
-
-
-def test_nothing_valid_is_nothing(tmp_path: Path):
-    assert settle_output(tmp_path / "absent") is None
-    assert settle_output(put(tmp_path / "empty")) is None
-    assert settle_output(put(tmp_path / "half", "config.json")) is None
-
-
-def test_reports_are_lines_and_a_cut_last_line_is_left_out(tmp_path: Path):
-    path = tmp_path / "progress.jsonl"
-    reporter(path)({"event": "step", "tokens": 5})
-    with path.open("a") as stream:
-        stream.write('{"event": "st')
-    assert [e["tokens"] for e in read_events(path)] == [5]
-    assert read_events(tmp_path / "absent.jsonl") == []
+def test_a_first_try_need_not_say_so(tmp_path: Path):
+    told = whole_brief(tmp_path, tmp_path).model_dump(exclude={"attempt", "slice_data", "ingredients"})
+    assert Brief.model_validate(told).attempt == 1

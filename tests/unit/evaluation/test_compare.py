@@ -1,5 +1,8 @@
 """The paired bootstrap: its bounds hold as often as they say, also for the best of many."""
 
+import math
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
@@ -42,19 +45,36 @@ def test_a_seed_repeats_the_bounds_and_the_order_of_entries_does_not_matter():
     assert once["a"].low != improvements(incumbent, entries, 0.95, 500, 8)["a"].low
 
 
-def test_equal_recipes_rarely_pass_even_as_the_best_of_eight():
-    """Eight entries no better than the incumbent: the best of them clears zero in about 5 % of rounds."""
-    tokens = np.full(150, 10.0)
+def binomial_interval(trials: int, rate: float, coverage: float) -> tuple[int, int]:
+    """The counts between which a binomial one falls with at least this chance, the rest halved to both sides."""
+    chances = np.cumsum([math.comb(trials, k) * rate**k * (1 - rate) ** (trials - k) for k in range(trials + 1)])
+    tail = (1 - coverage) / 2
+    return int(np.searchsorted(chances, tail)), int(np.searchsorted(chances, 1 - tail))
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+@pytest.mark.parametrize("entries", [1, 8])
+def test_the_bound_errs_as_often_as_it_says_neither_more_nor_less(entries: int, confidence: float):
+    """400 rounds in which nobody is better than the incumbent, gains normal: somebody's bound clears zero in 5 %."""
     false_claims = uncorrected = 0
-    for seed in range(200):
+    normal_bound = NormalDist().inv_cdf(confidence)
+    for seed in range(400):
         rng = np.random.default_rng(seed)
+        tokens = rng.integers(5, 50, 150).astype(float)
         incumbent = losses(rng, tokens, 3.0, 0.3)
-        entries = {str(i): losses(rng, tokens, 3.0, 0.3) for i in range(8)}
-        gains = improvements(incumbent, entries, 0.95, 300, seed)
-        false_claims += max(g.low for g in gains.values()) > 0
-        uncorrected += max(g.mean - 1.645 * g.standard_error for g in gains.values()) > 0
-    assert false_claims <= 22  # 5 % of 200 is 10; 22 is four standard errors above it
-    assert uncorrected > 30  # what leaving the correction out would have claimed
+        found = improvements(
+            incumbent, {str(i): losses(rng, tokens, 3.0, 0.3) for i in range(entries)}, confidence, 400, seed
+        )
+        false_claims += max(gain.low for gain in found.values()) > 0
+        uncorrected += max(gain.mean - normal_bound * gain.standard_error for gain in found.values()) > 0
+    low, high = binomial_interval(400, 1 - confidence, coverage=0.99)
+    assert low <= false_claims <= high
+    assert (low <= uncorrected <= high) == (entries == 1)  # it takes the correction to get there
+
+
+def test_the_interval_of_a_fair_coin():
+    assert binomial_interval(400, 0.05, 0.99) == (10, 32)
+    assert binomial_interval(400, 0.5, 0.95) == (180, 220)
 
 
 def test_a_diverged_entry_does_not_hide_a_good_one():

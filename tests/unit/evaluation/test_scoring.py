@@ -8,13 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.encoding import encode
-from cluster.errors import Forfeit
-from evaluation.evaluator import loaded, make_full
 from evaluation.scoring import EncodedRow, batches, completion_head, encode_rows, score
 from evaluation.splits import Row
-from tests.tiny import tiny_model, tiny_rows
-
-ROWS = [Row(str(i), r["instruction"] + " \n", r["response"]) for i, r in enumerate(tiny_rows(23))]
+from tests.tiny import tiny_model
+from tests.unit.evaluation.making import ROWS
 
 
 def plain_loop(model, tokenizer, rows: list[Row], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,45 +58,6 @@ def test_an_architecture_that_caps_its_logits_is_scored_through_its_own_forward(
     encoded = encode_rows(ROWS, tokenizer, 64)
     assert completion_head(model, encoded[0], 0).__name__ == "whole"
     np.testing.assert_allclose(score(model, encoded, 256, 0).nats, nats, rtol=1e-5)
-
-
-def test_an_adapter_is_scored_on_its_seed_as_if_merged_and_leaves_the_seed_as_it_was(tmp_path: Path):
-    from peft import LoraConfig, get_peft_model
-
-    folder = tiny_model(tmp_path / "seed")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    peft = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", use_dora=True))
-    for name, parameter in peft.named_parameters():
-        if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
-    peft.save_pretrained(tmp_path / "adapter")
-    encoded = encode_rows(ROWS, tokenizer, 64)
-    make_full(folder, tmp_path / "adapter", "adapter", folder, tmp_path / "merged")
-    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
-    with loaded(folder, None, "auto") as seed:
-        before = score(seed, encoded, 256, 0).nats
-    with loaded(folder, tmp_path / "adapter", "auto") as adapted:
-        nats = score(adapted, encoded, 256, 0).nats
-    with loaded(folder, None, "auto") as seed:
-        after = score(seed, encoded, 256, 0).nats
-    np.testing.assert_allclose(nats, score(merged, encoded, 256, 0).nats, rtol=1e-4)
-    assert np.abs(nats - before).max() > 0.1
-    assert np.array_equal(before, after)
-
-
-def test_an_adapter_of_another_model_forfeits(tmp_path: Path):
-    from peft import LoraConfig, get_peft_model
-
-    seed, other = tiny_model(tmp_path / "seed"), tiny_model(tmp_path / "other", hidden=24)
-    model = AutoModelForCausalLM.from_pretrained(other)
-    get_peft_model(model, LoraConfig(r=2, target_modules="all-linear")).save_pretrained(tmp_path / "adapter")
-    with pytest.raises(Forfeit, match="does not fit its seed"):
-        with loaded(seed, tmp_path / "adapter", "auto"):
-            pass
-    with loaded(seed, None, "auto") as model:  # and the evaluator goes on
-        assert "lora" not in "".join(name for name, _ in model.named_parameters())
 
 
 def test_chat_prompts_go_through_the_models_own_template(tmp_path: Path):

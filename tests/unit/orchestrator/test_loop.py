@@ -256,7 +256,7 @@ def test_what_hangs_is_ended_wherever_it_hangs(inputs: Path, tmp_path: Path):
     config = faked_config(
         inputs, rounds=1, limits={"startup_minutes": 0.005, "evaluation_minutes": 0.01},
         competitors=[
-            {"name": name, "kind": "python", "entrypoint": "tests.integration.recipes:writes_nothing"}
+            {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"}
             for name in ("a", "b", "c")
         ],
     )  # fmt: skip

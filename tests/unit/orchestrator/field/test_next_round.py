@@ -121,7 +121,7 @@ def test_a_recipe_that_won_often_enough_takes_all_places():
     assert decide(settings.exploit, begun, ["a", "b"], rankings, separated=False) is None
     decided = decide(settings.exploit, begun, ["a", "b", "a"], [*rankings, ["a", "b"]], separated=False)
     assert decided == ("a", "a has won 2 rounds")
-    second = following(settings, begun, ["a", "b"], "a")
+    second = following(settings, begun.model_copy(update={"round": 3}), ["a", "b"], "a")
     assert names(second) == ["a", "a.4a", "a.4b", "a.4c", "a.4d", "control", "soup"]
     rates = [entry(second, name).recipe.learning_rate for name in names(second)[:5]]
     assert rates == [1e-3, 8e-4, 1.25e-3, 1e-3, 8e-4]

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from competitors.events import reporter
-
 from cluster.resources import Resources
 from competitors.contract import Allowance, Brief
+from competitors.events import reporter
 from orchestrator.config.sections import Limits
 from orchestrator.record.events import EntryChanged, Noted
 from orchestrator.rounds.deadlines import Watch, overdue

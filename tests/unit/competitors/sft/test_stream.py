@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import Forfeit
 from competitors.contract import Allowance
-from competitors.sft.stream import encode, prepare, row_order
+from competitors.sft.stream import NEVER, prepare, row_passes
 from tests.tiny import tiny_rows, tiny_tokenizer
 
 
@@ -23,28 +23,29 @@ def train_data(tmp_path: Path) -> Path:
 
 def test_unseen_rows_come_first():
     seen = np.array([1, 0, 2, 0, 1])
-    order = row_order(seen, seed=3, length=9)
-    assert set(order[:2]) == {1, 3}
-    assert set(order[2:6]) == {0, 1, 3, 4}
-    assert sorted(order[6:9])[0] >= 0
-    assert len(order) == 9
+    passes = row_passes(seen, seed=3)
+    assert [sorted(next(passes)) for _ in range(4)] == [[1, 3], [0, 1, 3, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
 
 
 def test_every_seed_has_its_own_order_and_each_epoch_takes_every_row_once():
-    seen = np.zeros(20, np.int64)
-    one, other = row_order(seen, 1, 40), row_order(seen, 2, 40)
-    assert list(one) != list(other)
+    def two_passes(seed: int) -> list[int]:
+        passes = row_passes(np.zeros(20, np.int64), seed)
+        return [*map(int, next(passes)), *map(int, next(passes))]
+
+    one = two_passes(1)
+    assert one != two_passes(2)
+    assert one == two_passes(1)
     assert sorted(one[:20]) == sorted(one[20:]) == list(range(20))
-    assert list(one) == list(row_order(seen, 1, 40))
 
 
-def test_encoding_is_bos_prompt_completion_eos_cut_on_the_right():
-    tokenizer = tiny_tokenizer()
-    (ids, start), *_ = encode(["the cat"], ["is red"], tokenizer, 64)
-    assert tokenizer.convert_ids_to_tokens(ids) == ["<s>", "the", "cat", "is", "red", "</s>"]
-    assert start == 3
-    assert encode(["the cat"], ["is red"], tokenizer, 4) == [(ids[:4], 3)]
-    assert encode(["the cat"], ["is red"], tokenizer, 2) == [(ids[:2], 2)]
+def test_rows_that_are_never_to_be_taken_are_not_and_none_at_all_is_an_end():
+    counts = np.array([NEVER, 0, 0])
+    passes = row_passes(counts, 1)
+    assert sorted(next(passes)) == [1, 2]
+    counts[1] = NEVER
+    assert list(next(passes)) == [2]
+    counts[2] = NEVER
+    assert list(passes) == []
 
 
 def test_the_token_budget_holds_to_the_last_whole_step(train_data: Path):
@@ -87,3 +88,29 @@ def test_a_budget_below_one_step_forfeits(train_data: Path):
 def test_rows_without_a_completion_in_reach_are_left_out(train_data: Path):
     with pytest.raises(Forfeit, match="no training row"):
         prepare(train_data, tiny_tokenizer(), 5, Allowance(steps=3), 2, False, 1, None)
+
+
+@pytest.fixture
+def mostly_too_long(tmp_path: Path) -> Path:
+    """1,200 rows of 13 tokens, of which every tenth keeps its completion within 12."""
+    long, short = "what is the cat dog sun moon is was red blue", "what is the cat"
+    prompts = [short if number % 10 == 0 else long for number in range(1200)]
+    pq.write_table(pa.table({"prompt": prompts, "completion": ["red ."] * 1200}), tmp_path / "train.parquet")
+    return tmp_path / "train.parquet"
+
+
+def test_rows_that_are_left_out_cost_nothing(mostly_too_long: Path):
+    """Neither their tokens nor their places in the steps: the whole budget is trained on what is left."""
+    tokens = prepare(mostly_too_long, tiny_tokenizer(), 12, Allowance(tokens=3000), 4, False, 1, None)
+    assert 3000 - 4 * 8 < tokens.tokens_after[-1] <= 3000
+    steps = prepare(mostly_too_long, tiny_tokenizer(), 12, Allowance(steps=100), 4, False, 1, None)
+    assert steps.steps == 100
+    taken = np.bincount(steps.order, minlength=1200)
+    assert set(np.flatnonzero(taken)) == set(range(0, 1200, 10))
+    assert taken[::10].max() - taken[::10].min() <= 1
+
+
+def test_rows_that_are_held_back_are_never_taken(train_data: Path):
+    held_back = np.array([3, 4, 5])
+    stream = prepare(train_data, tiny_tokenizer(), 64, Allowance(steps=60), 4, False, 1, None, held_back)
+    assert not set(stream.order) & {3, 4, 5}

@@ -12,18 +12,18 @@ import yaml
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from competitors.contract import Allowance, Brief, model_form, reporter
+from competitors.contract import Allowance, Brief
 from competitors.entry import compete
+from competitors.events import reporter
+from competitors.output import model_form
 from competitors.sft import training
 from competitors.sft.adapters import METHODS, Adapter, matches, names_target
 from competitors.sft.recipe import SftRecipe
-from evaluation import evaluator
+from evaluation import evaluator, loading
 from evaluation.inspection import inspect
 from orchestrator.field.shorthand import expand
 from tests.tiny import tiny_model
-from tests.unit.competitors.test_sft_training import brief, recipe, run, seed_model, train_data, weights
-
-__all__ = ["brief", "seed_model", "train_data"]  # fixtures
+from tests.unit.competitors.making import run, sft_recipe, weights
 
 IDS = torch.tensor([[2, 5, 9, 11, 17, 6, 25, 3]])
 ON_A_CPU = [method for method in METHODS if method != "qlora"]
@@ -142,7 +142,7 @@ def test_a_plain_adapter_leaves_the_seed_loaded(brief: Brief):
     with evaluator.loaded(brief.seed_model, None, "float32") as seed:
         before = logits(seed)
     scored_logits(brief)
-    assert [torch.equal(logits(kept), before) for kept in evaluator._loaded.values()] == [True]
+    assert [torch.equal(logits(kept), before) for kept in loading._kept.values()] == [True]
 
 
 def test_qlora_asks_for_nf4_and_submits_float32_over_the_seed(
@@ -187,7 +187,7 @@ def test_lora_plus_moves_b_faster(brief: Brief, monkeypatch: pytest.MonkeyPatch)
     events = run(brief, adapter=adapter, schedule="constant", weight_decay=0.1, learning_rate=0.001)
     assert {rate for name, rate in rates.items() if "lora_A" in name} == {0.001}
     assert {rate for name, rate in rates.items() if "lora_B" in name} == {0.008}
-    assert events[-2]["learning_rate"] == 0.001
+    assert events[-2].learning_rate == 0.001
 
 
 def test_ia3_averages_its_factors(brief: Brief):
@@ -242,7 +242,7 @@ def test_frozen_modules_stay_and_the_others_move(
 def test_what_the_seed_or_the_machine_lacks_forfeits_with_the_reason(
     brief: Brief, settings: dict[str, Any], reason: str
 ):
-    submission = compete(brief, recipe(**settings))
+    submission = compete(brief, sft_recipe(**settings))
     assert submission.status == "forfeit"
     assert submission.reason.startswith(reason)
 
@@ -260,7 +260,7 @@ def test_a_gpu_machine_without_the_extra_says_how_to_install_it(
 ):
     monkeypatch.setattr("competitors.sft.model.on_gpu", lambda brief: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    submission = compete(brief, recipe(**settings))
+    submission = compete(brief, sft_recipe(**settings))
     assert submission.reason.startswith(f"{key}: needs {package}, which is not installed")
     assert submission.reason.endswith("pip install tournament-orchestrator[gpu]")
 
@@ -298,7 +298,7 @@ def test_bad_adapters_are_refused_when_the_config_is_read(adapter: dict[str, Any
 )
 def test_bad_recipes_are_refused_when_the_config_is_read(settings: dict[str, Any], message: str):
     with pytest.raises(ValidationError) as raised:
-        recipe(**settings)
+        sft_recipe(**settings)
     assert message in str(raised.value)
 
 
@@ -321,12 +321,12 @@ def test_names_of_modules():
 def test_an_adapter_over_a_budget_of_one_step(brief: Brief):
     """Fewer steps than PiSSA has checkpoints: the hand-in is the only save."""
     short = brief.model_copy(update={"budget": Allowance(steps=1)})
-    training.train(short, recipe(adapter={"method": "pissa", "rank": 2}), reporter(short.progress_file))
+    training.train(short, sft_recipe(adapter={"method": "pissa", "rank": 2}), reporter(short.progress_file))
     assert model_form(brief.output_dir) == "adapter"
 
 
 def test_the_recipes_in_the_documentation_are_valid():
-    page = (Path(__file__).parents[3] / "docs" / "competitors" / "sft.md").read_text()
+    page = (Path(__file__).parents[4] / "docs" / "competitors" / "sft.md").read_text()
     blocks = re.findall(r"```yaml competitors\n(.*?)```", page, re.DOTALL)
     shown = [entry for block in blocks for entry in yaml.safe_load(block)]
     recipes = expand([entry for entry in shown if "like" not in entry])

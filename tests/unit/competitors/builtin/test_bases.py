@@ -76,7 +76,7 @@ def test_another_process_builds_the_same_bytes(folders: dict[str, Path], tmp_pat
     """Another process, since what varies (hash seeds, threads) varies between processes."""
     name = "tiny-unigram"
     code = f"from pathlib import Path; from competitors.builtin.bases import build; build({name!r}, Path('x'), steps=2)"
-    path = str(Path(__file__).parents[3])
+    path = str(Path(__file__).parents[4])
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": path, "HOME": "/tmp"}, check=True)
     assert model_sha256(tmp_path / "x") == model_sha256(folders[name])
 

@@ -19,10 +19,11 @@ from cluster.resources import Resources
 from competitors import untrusted
 from competitors.command import sandbox, supervision
 from competitors.command.recipe import CommandRecipe
-from competitors.contract import Allowance, Brief, Submission, read_events
+from competitors.contract import Allowance, Brief, Submission
 from competitors.entry import compete, settle
+from competitors.events import read_events
 
-PROGRAMS = Path(__file__).parents[2] / "programs"
+PROGRAMS = Path(__file__).parents[3] / "programs"
 needs_sandbox = pytest.mark.skipif(sandbox.trouble() is not None, reason=f"no sandbox here: {sandbox.trouble()}")
 BOTH = [pytest.param("bubblewrap", marks=needs_sandbox), "none"]
 EITHER = "none" if sandbox.trouble() else "bubblewrap"
@@ -103,9 +104,9 @@ def test_a_program_hands_in_what_it_wrote_and_its_reports_are_passed_on(brief: B
     assert (submission.train_tokens, submission.train_steps) == (30, 3)
     assert (brief.output_dir / "model.safetensors").read_bytes() == b"weights"
     events = read_events(brief.progress_file)
-    assert [e["event"] for e in events] == ["loading", "started", "step", "ended"]
-    assert events[2]["loss"] == 1.5
-    assert events[2]["memory_megabytes"] >= 0
+    assert [e.event for e in events] == ["loading", "started", "step", "ended"]
+    assert events[2].loss == 1.5
+    assert events[2].memory_megabytes is not None
     assert not submission.has_continuation
 
 
@@ -229,15 +230,16 @@ def test_what_a_program_reports_is_checked_and_bounded(brief: Brief):
     assert compete(brief, recipe("reports_nonsense", sandbox="none")).status == "delivered"
     events = read_events(brief.progress_file)
     assert len(events) < 120
-    assert {e["event"] for e in events} == {"loading", "started", "note", "step", "ended"}
-    notes = [e["text"] for e in events if e["event"] == "note"]
+    assert {e.event for e in events} == {"loading", "started", "note", "step", "ended"}
+    notes = [e.text for e in events if e.event == "note"]
     assert len(notes) == 100
     assert notes[0].startswith("[2Jgone x")
     assert max(len(note) for note in notes) <= 200
-    for step in (e for e in events if e["event"] == "step"):
-        assert step["tokens"] in (5, 30)
-        assert step["seconds"] < 100
-        assert "learning_rate" not in step
+    for step in (e for e in events if e.event == "step"):
+        assert step.tokens in (5, 30)
+        assert step.seconds is not None
+        assert step.seconds < 100
+        assert step.learning_rate is None
 
 
 def test_the_beginning_and_the_end_of_a_long_log_are_kept(brief: Brief):
@@ -262,7 +264,7 @@ def test_a_program_dies_with_its_worker(brief: Brief, how: str, tmp_path: Path):
     sleeper = recipe(["sh", "-c", "setsid sleep 986 & sleep 986"], sandbox=how)
     environment = os.environ | {"TMPDIR": str(tmp_path / "scratch")}
     arguments = [sys.executable, "-c", code, str(tmp_path / "brief.json"), sleeper.model_dump_json(by_alias=True)]
-    worker = subprocess.Popen(arguments, env=environment, cwd=Path(__file__).parents[3])
+    worker = subprocess.Popen(arguments, env=environment, cwd=Path(__file__).parents[4])
 
     def sleepers() -> list[psutil.Process]:
         return [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == ["sleep", "986"]]

@@ -1,5 +1,6 @@
 """Soups without Ray: what is averaged, what is chosen, and what whoever goes on from a soup gets."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +12,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cluster.errors import Forfeit
-from competitors.contract import Brief, Ingredient, model_form, reporter
+from competitors.contract import Brief, Ingredient
+from competitors.events import reporter
+from competitors.output import model_form
 from competitors.sft.continuation import Continuation
 from competitors.soup.blend import Blend, fresh_rows, weights_of
 from competitors.soup.blend import blend as blend_soup
 from competitors.soup.recipe import SoupRecipe
-from evaluation.evaluator import loaded
 from evaluation.inspection import inspect
-from tests.unit.competitors.test_sft_training import brief, run, seed_model, train_data, weights
-
-__all__ = ["brief", "seed_model", "train_data"]  # fixtures
+from tests.unit.competitors.making import beside, run, weights
 
 LORA = {"method": "lora", "rank": 2}
 
 
 def entry(brief: Brief, name: str, seed: int, **settings: Any) -> Ingredient:
     """A trained entry beside the brief's own folder."""
-    out = brief.output_dir.parent.parent / name / "submission"
-    out.mkdir(parents=True)
-    run(brief.model_copy(update={"competitor": name, "output_dir": out, "random_seed": seed}), **settings)
+    own = beside(brief, brief.output_dir.parent.parent / name, competitor=name, random_seed=seed)
+    run(own, **settings)
+    out = own.output_dir
     form = model_form(out)
     assert form is not None
     continuation = out.parent / "continuation"
@@ -67,7 +67,7 @@ def test_an_entry_goes_on_from_a_soup_with_its_trunk_and_its_moments(brief: Brie
     out = tmp_path / "next" / "submission"
     out.mkdir(parents=True)
     following = brief.model_copy(update={"seed_continuation": brief.continuation_dir, "output_dir": out})
-    notes = [e["text"] for e in run(following, **{"continue": True}) if e["event"] == "note"]
+    notes = [e.text for e in run(following, **{"continue": True}) if e.event == "note"]
     assert notes == ["goes on with the seed's optimizer"]
 
 
@@ -105,21 +105,60 @@ def test_the_best_so_many_are_blended(brief: Brief):
     assert result.blend_loss is not None
 
 
-@pytest.mark.parametrize("method", ["linear", "ties", "dare_linear", "dare_ties"])
-def test_adapters_of_one_shape_merge_into_an_adapter(brief: Brief, seed_model: Path, method: str):
-    ingredients = [
+@pytest.fixture
+def adapters(brief: Brief) -> list[Ingredient]:
+    """Two of one shape, and two that no merge takes."""
+    return [
         entry(brief, "a", 1, adapter=LORA),
         entry(brief, "b", 2, adapter=LORA),
         entry(brief, "wide", 3, adapter={"method": "lora", "rank": 4}),
         entry(brief, "full", 4),
     ]
-    assert cook(brief, ingredients, method=method, density=0.7).blended == ["a@1", "b@1"]
+
+
+def updates(adapter: Path) -> dict[str, torch.Tensor]:
+    """What a LoRA adapter adds to each weight of its seed: alpha / rank of B times A."""
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    tensors = weights(adapter)
+    names = [name for name in tensors if name.endswith("lora_A.weight")]
+    factor = config["lora_alpha"] / config["r"]
+    return {name: factor * tensors[name.replace("lora_A", "lora_B")] @ tensors[name] for name in names}
+
+
+def test_a_linear_merge_adds_the_mean_of_what_the_adapters_add(
+    brief: Brief, seed_model: Path, adapters: list[Ingredient]
+):
+    assert cook(brief, adapters, method="linear").blended == ["a@1", "b@1"]
     assert model_form(brief.output_dir) == "adapter"
     inspect(brief.output_dir, "adapter", seed_model)
-    with torch.no_grad(), loaded(seed_model, brief.output_dir, "float32") as model:
-        ours = model(torch.arange(8)[None]).logits
-    with torch.no_grad(), loaded(seed_model, None, "float32") as model:
-        assert not torch.allclose(ours, model(torch.arange(8)[None]).logits)
+    one, other, merged = (updates(folder) for folder in (adapters[0].folder, adapters[1].folder, brief.output_dir))
+    assert len(merged) == 2 * 7
+    for name, update in merged.items():
+        assert update.abs().max() > 1e-3
+        torch.testing.assert_close(update, (one[name] + other[name]) / 2)
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_linear", "dare_ties"])
+def test_the_other_merges_are_theirs_number_by_number(brief: Brief, adapters: list[Ingredient], method: str):
+    """All numbers are kept, so that DARE leaves nothing to chance. Each of A and B takes the root of the factor, 2."""
+    assert cook(brief, adapters, method=method, density=1).blended == ["a@1", "b@1"]
+    one, other = (weights(adapter.folder) for adapter in adapters[:2])
+    for name, tensor in weights(brief.output_dir).items():
+        both = torch.stack([one[name], other[name]])
+        if method == "dare_linear":  # a half of each
+            expected = both.sum(0) * (2 / 2) ** 0.5
+        else:  # the mean over those that go where the sum goes
+            agrees = both.sign() == torch.where(both.sum(0) >= 0, 1, -1)
+            expected = 2**0.5 * (both * agrees).sum(0) / agrees.sum(0).clamp(min=1)
+        torch.testing.assert_close(tensor, expected)
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_linear", "dare_ties"])
+def test_a_density_leaves_numbers_out(brief: Brief, adapters: list[Ingredient], method: str):
+    cook(brief, adapters, method=method, density=0.3)
+    tensors = weights(brief.output_dir)
+    zeros = sum(int((tensor == 0).sum()) for tensor in tensors.values())
+    assert 0.25 < zeros / sum(tensor.numel() for tensor in tensors.values()) < 0.75
 
 
 def test_too_little_or_the_wrong_thing_to_blend_forfeits_in_words(brief: Brief):

@@ -8,14 +8,14 @@ import torch
 from transformers import AutoTokenizer
 
 from cluster.resources import Resources
-from competitors.contract import Allowance, Brief, model_form, read_events
+from competitors.contract import Allowance, Brief
 from competitors.entry import compete
+from competitors.events import read_events
+from competitors.output import model_form
 from evaluation import evaluator
 from evaluation.inspection import inspect
 from tests.tiny import tiny_model
-from tests.unit.competitors.test_sft_training import recipe, seed_model, train_data, weights
-
-__all__ = ["seed_model", "train_data"]  # fixtures
+from tests.unit.competitors.making import sft_recipe, weights
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,7 +42,7 @@ def test_a_gpu_entry_delivers_and_keeps_float32_weights(
 ):
     brief = gpu_brief(tmp_path, seed_model, train_data)
     out = brief.output_dir
-    submission = compete(brief, recipe(**settings))
+    submission = compete(brief, sft_recipe(**settings))
     assert submission.status == "delivered", submission.reason
     assert model_form(out) == "full"
     assert {t.dtype for t in weights(out).values()} == {torch.float32}
@@ -54,12 +54,12 @@ def test_qlora_trains_over_four_bits_and_submits_a_float32_adapter_over_the_seed
     seed = tiny_model(tmp_path / "seed", hidden=64)
     brief = gpu_brief(tmp_path, seed, train_data)
     brief = brief.model_copy(update={"budget": Allowance(steps=30)})
-    submission = compete(brief, recipe(adapter={"method": "qlora", "rank": 4}, score_weights="tail_average"))
+    submission = compete(brief, sft_recipe(adapter={"method": "qlora", "rank": 4}, score_weights="tail_average"))
     assert submission.status == "delivered", submission.reason
     assert model_form(brief.output_dir) == "adapter"
     assert {t.dtype for t in weights(brief.output_dir).values()} == {torch.float32}
     inspect(brief.output_dir, "adapter", seed)
-    losses = [event["loss"] for event in read_events(brief.progress_file) if event["event"] == "step"]
+    losses = [event.loss for event in read_events(brief.progress_file) if event.event == "step"]
     assert losses[-1] < losses[0]
     tokenizer = AutoTokenizer.from_pretrained(seed)
     row = tokenizer("what is the a cat ? \n the is the .", return_tensors="pt", add_special_tokens=False)["input_ids"]
@@ -76,7 +76,7 @@ def test_adapters_over_a_bfloat16_pass_stand_on_the_seed(
 ):
     brief = gpu_brief(tmp_path, seed_model, train_data)
     rank = {} if method == "ia3" else {"rank": 4}
-    submission = compete(brief, recipe(adapter={"method": method} | rank))
+    submission = compete(brief, sft_recipe(adapter={"method": method} | rank))
     assert submission.status == "delivered", submission.reason
     assert {t.dtype for t in weights(brief.output_dir).values()} == {torch.float32}
     inspect(brief.output_dir, "adapter", seed_model)

@@ -1,0 +1,44 @@
+"""Whose fault it is that a submission cannot be used: its own, a `Forfeit`, or the machine's, which is passed on."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.errors import Forfeit, machine_trouble
+from cluster.text import plain
+
+EXHAUSTED = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+"""No memory, or no file handle left: in this process or on this machine."""
+SAID = ("can't allocate memory", "cannot allocate memory", "out of memory", "cuda error")
+"""How torch says on a CPU, and through other libraries, what has no class of its own."""
+
+
+@contextmanager
+def of_submission(what: str, *needed: Path) -> Iterator[None]:
+    """Turn whatever the block raises into a `Forfeit` that begins with `what`, unless the machine is to blame.
+
+    For blocks that do nothing but read, load or merge what a competitor has written. Somebody else's files go
+    through four libraries there, which raise what they like (re.error, AssertionError, errors without a base in
+    common), so this is the one place in evaluation/ that catches broadly. Errors of storage, of memory, of the
+    accelerator and a folder of `needed` that is gone are no competitor's, and pass.
+    """
+    try:
+        yield
+    except Forfeit:
+        raise
+    except Exception as error:
+        if _is_the_machines(error) or machine_trouble(error, needed):
+            raise
+        said = str(error).strip() or type(error).__name__
+        raise Forfeit(plain(f"{what}: {said}")) from error
+
+
+def _is_the_machines(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)):
+        return True
+    if isinstance(error, OSError) and error.errno in EXHAUSTED:
+        return True
+    return isinstance(error, RuntimeError) and any(said in str(error).lower() for said in SAID)

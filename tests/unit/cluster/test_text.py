@@ -1,0 +1,26 @@
+"""Text of others."""
+
+import pytest
+
+from cluster.text import LENGTH, plain
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ("one\n two\t\r\nthree ", "one two three"),
+        ("\x1b[31mred\x07", "[31mred"),
+        ("back\u202ewards\u200b", "back wards"),
+        ("naïve 模型", "naïve 模型"),
+        ("", ""),
+        (KeyError("x"), "'x'"),
+    ],
+)
+def test_nothing_that_moves_a_cursor_is_left(raw: object, words: str):
+    assert plain(raw) == words
+
+
+def test_no_more_than_a_line_however_much_there_is():
+    assert plain("x" * LENGTH) == "x" * LENGTH
+    assert plain("x" * 10**6) == "x" * (LENGTH - 1) + "…"
+    assert plain("one two", length=5) == "one …"

@@ -1,0 +1,59 @@
+"""What entries print: each into its own file, and nobody is left with a stream that is closed."""
+
+import logging
+import sys
+import threading
+from pathlib import Path
+
+from competitors.capture import captured_output
+
+
+def test_prints_and_logs_of_an_entry_and_its_threads_go_into_its_file(tmp_path: Path):
+    with captured_output(tmp_path / "a.txt"):
+        print("printed")
+        print("complained", file=sys.stderr)
+        logging.getLogger("some.library").info("logged")
+        thread = threading.Thread(target=lambda: print("from a thread"))
+        thread.start()
+        thread.join()
+    logging.getLogger("some.library").warning("afterwards")
+    print("afterwards")
+    text = (tmp_path / "a.txt").read_text()
+    assert "afterwards" not in text
+    assert all(word in text for word in ("printed", "complained", "logged", "from a thread"))
+
+
+def test_two_entries_side_by_side_do_not_mix_and_what_was_kept_stays_open(tmp_path: Path):
+    """The first one in is the first one out, and a library keeps the stream that it found."""
+    kept, first_is_in, second_is_in, first_is_out = [], threading.Event(), threading.Event(), threading.Event()
+
+    def first() -> None:
+        with captured_output(tmp_path / "first.txt"):
+            kept.append(sys.stderr)
+            first_is_in.set()
+            second_is_in.wait(30)
+            print("of the first")
+        first_is_out.set()
+
+    def second() -> None:
+        first_is_in.wait(30)
+        with captured_output(tmp_path / "second.txt"):
+            second_is_in.set()
+            print("of the second")
+            logging.getLogger("x").info("logged by the second")
+            first_is_out.wait(30)
+            print("still of the second")
+
+    before = sys.stdout
+    threads = [threading.Thread(target=one) for one in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "first.txt").read_text() == "of the first\n"
+    text = (tmp_path / "second.txt").read_text()
+    assert [line for line in text.splitlines() if "logged" not in line] == ["of the second", "still of the second"]
+    assert "logged by the second" in text
+    kept[0].write("")
+    assert not kept[0].closed
+    assert sys.stdout is before

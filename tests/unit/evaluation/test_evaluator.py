@@ -1,0 +1,119 @@
+"""Scoring a job: what it writes, and that nothing is written of a model that has no loss."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from cluster.digest import model_sha256
+from cluster.errors import Forfeit, UserError
+from evaluation.evaluator import inspect, score_model, score_slice
+from evaluation.loading import loaded
+from evaluation.results import read_results
+from evaluation.scorecard import Scorecard
+from evaluation.scoring import encode_rows, score
+from evaluation.splits import Row
+from tests.tiny import tiny_model
+from tests.unit.evaluation.making import ROWS, held_out, job, tiny_adapter
+
+
+@pytest.fixture(autouse=True)
+def splits(tmp_path: Path) -> Path:
+    return held_out(tmp_path / "held_out")
+
+
+def test_both_splits_are_scored_and_written(tmp_path: Path):
+    folder = tiny_model(tmp_path / "m")
+    seen: list[float] = []
+    card = score_model(job(tmp_path, folder), seen.append)
+    assert Scorecard.read(tmp_path / "out" / "scorecard.json") == card
+    assert (card.model, card.model_sha256, card.dtype) == ("m", model_sha256(folder), "float32")
+    assert (card.validation.rows, card.test.rows) == (12, 11)
+    with loaded(folder, None, "auto") as model:
+        expected = score(model, encode_rows(ROWS[12:], AutoTokenizer.from_pretrained(folder), 64), 256, 0)
+    read = read_results(tmp_path / "out" / "losses.parquet", "test")
+    assert np.array_equal(read.nats, expected.nats)
+    assert np.array_equal(read.column("hits"), expected.column("hits"))
+    assert read.loss == card.test.loss
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def test_an_adapter_is_hashed_as_itself(tmp_path: Path):
+    seed = tiny_model(tmp_path / "seed")
+    adapter = tiny_adapter(tmp_path / "a", seed)
+    plain, adapted = score_model(job(tmp_path, seed)), score_model(job(tmp_path, seed, adapter=adapter))
+    assert adapted.model_sha256 == model_sha256(adapter)
+    assert abs(adapted.test.loss - plain.test.loss) > 0.01
+
+
+def huge(folder: Path, value: float = 1e30) -> Path:
+    """A model whose weights are finite, and what it computes is not."""
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: t if "embed" in name else torch.full_like(t, value) for name, t in weights.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_loss_that_is_not_finite_forfeits_without_a_word_written(tmp_path: Path):
+    seed, folder = tiny_model(tmp_path / "seed"), huge(tiny_model(tmp_path / "m"))
+    inspect(folder, "full", seed)  # every weight is a number
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        with pytest.raises(Forfeit, match="its loss on the validation rows is not finite"):
+            score_model(job(tmp_path, folder, tokenizer=seed))
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_whose_loss_is_not_finite(tmp_path: Path):
+    seed = tiny_model(tmp_path / "seed")
+    adapter = tiny_adapter(tmp_path / "a", seed, std=1e30)
+    inspect(adapter, "adapter", seed)
+    with pytest.raises(Forfeit, match="its loss on the validation rows is not finite"):
+        score_model(job(tmp_path, seed, adapter=adapter))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_test_rows_are_checked_too(tmp_path: Path):
+    folder = tiny_model(tmp_path / "m", tie_word_embeddings=False)
+    weights = load_file(folder / "model.safetensors")
+    # `big` is read in the test rows only, and is more than any float once it is squared.
+    held_out(tmp_path / "held_out", ROWS[:1], [Row("t", "big", "big")])
+    big = AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("big")
+    weights["model.embed_tokens.weight"][big] = torch.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Forfeit, match="its loss on the test rows is not finite"):
+        score_model(job(tmp_path, folder))
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_completion_within_max_tokens_is_the_users_to_mend(tmp_path: Path):
+    with pytest.raises(UserError, match=r"data\.max_tokens: 3 cuts the whole completion of every validation row away"):
+        score_model(job(tmp_path, tiny_model(tmp_path / "m"), max_tokens=3))
+
+
+def test_a_model_that_cannot_be_loaded_forfeits(tmp_path: Path):
+    seed, folder = tiny_model(tmp_path / "seed"), tiny_model(tmp_path / "m")
+    (folder / "generation_config.json").write_text("{")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(Forfeit, match="the model cannot be loaded: "):
+        score_model(job(tmp_path, folder, tokenizer=seed))
+
+
+def test_a_seed_that_is_gone_is_not_the_adapters_fault(tmp_path: Path):
+    seed = tiny_model(tmp_path / "seed")
+    adapter = tiny_adapter(tmp_path / "a", seed)
+    with pytest.raises(OSError, match="gone"):
+        score_model(job(tmp_path, tmp_path / "gone", adapter=adapter, tokenizer=seed))
+
+
+def test_a_slice_is_the_first_validation_rows_and_writes_nothing(tmp_path: Path):
+    folder = tiny_model(tmp_path / "m")
+    with loaded(folder, None, "auto") as model:
+        expected = score(model, encode_rows(ROWS[:5], AutoTokenizer.from_pretrained(folder), 64), 256, 0)
+    assert score_slice(job(tmp_path, folder), 5) == expected.loss
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,72 @@
+"""A submission's fault is a Forfeit in one plain line; the machine's passes as it was raised."""
+
+import errno
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from cluster.errors import Forfeit
+from evaluation.faults import of_submission
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        re.error("bad pattern"),
+        AssertionError("padding"),
+        RecursionError("too deep"),
+        SafetensorError("header too large"),
+        FileNotFoundError(errno.ENOENT, "No such file", "shard"),
+        KeyError("r"),
+        ZeroDivisionError("division"),
+    ],
+)
+def test_whatever_a_submission_makes_libraries_raise(error: Exception):
+    with pytest.raises(Forfeit, match=r"^x\.json cannot be read: .+") as raised, of_submission("x.json cannot be read"):
+        raise error
+    assert raised.value.__cause__ is error
+
+
+def test_the_reason_is_one_short_plain_line():
+    with pytest.raises(Forfeit) as raised, of_submission("x"):
+        raise ValueError("a\nb\x1b[31m" * 1000)
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) <= 300
+
+
+def test_an_error_without_words_is_named():
+    with pytest.raises(Forfeit, match="x: AssertionError"), of_submission("x"):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        OSError(errno.EMFILE, "Too many open files"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        SafetensorError("I/O error: Input/output error (os error 5)"),
+        KeyboardInterrupt(),
+    ],
+)
+def test_the_machines_trouble_passes(error: BaseException):
+    with pytest.raises(type(error)) as raised, of_submission("x"):
+        raise error
+    assert raised.value is error
+
+
+def test_a_folder_that_is_gone_is_the_machines(tmp_path: Path):
+    with pytest.raises(ValueError, match="words"), of_submission("x", tmp_path / "gone"):
+        raise ValueError("words")
+
+
+def test_a_forfeit_passes_as_it_is():
+    with pytest.raises(Forfeit, match=r"^own words$"), of_submission("x"):
+        raise Forfeit("own words")

@@ -1,0 +1,123 @@
+"""Real tournaments without Ray: real competitors and a real evaluator over the workers in this process."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.in_process import InProcessWorkers
+from orchestrator.config.loading import load_entries
+from orchestrator.record.changes import current, enter, extend, withdraw
+from orchestrator.record.records import Verdict
+from orchestrator.record.run_directory import RunDirectory
+from tests.tournaments import losses, make_inputs, python, run, sft, write_tournament
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+@pytest.fixture
+def write_config(inputs: Path, tmp_path: Path) -> Any:
+    def write(competitors: list[dict[str, Any]], **changes: Any) -> Path:
+        return write_tournament(inputs, tmp_path, competitors, **changes)
+
+    return write
+
+
+def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_config: Any, tmp_path: Path):
+    config = write_config(
+        [
+            sft("good"),
+            python("raises"),
+            python("runs_out_of_memory"),
+            python("hangs"),
+            python("hangs_with_a_checkpoint"),
+            python("writes_nothing"),
+            python("writes_half"),
+            python("writes_nan"),
+        ],
+        rounds=1,
+        limits={"silence_minutes": 0.02, "startup_minutes": 2},
+    )
+    board = run(config, tmp_path / "run", InProcessWorkers())
+    found = {e.competitor: e for e in board.lineages[0].rounds[1].entries}
+    assert {name: entry.status for name, entry in found.items()} == {
+        "good": "scored",
+        "hangs-with-a-checkpoint": "scored",
+        "raises": "forfeit",
+        "runs-out-of-memory": "forfeit",
+        "hangs": "forfeit",
+        "writes-nothing": "forfeit",
+        "writes-half": "forfeit",
+        "writes-nan": "rejected",
+    }
+    reasons = {name: entry.reason for name, entry in found.items()}
+    assert reasons["raises"] == "raised RuntimeError: a bug in my recipe"
+    assert reasons["runs-out-of-memory"] == "ran out of memory"
+    assert reasons["hangs"] == "had not reported for 0.02 minutes, and left no valid model"
+    assert reasons["hangs-with-a-checkpoint"] == "had not reported for 0.02 minutes"
+    assert reasons["writes-nothing"] == "used its budget, and left no valid model"
+    assert reasons["writes-half"] == "used its budget, and left no valid model"
+    assert "not finite" in reasons["writes-nan"]
+    assert board.lineages[0].rounds[1].winner == "good"
+
+
+def test_when_all_forfeit_the_incumbent_stays(write_config: Any, tmp_path: Path):
+    board = run(write_config([python("raises"), python("writes_nothing")]), tmp_path / "run", InProcessWorkers())
+    for row in board.lineages[0].rounds:
+        assert (str(row.champion), str(row.seed_next), row.winner, row.dethroned) == ("base", "base", None, False)
+    assert len(board.lineages[0].rounds) == 3
+
+
+def test_patience_ends_a_lineage_early(write_config: Any, tmp_path: Path):
+    config = write_config([python("returns_the_seed")], rounds=5, selection={"patience": 2, "resamples": 300})
+    board = run(config, tmp_path / "run", InProcessWorkers())
+    assert board.state == "finished"
+    assert len(board.lineages[0].rounds) == 3
+    assert Verdict.read(tmp_path / "run/lineages/one/round-002/verdict.json").ends_lineage
+
+
+def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: Any, tmp_path: Path):
+    carried = {"continue": True, "schedule_spans": "lineage", "score_weights": "tail_average"}
+    config = write_config(
+        [
+            sft("slow", **carried) | {"learning_rate": 1e-4},
+            sft("fast", **carried),
+            sft("lora", adapter={"method": "lora", "rank": 4}),
+            {"name": "mix", "kind": "soup", "of": ["slow", "fast", "lora"]},
+            {"name": "control", "kind": "unchanged"},
+        ],
+        evolution={"replace": 0.3},
+        exploit={"after": 3},
+    )
+    first = run(config, tmp_path / "run", InProcessWorkers())
+    rows = first.lineages[0].rounds
+    assert [{e.status for e in row.entries} for row in rows[1:]] == [{"scored"}, {"scored"}]
+    by_name = {e.competitor: e for e in rows[1].entries}
+    assert by_name["control"].validation_loss == pytest.approx(rows[0].validation_loss, rel=1e-5)
+    assert by_name["control"].improvement == pytest.approx(0, abs=1e-6)
+    evolved = [e for e in rows[2].entries if e.origin]
+    assert len(evolved) == 1
+    assert "learning_rate" in evolved[0].origin
+    assert rows[2].field == [f"{evolved[0].competitor} takes the place of slow: {evolved[0].origin}."]
+
+    # A finished tournament is extended, one recipe leaves it, a clone of another enters, and it goes on.
+    directory = RunDirectory(tmp_path / "run")
+    extend(directory, 1)
+    withdraw(directory, "lora")
+    (tmp_path / "entry.yaml").write_text("{name: hot, like: fast, learning_rate: {each: [0.01, 0.03]}}")
+    enter(directory, load_entries(tmp_path / "entry.yaml", current(directory.config, directory)))
+    board = run(config, tmp_path / "run", InProcessWorkers())
+    assert board.state == "finished"
+    assert losses(board)[:3] == losses(first)
+    (third,) = board.lineages[0].rounds[3:]
+    assert {"hot-0.01", "hot-0.03"} <= {e.competitor for e in third.entries}
+    assert "lora" not in {e.competitor for e in third.entries}
+    assert [(e.competitor, e.reason) for e in third.entries if e.status != "scored"] == []
+    assert "hot-0.01: " in " ".join(third.field) or "hot-0.01 was entered." in third.field
+
+    # Its own config holds the changes and repeats the whole of it elsewhere.
+    again = run(tmp_path / "run" / "tournament.yaml", tmp_path / "again", InProcessWorkers())
+    assert losses(again) == losses(board)
