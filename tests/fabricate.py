@@ -22,6 +22,7 @@ from orchestrator.field.roster import Roster
 from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.records import Inspection, ModelFolder, Sample, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.snapshot import Snapshot, SnapshotReader
 from orchestrator.rounds.verdict import Candidate, choose
 
 ROWS = 60
@@ -43,6 +44,11 @@ def falling_loss(lineage: str, number: int, competitor: str) -> float:
     if number == 0:
         return 4.5 if lineage < "m" else 2.7
     return 0.6 + 0.3 / number + 0.01 * (sum(competitor.encode()) % 7)
+
+
+def read(run: RunDirectory) -> Snapshot:
+    """What is on record there now."""
+    return SnapshotReader(run).read()
 
 
 def fabricate(

@@ -51,6 +51,6 @@ class Page(HTMLParser):
             if self.in_cell:
                 self.rows[-1][-1] += data
 
-    def traces(self, key: str = "loss-nats") -> dict[str, dict[str, Any]]:
+    def traces(self, key: str = "test-loss") -> dict[str, dict[str, Any]]:
         """The traces of a figure by their name, without the value that the legend adds."""
         return {trace["name"].rpartition("  ")[0] or trace["name"]: trace for trace in self.figures[key]["data"]}

@@ -72,11 +72,16 @@ def _spent(get: Callable[[Submission], float | None]) -> Callable[[EntrySnapshot
     return lambda entry, _: get(submission_of(entry))
 
 
+def _speed(submission: Submission) -> float | None:
+    return submission.train_tokens / submission.train_seconds if submission.train_seconds else None
+
+
 COLUMNS = (
     Column("validation_loss", "validation", _scored(lambda one: one.validation_loss), _loss, of_scored=True),
     Column("improvement", "gain", _scored(lambda one: one.improvement), signed, of_scored=True),
     Column("improvement_low", "at least", _scored(lambda one: one.improvement_low), signed, of_scored=True),
     Column("train_tokens", "tokens", _spent(lambda one: one.train_tokens), _count),
+    Column("train_tokens_per_second", "tokens/s", _spent(_speed), _count),
     Column("train_seconds", "training time", _spent(lambda one: one.train_seconds), duration),
     Column("wall_seconds", "wall", _spent(lambda one: one.wall_seconds), duration, shown=()),
     Column("device_seconds", "device time", _spent(lambda one: one.device_seconds), duration, shown=("report",)),

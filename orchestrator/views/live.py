@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -27,7 +28,8 @@ from orchestrator.views.words import bar, duration, print_line
 
 LINE_SECONDS = 15.0
 """In a log, an entry that trains is mentioned again after so long."""
-COLOURS = {"training": "cyan", "inspected": "magenta", "scored": "green", "forfeit": "red", "rejected": "red"}
+COLOURS = {"training": "cyan", "delivered": "magenta", "inspected": "magenta", "scored": "green"}
+COLOURS |= {"forfeit": "red", "rejected": "red"}
 """Of states; the others are dim."""
 
 Key = tuple[str, str]
@@ -134,7 +136,8 @@ def make_live(console: Console, rounds: int) -> Lines:
 
 def entry_table(title: Text | None, *columns: str) -> Table:
     """An empty table of entries: the lineage, further `columns`, and those of `cells`."""
-    table = Table(title=title, title_justify="left", expand=False, pad_edge=False)
+    # Narrow, so that it fits a terminal of 80 columns.
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column in ("lineage", *columns, "competitor", "state"):
         table.add_column(column, no_wrap=True)
     for column in ("tokens", "loss", "tokens/s", "left"):
@@ -148,7 +151,7 @@ def cells(event: EntryChanged) -> list[Text]:
     state: str = event.state
     if event.state == "training" and progress.tokens + progress.step:
         state = f"training {bar(progress.share)}"
-    elif event.state == "inspected" and event.fraction:
+    elif event.state in ("delivered", "inspected") and event.fraction:
         state = f"scoring  {bar(event.fraction)}"
     elif event.state == "scored":
         state = event.detail or "scored"

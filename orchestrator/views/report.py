@@ -135,8 +135,10 @@ def describe(entry: RosterEntry) -> str:
     return "; ".join(part for part in (words[:120], entry.origin) if part)
 
 
-def change(ours: float, theirs: float) -> str:
-    """How our loss compares with theirs, in words."""
+def change(ours: float | None, theirs: float | None) -> str:
+    """How our loss compares with theirs, in words; a dash where one of them is not known."""
+    if ours is None or not theirs:
+        return "–"
     percent = f"{abs(1 - ours / theirs):.1%}"
     return "the same" if percent == "0.0%" else f"{percent} {'lower' if ours < theirs else 'higher'}"
 
@@ -194,7 +196,7 @@ def _headlines(snapshot: Snapshot, board: Leaderboard, row: LineageRow, recipes:
         Headline(champion, detail, ours, ""),
     ]
     for r in board.references:
-        words = change(ours["bits_per_byte"], r.test["bits_per_byte"]) + " per byte"
+        words = change(ours.get("bits_per_byte"), r.test.get("bits_per_byte")) + " per byte"
         headlines.append(Headline(r.name, f"{r.model}, only scored", r.test, words))
     for published in snapshot.config.references:
         if values := published.published:

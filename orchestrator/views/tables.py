@@ -3,77 +3,96 @@
 Cells are Text, not strings: a competitor's reason is no markup.
 """
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from competitors.contract import Allowance
 from evaluation.figures import FIGURES
+from evaluation.figures.figure import Figure
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import EntryChanged
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, Snapshot, field_of, has_ended
-from orchestrator.views.columns import shown_in
+from orchestrator.views.columns import Column, shown_in
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, RoundRow
 from orchestrator.views.live import cells, entry_table
 from orchestrator.views.progress import Progress, read_progress
 from orchestrator.views.words import print_line
+
+C = TypeVar("C")
 
 
 def print_leaderboard(console: Console, board: Leaderboard) -> None:
     """Each lineage's rounds with their entries, then the chart as a table."""
     for lineage in board.lineages:
         for round_ in lineage.rounds[1:]:
-            console.print(_round_table(lineage.name, round_))
-            for line in [*round_.field, *round_.reasons]:
+            console.print(_round_table(console, lineage.name, round_))
+            lost = [f"{entry.competitor}: {entry.reason}" for entry in round_.entries if entry.reason]
+            for line in [*lost, *round_.field, *round_.reasons]:
                 print_line(console, f"  {line}")
             console.print()
-    console.print(_chart_table(board))
+    console.print(_chart_table(console, board))
 
 
-def _round_table(lineage: str, round_: RoundRow) -> Table:
-    columns = shown_in("terminal")
-    table = Table(title=Text(f"{lineage}, round {round_.round}"), title_justify="left")
-    table.add_column("competitor", no_wrap=True)
-    table.add_column("result", overflow="fold")
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    for entry in round_.entries:
-        numbers = [Text(column.cell(entry)) for column in columns]
-        table.add_row(Text(entry.competitor), _result(entry, round_), *numbers)
-    return table
+def _round_table(console: Console, lineage: str, round_: RoundRow) -> Table:
+    def with_columns(columns: Sequence[Column]) -> Table:
+        table = Table(title=Text(f"{lineage}, round {round_.round}"), title_justify="left")
+        for title in ("competitor", "result"):
+            table.add_column(title, no_wrap=True)
+        for column in columns:
+            table.add_column(column.title, justify="right", no_wrap=True)
+        for entry in round_.entries:
+            numbers = [Text(column.cell(entry)) for column in columns]
+            table.add_row(Text(entry.competitor), _result(entry, round_), *numbers)
+        return table
+
+    return _that_fits(console, with_columns, shown_in("terminal"))
 
 
 def _result(entry: EntryRow, round_: RoundRow) -> Text:
     if entry.competitor == round_.winner:
-        return Text("winner", style="bold green").append(" (champion)" if round_.dethroned else "", style="not bold")
-    return Text("scored") if entry.status == "scored" else Text(f"{entry.status}: {entry.reason}", style="red")
+        return Text("winner*" if round_.dethroned else "winner", style="bold green")  # said below the last table
+    return Text(entry.status, style="" if entry.status == "scored" else "red")
 
 
-def _chart_table(board: Leaderboard) -> Table:
+def _chart_table(console: Console, board: Leaderboard) -> Table:
     """Test loss of the champion after each round, and what else its test rows come to now: one row per lineage and
     reference."""
-    others = [figure for name, figure in FIGURES.items() if name != "loss"]
-    rounds = max((len(lineage.rounds) for lineage in board.lineages), default=0)
-    table = Table(title="test loss of the champion, nats per completion token", title_justify="left")
-    table.add_column("")
-    for number in range(rounds):
-        table.add_column("base" if number == 0 else f"round {number}", justify="right")
-    for figure in others:
-        table.add_column(figure.title, justify="right")
     loss = FIGURES["loss"]
-    for lineage in board.lineages:
-        losses = [f"{loss.text(r.test_loss)}{'*' if r.dethroned else ''}" for r in lineage.rounds]
-        last = lineage.rounds[-1].test if lineage.rounds else None
-        now = ["" if last is None else figure.text(last.get(figure.name)) for figure in others]
-        table.add_row(Text(lineage.name), *losses, *[""] * (rounds - len(losses)), *now)
-    for reference in board.references:
-        now = [figure.text(reference.test.get(figure.name)) for figure in others]
-        first = [loss.text(reference.test_loss)] if rounds else []
-        table.add_row(Text(reference.name, style="dim"), *first, *[""] * (rounds - len(first)), *now)
-    table.caption = "* a new champion, proven on the validation rows; the test rows only report"
-    return table
+    rounds = max((len(lineage.rounds) for lineage in board.lineages), default=0)
+
+    def with_figures(figures: Sequence[Figure]) -> Table:
+        table = Table(title="test loss of the champion, nats per completion token", title_justify="left")
+        table.add_column("")
+        for number in range(rounds):
+            table.add_column("base" if number == 0 else f"round {number}", justify="right")
+        for figure in figures:
+            table.add_column(figure.title, justify="right", no_wrap=True)
+        for lineage in board.lineages:
+            losses = [f"{loss.text(r.test_loss)}{'*' if r.dethroned else ''}" for r in lineage.rounds]
+            now = [figure.text(lineage.rounds[-1].test.get(figure.name)) for figure in figures if lineage.rounds]
+            table.add_row(Text(lineage.name), *losses, *[""] * (rounds - len(losses)), *now)
+        for reference in board.references:
+            now = [figure.text(reference.test.get(figure.name)) for figure in figures]
+            first = [loss.text(reference.test_loss)] if rounds else []
+            table.add_row(Text(reference.name, style="dim"), *first, *[""] * (rounds - len(first)), *now)
+        table.caption = "* a new champion, proven on the validation rows; the test rows only report"
+        return table
+
+    return _that_fits(console, with_figures, [figure for figure in FIGURES.values() if figure is not loss])
+
+
+def _that_fits(console: Console, build: Callable[[Sequence[C]], Table], columns: Sequence[C]) -> Table:
+    """The table without its last columns, as far as they do not fit; --json has them all."""
+    wide = console.options.update(width=10_000)
+    while columns and console.measure(build(columns), options=wide).maximum > console.width:
+        columns = columns[:-1]
+    return build(columns)
 
 
 def print_status(console: Console, snapshot: Snapshot, board: Leaderboard) -> None:

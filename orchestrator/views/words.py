@@ -11,7 +11,7 @@ def print_line(console: Console, text: str) -> None:
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-def bar(share: float, width: int = 10) -> str:
+def bar(share: float, width: int = 8) -> str:
     """A share as a bar of `width` cells."""
     filled = round(max(0.0, min(1.0, share)) * width)
     return "█" * filled + "░" * (width - filled)

@@ -1,6 +1,5 @@
 """The report: complete, self-contained, safe with other people's text, and there from the first minute on."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -9,40 +8,47 @@ from typing import Any
 
 import pytest
 
-from orchestrator.config import TournamentConfig
-from orchestrator.record.records import RosterEntry
+from evaluation.figures import FIGURES
+from orchestrator.field.roster import RosterEntry
+from orchestrator.record.events import State
+from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.charts import CURVE_POINTS, train_curve
-from orchestrator.views.leaderboard import LineageRow, RoundRow, State, build
-from orchestrator.views.report import ancestry, change, describe, discreet, intervals, write_report
+from orchestrator.views.leaderboard import Leaderboard, LineageRow, RoundRow, build
+from orchestrator.views.report import ancestry, change, describe, intervals, write_report
+from orchestrator.views.words import discreet
 from tests.browser import browser_page
-from tests.fabricate import COMPETITORS, fabricate
+from tests.fabricate import COMPETITORS, fabricate, read
 from tests.page import Page
 
 EVIL = '"><img src=x onerror=alert(1)></p></script><script>alert(1)</script>&amp;'
+Whole = tuple[RunDirectory, Page]
 FORFEIT = "RuntimeError: CUDA out of memory"
 REJECTED = "its tokenizer differs from the base's"
 
 
-def render(config: TournamentConfig, run: RunDirectory, state: State = "finished") -> Page:
-    return Page(write_report(config, run, state))
+def render(run: RunDirectory, state: State = "finished") -> Page:
+    return Page(write_report(read(run), state))
+
+
+def board_of(run: RunDirectory) -> Leaderboard:
+    return build(read(run), "finished")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[TournamentConfig, RunDirectory, Page]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A finished run with a forfeit and a rejected submission, and its page."""
-    config, run = fabricate(
+    _, run = fabricate(
         tmp_path_factory.mktemp("whole") / "run",
         rounds=3,
         forfeits={("llama", 2, "own"): FORFEIT},
         rejections={("sn9", 1, "full"): REJECTED},
         samples=[("Name a colour.\n", "Blue,\n  say.")],
     )
-    return config, run, render(config, run)
+    return run, render(run)
 
 
-def test_page_loads_nothing(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    page = whole[2]
+def test_page_loads_nothing(whole: Whole) -> None:
+    page = whole[1]
     assert page.links
     assert [link for link in page.links if not link.startswith(("#", "data:"))] == []
     assert "url(" not in page.style
@@ -50,99 +56,105 @@ def test_page_loads_nothing(whole: tuple[TournamentConfig, RunDirectory, Page]) 
     assert sum("plotly.js v" in script for script in page.scripts) == 1
 
 
-def test_every_entry_has_its_row(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    config, run, page = whole
-    entries = [e for x in build(config, run, "finished").lineages for r in x.rounds for e in r.entries]
+def test_every_entry_has_its_row(whole: Whole) -> None:
+    run, page = whole
+    entries = [e for x in board_of(run).lineages for r in x.rounds for e in r.entries]
     assert len(entries) == 2 * 3 * 3
     for e in entries:
-        wanted = [e.reason] if e.status != "scored" else [f"{e.validation_loss:.4f}", f"{e.test_loss:.4f}"]
+        figures = [FIGURES[name].text(value) for name, value in e.test.items()]
+        wanted = [e.reason] if e.status != "scored" else [f"{e.validation_loss:.4f}", *figures]
         wanted.append(f"{e.train_tokens:,}")
         rows = [row for row in page.rows if row[0].startswith(e.competitor) and len(row) > 4]
         assert any(all(any(want in cell for cell in row) for want in wanted) for row in rows), e
 
 
-def test_forfeits_and_rejections_say_why(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    told = [row[1].split(maxsplit=1) for row in whole[2].rows if len(row) == 5]
+def test_forfeits_and_rejections_say_why(whole: Whole) -> None:
+    told = [
+        row[1].split(maxsplit=1) for row in whole[1].rows if len(row) > 2 and row[1].startswith(("forfeit", "rejected"))
+    ]
     assert ["forfeit", FORFEIT] in told
     assert ["rejected", REJECTED] in told
 
 
-def test_verdicts_are_given_in_words(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    config, run, page = whole
-    reasons = [reason for x in build(config, run, "finished").lineages for r in x.rounds for reason in r.reasons]
+def test_verdicts_are_given_in_words(whole: Whole) -> None:
+    run, page = whole
+    reasons = [reason for x in board_of(run).lineages for r in x.rounds for reason in r.reasons]
     assert len(reasons) >= 2 * 3 * 2
     assert [reason for reason in reasons if reason not in page.text] == []
 
 
-def test_headline_compares_with_every_reference(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    config, run, page = whole
-    board = build(config, run, "finished")
+def test_headline_compares_with_every_reference(whole: Whole) -> None:
+    run, page = whole
+    board = board_of(run)
     for lineage in board.lineages:
         base, last = lineage.rounds[0], lineage.rounds[-1]
-        assert f"{base.test_loss:.3f} → {last.test_loss:.3f}" in page.text
-        row = ["base model" + lineage.base + " ", f"{base.test_loss:.4f}", f"{base.test_bits_per_byte:.4f}"]
-        assert [*row, f"{1 - last.test_loss / base.test_loss:.1%} lower"] in page.rows
+        assert base.test_loss is not None
+        assert last.test_loss is not None
+        assert f"{base.test_loss:.4f} → {last.test_loss:.4f}" in page.text
+        _, figures, words = next(row for row in page.rows if row[0] == f"base model{lineage.base} ")
+        assert [FIGURES[key].text(value) in figures for key, value in base.test.items()] == [True] * len(FIGURES)
+        assert words == f"{1 - last.test_loss / base.test_loss:.1%} lower"
     shown = [row for row in page.rows if row[0].startswith("instruct")]
     assert len(shown) == 2 + 1  # a headline each, and the chart as a table
     assert all(f"{board.references[0].test_loss:.4f}" in row[1] for row in shown)
 
 
-def test_samples_stand_side_by_side(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    config, run, page = whole
+def test_samples_stand_side_by_side(whole: Whole) -> None:
+    run, page = whole
     assert "Name a colour." in page.text
     assert page.text.count("Blue,\n  say.") == 2
-    for lineage in build(config, run, "finished").lineages:
+    for lineage in board_of(run).lineages:
         champion = lineage.rounds[-1].champion
-        assert champion != "base"
+        assert not champion.is_base
         assert f"what base of {lineage.name} writes" in page.text
         assert f"what {champion} of {lineage.name} writes" in page.text
 
 
-def test_method_names_splits_seed_and_config(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    config, run, page = whole
+def test_method_names_splits_seed_and_config(whole: Whole) -> None:
+    run, page = whole
     assert "4,858 rows, all that competitors see" in page.text
     assert "130 left out (duplicate)" in page.text
     assert "at 95%" in page.text
     assert str(run.config_file) in page.text
-    assert page.pre.strip() == config.to_yaml().strip()
+    assert page.pre.strip() == run.config.to_yaml().strip()
 
 
 def test_chart_has_a_line_for_each_lineage_and_reference(
-    whole: tuple[TournamentConfig, RunDirectory, Page],
+    whole: Whole,
 ) -> None:
-    config, run, page = whole
-    traces, board = page.traces(), build(config, run, "finished")
+    run, page = whole
+    traces, board = page.traces(), board_of(run)
     assert set(traces) == {"llama", "sn9", "instruct", "published llama"}
     for lineage in board.lineages:
         assert traces[lineage.name]["x"] == [0, 1, 2, 3]
         assert traces[lineage.name]["y"] == [r.test_loss for r in lineage.rounds]
         assert traces[lineage.name]["line"]["dash"] == "solid"
-        assert page.traces("loss-bits")[lineage.name]["y"] == [r.test_bits_per_byte for r in lineage.rounds]
+        assert page.traces("test-bits_per_byte")[lineage.name]["y"] == [r.test["bits_per_byte"] for r in lineage.rounds]
     assert set(traces["instruct"]["y"]) == {board.references[0].test_loss}
     assert traces["llama"]["line"]["color"] != traces["sn9"]["line"]["color"]
 
 
 def test_published_series_is_dashed_and_starts_at_the_base(
-    whole: tuple[TournamentConfig, RunDirectory, Page],
+    whole: Whole,
 ) -> None:
-    page = whole[2]
+    page = whole[1]
     published = page.traces()["published llama"]
     assert (published["x"], published["y"]) == ([0, 1, 2], [4.78, 0.87, 0.70])
     assert published["line"]["dash"] == "dash"
-    assert "published llama" not in page.traces("loss-bits")  # nobody published its bytes
+    assert "published llama" not in page.traces("test-bits_per_byte")  # nobody published its bytes
 
 
 def test_hollow_markers_are_defended_titles(tmp_path: Path) -> None:
-    config, run = fabricate(tmp_path / "run", lineages=("one",), loss=lambda x, n, c: 1.0 if n else 3.0)
-    page = render(config, run)
+    _, run = fabricate(tmp_path / "run", lineages=("one",), loss=lambda x, n, c: 1.0 if n else 3.0)
+    page = render(run)
     assert page.traces()["one"]["marker"]["symbol"] == ["circle", "circle", "circle-open"]
-    champion = build(config, run, "finished").lineages[0].rounds[1].champion.removesuffix("@1")
+    champion = board_of(run).lineages[0].rounds[1].champion.competitor
     assert f"Round 1: {champion} takes the title" in page.text
-    assert f"Round 2: {champion} of round\xa01 defends the title" in page.text
+    assert f"Round 2: {champion} of round 1 defends the title" in page.text
 
 
-def test_train_curves_of_every_round(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    page = whole[2]
+def test_train_curves_of_every_round(whole: Whole) -> None:
+    page = whole[1]
     keys = {f"train-{lineage}-{number}" for lineage in ("llama", "sn9") for number in (1, 2, 3)}
     assert {key for key in page.figures if key.startswith("train-")} == keys
     assert set(page.traces("train-llama-2")) == {"lora-r16", "full", "own"}
@@ -153,79 +165,80 @@ def test_other_peoples_text_stays_text(tmp_path: Path) -> None:
     references = [{"name": EVIL, "model": EVIL}, {"name": EVIL + " published", "published": [2.0]}]
     arguments: dict[str, Any] = {"lineages": ("llama",), "references": references, "samples": [(EVIL, EVIL)]}
     settings = {"data": {"source": EVIL, "prompt": "{a}" + EVIL, "completion": "{b}", "validation": 60, "test": 60}}
-    config, run = fabricate(
+    _, run = fabricate(
         tmp_path / "evil",
         **arguments,
         forfeits={("llama", 1, "own"): EVIL},
         rejections={("llama", 1, "full"): EVIL},
         settings=settings,
     )
-    page = render(config, run)
-    harmless = render(*fabricate(tmp_path / "good", lineages=("llama",)))
+    page = render(run)
+    harmless = render(fabricate(tmp_path / "good", lineages=("llama",))[1])
     assert "img" not in page.tags
     assert page.tags.count("script") == harmless.tags.count("script")
     assert page.text.count(EVIL) >= 8
-    names = [trace["name"] for trace in page.figures["loss-nats"]["data"]]
+    names = [trace["name"] for trace in page.figures["test-loss"]["data"]]
     assert not any("<" in name for name in names)  # plotly's text is HTML too
     assert sum("&lt;img src=x" in name for name in names) == 2
 
 
 @pytest.mark.parametrize("settled", [{}, {"llama": 0}, {"llama": 1}, {"llama": 2, "sn9": 0}])
 def test_unfinished_run(tmp_path: Path, settled: dict[str, int]) -> None:
-    config, run = fabricate(tmp_path / "run", settled=settled)
-    page = render(config, run, "running")
+    _, run = fabricate(tmp_path / "run", settled=settled)
+    page = render(run, "running")
     lines = {name: len(trace["x"]) for name, trace in page.traces().items() if name in ("llama", "sn9")}
     assert lines == {name: rounds + 1 for name, rounds in settled.items()}
     assert "running" in page.text
     assert page.text.count("Its base model is hub/") == 2 - len(settled)
-    assert page.figures["loss-nats"]["layout"]["xaxis"]["range"][1] > config.rounds
+    assert page.figures["test-loss"]["layout"]["xaxis"]["range"][1] > run.config.rounds
 
 
 def test_round_in_flight_shows_its_curves(tmp_path: Path) -> None:
-    config, run = fabricate(tmp_path / "run", settled={"llama": 1})
-    folder = run.entry("llama", 2, "full")
-    shutil.copytree(run.entry("llama", 1, "full"), folder, ignore=lambda _, names: set(names) - {"progress.jsonl"})
-    assert list(render(config, run, "running").traces("train-llama-2")) == ["full"]
+    _, run = fabricate(tmp_path / "run", settled={"llama": 1}, training=True)
+    shutil.rmtree(run.entry("llama", 2, "own"))
+    page = render(run, "running")
+    assert list(page.traces("train-llama-2")) == ["lora-r16", "full"]
 
 
 def test_no_champion_yet_and_no_data_record(tmp_path: Path) -> None:
     everyone = {("llama", 1, c["name"]): FORFEIT for c in COMPETITORS}
-    config, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=1, forfeits=everyone)
+    _, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=1, forfeits=everyone)
     run.manifest_file.unlink()
-    page = render(config, run)
+    page = render(run)
     assert "champion: still the base model" in page.text
-    assert "% lower" not in page.rows[1][3]
+    assert "% lower" not in page.rows[1][2]
 
 
 def test_report_is_the_same_each_time(tmp_path: Path) -> None:
-    config, run = fabricate(tmp_path / "run", rounds=1)
-    first = write_report(config, run, "finished").read_bytes()
-    assert write_report(config, run, "finished") == run.report_file
+    _, run = fabricate(tmp_path / "run", rounds=1)
+    first = write_report(read(run), "finished").read_bytes()
+    assert write_report(read(run), "finished") == run.report_file
     assert run.report_file.read_bytes() == first
     assert [p.name for p in run.root.iterdir() if p.name.endswith(".tmp")] == []
 
 
 def test_ancestry_follows_seeds_not_rounds() -> None:
     def row(number: int, champion: str, seed: str) -> RoundRow:
-        losses = {"validation_loss": 1.0, "test_loss": 1.0, "test_bits_per_byte": 1.0, "test_perplexity": 2.7}
-        return RoundRow(round=number, champion=champion, dethroned=False, winner=None, seed_next=seed, **losses)
+        models = {"champion": ModelRef.parse(champion), "seed_next": ModelRef.parse(seed)}
+        return RoundRow(round=number, dethroned=False, winner=None, validation_loss=1.0, test={"loss": 1.0}, **models)
 
     rounds = [row(0, "base", "base"), row(1, "base", "a@1"), row(2, "base", "a@1"), row(3, "b@3", "b@3")]
-    assert ancestry(LineageRow(name="x", base="y", rounds=rounds)) == ["base", "a@1", "b@3"]
-    assert ancestry(LineageRow(name="x", base="y", rounds=rounds[:3])) == ["base"]
+    lineage = LineageRow(name="x", base="y", rounds=rounds)
+    assert ancestry(lineage) == [BASE, ModelRef("a", 1), ModelRef("b", 3)]
+    assert ancestry(lineage.model_copy(update={"rounds": rounds[:3]})) == [BASE]
 
 
-def test_interval_is_proven_only_above_the_margin(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    config, run, _ = whole
-    row = build(config, run, "finished").lineages[0].rounds[1]
+def test_interval_is_proven_only_above_the_margin(whole: Whole) -> None:
+    run, _ = whole
+    row = board_of(run).lineages[0].rounds[1]
     low = min(e.improvement_low for e in row.entries if e.improvement_low is not None)
     assert all(i.proven and 0 <= i.bar < i.low < i.mean <= 100 for i in intervals(row, 0.0).values())
     spans = intervals(row, low)
     assert sorted(i.proven for i in spans.values()) == [False, True, True]
 
 
-def test_recipes_in_a_few_words(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    words = [describe(RosterEntry(recipe=recipe)) for recipe in whole[0].competitors]
+def test_recipes_in_a_few_words(whole: Whole) -> None:
+    words = [describe(RosterEntry(recipe=recipe)) for recipe in whole[0].config.competitors]
     assert words == [
         "sft, lora r16, adamw_torch, 0.0002 linear, batch 16",
         "sft, full, adamw_torch, 1e-05 linear, batch 16",
@@ -237,26 +250,16 @@ def test_change_in_words() -> None:
     assert change(0.5, 2.0) == "75.0% lower"
     assert change(1.1, 1.0) == "10.0% higher"
     assert change(1.0, 1.00001) == "the same"
+    assert change(None, 1.0) == change(1.0, None) == "–"
 
 
 def test_passwords_stay_at_home(tmp_path: Path) -> None:
     assert discreet("uri: https://bob:pa55@mlflow:5000/x") == "uri: https://…@mlflow:5000/x"
     uri = "http://bob:pa55word@mlflow:5000"
-    config, run = fabricate(tmp_path / "run", settled={}, settings={"tracking": {"uri": uri}})
-    page = write_report(config, run, "stopped").read_text(encoding="utf-8")
+    _, run = fabricate(tmp_path / "run", settled={}, settings={"tracking": {"uri": uri}})
+    page = write_report(read(run), "stopped").read_text(encoding="utf-8")
     assert "pa55word" not in page
     assert "mlflow:5000" in page
-
-
-def test_train_curve_is_averaged_down_and_takes_only_numbers(tmp_path: Path) -> None:
-    path = tmp_path / "progress.jsonl"
-    steps = [{"event": "step", "tokens": n, "loss": float(n % 2)} for n in range(1, 1201)]
-    odd = [{"event": "step", "tokens": 1, "loss": loss} for loss in ("<b>", None, float("nan"))]
-    path.write_text("".join(json.dumps(e) + "\n" for e in [{"event": "started"}, *steps, *odd]), encoding="utf-8")
-    curve = train_curve(path)
-    assert len(curve) == CURVE_POINTS
-    assert curve[-1] == (1200.0, 0.5)
-    assert train_curve(tmp_path / "none") == []
 
 
 def test_import_is_light() -> None:
@@ -267,8 +270,8 @@ def test_import_is_light() -> None:
 
 
 @pytest.mark.browser
-def test_browser_draws_every_chart_offline(whole: tuple[TournamentConfig, RunDirectory, Page]) -> None:
-    _, run, parsed = whole
+def test_browser_draws_every_chart_offline(whole: Whole) -> None:
+    run, parsed = whole
     asked, complaints = [], []
     with browser_page(500, 900) as page:
         page.on("request", lambda request: asked.append(request.url))
@@ -277,7 +280,7 @@ def test_browser_draws_every_chart_offline(whole: tuple[TournamentConfig, RunDir
         page.goto(run.report_file.as_uri())
         page.locator(".chart .main-svg .subplot").nth(len(parsed.figures) - 1).wait_for(state="attached")
         page.get_by_role("button", name="zoom to round 1 and later").first.click()
-        zoomed = page.evaluate("document.getElementById('loss-nats').layout.xaxis.range[0]")
+        zoomed = page.evaluate("document.getElementById('test-loss').layout.xaxis.range[0]")
         width = page.evaluate("document.documentElement.scrollWidth")
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
     assert complaints == []

@@ -1,0 +1,108 @@
+"""`evaluate`: an outside model on the same rows, paired against the champions."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from cluster.errors import BrokenRecord, UserError
+from evaluation.figures import FIGURES
+from evaluation.results import RowResults, read_results
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.views.evaluate import Against, Outside, _champions, against, evaluate_outside, print_outside
+from tests.fabricate import fabricate, read
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return fabricate(tmp_path / "run")[1]
+
+
+def looks_like(folder: Path, *names: str, text: str = "{}") -> Path:
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_it_is_paired_with_each_champion_on_the_same_rows(run: RunDirectory) -> None:
+    snapshot = read(run)
+    champions = _champions(snapshot)
+    _, card, theirs = champions["llama"]
+    first, second = against(snapshot, theirs, champions)
+    assert (first.champion, first.improvement) == (snapshot.lineages[0].champion, 0.0)
+    assert first.champion_validation_loss == card.validation.loss
+    assert second.lineage == "sn9"
+    better = RowResults(theirs.nats - 0.1 * theirs.tokens, theirs.tokens, theirs.bytes)
+    gain = against(snapshot, better, champions)[0]
+    assert gain.improvement == pytest.approx(0.1)
+    other = RowResults(theirs.nats, theirs.tokens + 1, theirs.bytes)
+    assert {row.improvement for row in against(snapshot, other, champions)} == {None}
+
+
+def test_it_is_told_in_tables_and_words(run: RunDirectory) -> None:
+    snapshot = read(run)
+    card = snapshot.references["instruct"]
+    common = {"lineage": "llama", "champion": "full@2", "champion_validation_loss": 1.0, "champion_bits_per_byte": 0.5}
+    rows = [Against(**common, improvement=0.25, improvement_low=0.2)]
+    rows.append(Against(**common, improvement=None, improvement_low=None))
+    console = Console(file=io.StringIO(), width=200)
+    print_outside(console, Outside(model="/models/[/bold]", scorecard=card, against=rows))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert "/models/[/bold]" in text
+    assert all(figure.title in text for figure in FIGURES.values())
+    assert all(FIGURES[name].text(value) in text for name, value in card.test.figures.items())
+    assert "0.2500 nats below the champion's (full@2); the gain is at least +0.2000" in text
+    assert "only bits per byte compare" in text
+
+
+def test_wrong_calls_are_one_line(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    adapter = looks_like(tmp_path / "adapter", "adapter_config.json", "adapter_model.safetensors")
+    torn = looks_like(tmp_path / "torn", "adapter_config.json", "adapter_model.safetensors", text="{")
+    listed = looks_like(tmp_path / "list", "adapter_config.json", "adapter_model.safetensors", text="[]")
+    for model, prompt, words in (
+        (adapter, "loud", "--prompt loud: give plain or chat"),
+        (tmp_path / "empty", "plain", "holds neither a full model nor a PEFT adapter"),
+        (adapter, "plain", "name it with --base"),
+        (torn, "plain", "adapter_config.json: cannot be read"),
+        (listed, "plain", "adapter_config.json: cannot be read"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            evaluate_outside(read(run), model, None, prompt)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spoil", ["gone", "torn"])
+def test_rows_of_a_champion_that_cannot_be_read_are_named(run: RunDirectory, tmp_path: Path, spoil: str) -> None:
+    file = run.scores("llama", read(run).lineages[0].champion) / "losses.parquet"
+    assert read_results(file, "validation").tokens.sum() > 0
+    if spoil == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:100])
+    model = looks_like(tmp_path / "model", "config.json", "model.safetensors")
+    with pytest.raises(BrokenRecord, match=r"losses\.parquet: cannot be read") as caught:
+        evaluate_outside(read(run), model, None, "plain")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from tests.tiny import tiny_model
+
+    rows = [{"row_id": f"{i:016x}", "prompt": "what is the dog ?", "completion": "a cat ."} for i in range(60)]
+    run.held_out.mkdir()
+    for split in ("validation", "test"):
+        pq.write_table(pa.Table.from_pylist(rows), run.held_out / f"{split}.parquet")
+    result = evaluate_outside(read(run), tiny_model(tmp_path / "model"), None, "plain")
+    assert set(result.scorecard.test.figures) == set(FIGURES)
+    assert np.isfinite(result.scorecard.validation.loss)
+    assert [row.improvement for row in result.against] == [None, None]  # other tokens than the made-up champions'
+    assert json.loads(result.model_dump_json())["against"][0]["champion"] == str(read(run).lineages[0].champion)

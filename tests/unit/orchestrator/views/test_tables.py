@@ -1,0 +1,113 @@
+"""What the commands print: every column and figure of the tables, and other people's text as text."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from evaluation.figures import FIGURES
+from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.views.columns import shown_in
+from orchestrator.views.leaderboard import build
+from orchestrator.views.tables import champion_folder, print_leaderboard, print_outcome, print_status
+from tests.fabricate import fabricate, read
+
+EVIL = "KeyError: [/bold] [red]layers.0[/red] :boom: [link=https://x.invalid]here[/link] \\"
+
+
+def printed(run: RunDirectory, command: str = "leaderboard", width: int = 200) -> str:
+    snapshot, console = read(run), Console(width=width, record=True, force_terminal=True, file=io.StringIO())
+    board = build(snapshot, snapshot.state)
+    if command == "leaderboard":
+        print_leaderboard(console, board)
+    elif command == "status":
+        print_status(console, snapshot, board)
+    else:
+        print_outcome(console, run, board, "tournament")
+    return console.export_text()
+
+
+def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
+    one, other = ("llama", 1, "own"), ("llama", 1, "full")
+    _, run = fabricate(tmp_path / "run", rounds=1, forfeits={one: EVIL}, rejections={other: EVIL})
+    lines = printed(run).splitlines()
+    assert f"  own: {EVIL}" in lines
+    assert f"  full: {EVIL}" in lines
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_columns_that_do_not_fit_are_left_out_from_the_right(tmp_path: Path, width: int) -> None:
+    _, run = fabricate(tmp_path / "run", rounds=1, lineages=("llama",), forfeits={("llama", 1, "own"): "x" * 300})
+    text = printed(run, width=width)
+    header = next(line for line in text.splitlines() if "competitor" in line)
+    titles = [column.title for column in shown_in("terminal")]
+    there = [title for title in titles if title in header]
+    assert there == titles[: len(there)]
+    assert len(there) == len(titles) or width < 200
+    assert len(there) >= 3
+    assert "…" not in text
+    assert "x" * 300 in text
+
+
+def test_names_of_references_and_folders_are_shown_as_they_are(tmp_path: Path) -> None:
+    references = [{"name": "[/bold] a [b]", "model": "x/y"}]
+    _, run = fabricate(tmp_path / "[/bold]" / "run", rounds=1, references=references)
+    assert "[/bold] a [b]" in printed(run)
+    assert f"report: {run.report_file}" in printed(run, "outcome", width=1000)
+
+
+def test_every_column_and_every_figure_is_there(tmp_path: Path) -> None:
+    _, run = fabricate(tmp_path / "run", rounds=1, lineages=("llama",))
+    text, board = printed(run), build(read(run), "finished")
+    for entry in board.lineages[0].rounds[1].entries:
+        row = next(line for line in text.splitlines() if line.startswith(f"│ {entry.competitor} "))
+        assert all(f" {column.cell(entry)} " in row for column in shown_in("terminal"))
+    for title in (*(column.title for column in shown_in("terminal")), *(f.title for f in FIGURES.values())):
+        assert title in text
+    last = board.lineages[0].rounds[1].test
+    row = next(line for line in text.splitlines() if "│ llama " in line)
+    assert all(FIGURES[name].text(value) in row for name, value in last.items())
+
+
+@pytest.mark.parametrize("settled", [{}, {"llama": 0}, {"llama": 2, "sn9": 1}])
+def test_an_unfinished_tournament_has_its_tables(tmp_path: Path, settled: dict[str, int]) -> None:
+    _, run = fabricate(tmp_path / "run", settled=settled)
+    assert "test loss of the champion" in printed(run)
+    assert "demo: stopped" in printed(run, "status")
+
+
+def test_status_is_what_records_and_reports_say(tmp_path: Path) -> None:
+    states = {("llama", 1, "own"): "diverged"}
+    _, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=2, settled={"llama": 1}, training=True)
+    lines = [line for line in printed(run, "status").splitlines() if "2/2" in line]
+    assert len(lines) == 3
+    assert all("training" in line and "24,000 / 100,000" in line and "1,667" in line for line in lines)
+    _, run = fabricate(tmp_path / "done", lineages=("llama",), rounds=1, references=[], rejections=states)
+    lines = [line for line in printed(run, "status").splitlines() if "1/1" in line]
+    assert [state for state in ("scored: 0.9", "rejected") for line in lines if state in line] == [
+        "scored: 0.9",
+        "scored: 0.9",
+        "rejected",
+    ]
+    assert "demo: finished" in printed(run, "status")
+
+
+def test_status_of_a_lineage_that_ended_early_is_its_last_round(tmp_path: Path) -> None:
+    settings = {"selection": {"resamples": 200, "patience": 1}}
+    _, run = fabricate(
+        tmp_path / "run", lineages=("llama",), rounds=3, settled={"llama": 1}, settings=settings, loss=lambda *_: 5.0
+    )
+    assert read(run).lineages[0].verdicts[0].ends_lineage
+    assert sum("1/3" in line for line in printed(run, "status").splitlines()) == 3
+
+
+def test_outcome_says_where_everything_is(tmp_path: Path) -> None:
+    _, run = fabricate(tmp_path / "run", lineages=("llama",))
+    champion = read(run).lineages[0].champion
+    text = printed(run, "outcome", width=1000)
+    assert f"champion {champion}: {run.round('llama', champion.round) / 'champion'}" in text
+    assert f"MLflow: tournament ui {run.root}" in text
+    assert champion_folder(run, "llama", BASE) == "the base model: no entry proved better"
+    assert champion_folder(run, "llama", ModelRef("a", 2)).endswith("round-002/champion")
