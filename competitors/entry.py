@@ -111,6 +111,7 @@ def _failed(brief: Brief, kind: str, error: Exception, began: float) -> Submissi
     """A forfeit that says what was raised. ClusterTrouble, in words, where that is the machine's and not its own."""
     needed = [brief.seed_model / "config.json", brief.train_data]
     needed += [ingredient.folder for ingredient in brief.ingredients]
+    needed += [brief.slice_data] if brief.slice_data is not None else []
     if (why := machine_trouble(error, needed)) is not None:
         raise ClusterTrouble(plain(f"{brief.competitor}: {why}")) from error
     return forfeit(brief, kind, describe(error), began)

@@ -10,7 +10,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, BinaryIO, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
@@ -69,11 +69,12 @@ _TEXTS = ("folder", "text")
 class EventReader:
     """Reads the new whole lines of a progress.jsonl each time it is asked.
 
-    Whatever lies at `path` instead, a link, a pipe, nothing, holds no events.
+    Whatever lies at `path` instead, a link, a pipe, nothing, holds no events. With `stream` it is that opened file
+    that is read, whatever becomes of its path.
     """
 
-    def __init__(self, path: Path, from_end: bool = False, offset: int = 0) -> None:
-        self.path = path
+    def __init__(self, path: Path, from_end: bool = False, offset: int = 0, stream: BinaryIO | None = None) -> None:
+        self.path, self.stream = path, stream
         self.offset = path.stat().st_size if from_end and path.exists() else offset
         """How many bytes are done with."""
         self._is_inside_a_long_line = False
@@ -91,12 +92,12 @@ class EventReader:
 
     def catch_up(self) -> None:
         """Pass over what lies more than READ_BYTES before the end: for one who wants the newest only."""
-        try:
-            behind = os.stat(self.path, follow_symlinks=False).st_size - READ_BYTES
-        except OSError:
-            return
-        if behind > self.offset:
-            self.offset, self._is_inside_a_long_line = behind, True
+        descriptor = self._open()
+        if descriptor is not None:
+            behind = os.fstat(descriptor).st_size - READ_BYTES
+            os.close(descriptor)
+            if behind > self.offset:
+                self.offset, self._is_inside_a_long_line = behind, True
 
     def complaints(self) -> list[str]:
         """What was left out since the last call, in words. Each kind of mistake is told once."""
@@ -105,20 +106,29 @@ class EventReader:
 
     def _block(self) -> tuple[bytes, bool]:
         """The next bytes, and whether there are as many as one call may take."""
-        try:
-            # Neither is a link followed nor a pipe waited for: what lies there is the competitor's.
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
+        descriptor = self._open()
+        if descriptor is None:
             return b"", False
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return b"", False
-            self.offset = min(self.offset, status.st_size)
+            self.offset = min(self.offset, os.fstat(descriptor).st_size)
             data = os.pread(descriptor, READ_BYTES, self.offset)
         finally:
             os.close(descriptor)
         return data, len(data) == READ_BYTES
+
+    def _open(self) -> int | None:
+        """A descriptor of the plain file, to be closed; None where there is none."""
+        if self.stream is not None:
+            return os.dup(self.stream.fileno())
+        try:
+            # Neither is a link followed nor a pipe waited for: what lies there is the competitor's.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return None
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return descriptor
+        os.close(descriptor)
+        return None
 
     def _lines(self, data: bytes, is_full: bool) -> bytes:
         """The whole lines in `data`; what is left of them is read again."""
@@ -161,7 +171,7 @@ class EventReader:
         try:
             return Event.model_validate(known)
         except ValidationError as error:
-            for name in {str(problem["loc"][0]) for problem in error.errors(include_url=False)}:
+            for name in dict.fromkeys(str(problem["loc"][0]) for problem in error.errors(include_url=False)):
                 self._complain_of_value(name, known.pop(name))
             return Event.model_validate(known)
 

@@ -17,7 +17,10 @@ PASSED_ON = ("tokens", "step", "loss", "learning_rate", "gpu_memory_megabytes")
 
 @dataclass
 class Progress:
-    """Passes on what a program reports in a file of its own: at most one step per call, and a few notes."""
+    """Passes on what a program reports in a file of its own: at most one step per call, and a few notes.
+
+    The reader's file was opened before the program began: whatever it puts in its place is never opened.
+    """
 
     reader: EventReader
     report: Report
@@ -35,14 +38,15 @@ class Progress:
         """
         self.reader.catch_up()
         for event in self.reader.read():
-            if event.event == "note":
-                self._note(event.text or "")
+            if event.event == "note" and self.notes < MAX_NOTES:
+                self.notes += 1
+                self.report({"event": "note", "text": event.text or ""})
             elif event.event in ("started", "step"):
                 self.started = True
                 told = {name: getattr(event, name) for name in PASSED_ON}
                 self.last |= {name: value for name, value in told.items() if value is not None}
         for complaint in self.reader.complaints():
-            self._note(complaint)
+            self.report({"event": "note", "text": complaint})
         self.tokens, self.step = self.last.get("tokens", self.tokens), self.last.get("step", self.step)
 
     def pass_on(self, seconds: float, memory_megabytes: int) -> None:
@@ -51,11 +55,6 @@ class Progress:
             measured = {"seconds": round(seconds, 3), "memory_megabytes": memory_megabytes}
             self.report({"event": "step", **self.last, **measured})
             self.last = {}
-
-    def _note(self, text: str) -> None:
-        if self.notes < MAX_NOTES:
-            self.notes += 1
-            self.report({"event": "note", "text": text})
 
 
 class Log:

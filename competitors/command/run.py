@@ -80,16 +80,18 @@ def _run(brief: Brief, recipe: CommandRecipe, report: Report) -> str:
     log = Log(brief.log_file)
     try:
         brief.write(scratch / "brief.json")
-        (scratch / "progress.jsonl").touch()
-        progress = Progress(EventReader(scratch / "progress.jsonl"), report)
-        bounds = _bounds(brief, recipe, scratch)
-        process = _start(brief, recipe, scratch, bounds)
-        folders = [brief.output_dir, scratch, *([brief.continuation_dir] if recipe.continuation else [])]
-        watch = Supervision(process, bounds, progress, log, folders)
-        try:
-            code = watch.follow()
-        finally:
-            _end(process)
+        reports = scratch / "progress.jsonl"
+        reports.touch()
+        with reports.open("rb") as stream:
+            progress = Progress(EventReader(reports, stream=stream), report)
+            bounds = _bounds(brief, recipe, scratch)
+            process = _start(brief, recipe, scratch, bounds)
+            folders = [brief.output_dir, scratch, *([brief.continuation_dir] if recipe.continuation else [])]
+            watch = Supervision(process, bounds, progress, log, folders)
+            try:
+                code = watch.follow()
+            finally:
+                _end(process)
         report({"event": "ended", "step": progress.step, "tokens": progress.tokens, "seconds": round(watch.seconds, 3)})
         if code:
             raise Forfeit(_failure(code, log.last_line))

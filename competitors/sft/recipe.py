@@ -67,7 +67,7 @@ class SftRecipe(RecipeBase):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: str | None = None
     liger: bool = False
-    checkpoints: int = Field(4, ge=0, description="how many times a round to save one, for the deadline")
+    checkpoints: int = Field(4, ge=0, description="saved in a round: for the deadline, or another try")
     deepspeed: str | dict[str, Any] | None = None
 
     @field_validator("adapter", mode="before")

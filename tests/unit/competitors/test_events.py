@@ -204,3 +204,14 @@ def test_complaints_are_bounded(path: Path):
         report({"event": "step", f"field {number}": 1})
     assert len(reader.read()) == 1000
     assert len(reader.complaints()) == events.MAX_COMPLAINTS
+
+
+def test_an_opened_file_is_read_whatever_becomes_of_its_path(path: Path):
+    path.touch()
+    with path.open("rb") as stream:
+        reader = EventReader(path, stream=stream)
+        reporter(path)({"event": "step", "tokens": 1})
+        path.unlink()
+        path.write_text('{"event": "step", "tokens": 2}\n')
+        assert [event.tokens for event in reader.read()] == [1]
+        assert reader.read() == []

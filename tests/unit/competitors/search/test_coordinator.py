@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import Forfeit
+from cluster.errors import ClusterTrouble, Forfeit
 from competitors.contract import Allowance, Brief
 from competitors.events import read_events, reporter
-from competitors.search.coordinator import LONGER, Search
+from competitors.search.coordinator import LONGER, Search, covered
 from competitors.search.record import SearchRecord, Trial
 from tests.unit.competitors.search.making import recipe
 
@@ -107,3 +107,19 @@ def test_a_search_whose_trials_all_fail_forfeits_with_the_first_reason(brief: Br
     assert trials.search.longer() is None
     with pytest.raises(Forfeit, match="all 1 trials failed, the first: ran out of memory"):
         trials.search.submit()
+
+
+def test_a_search_whose_trials_fail_with_the_machine_is_no_forfeit(brief: Brief):
+    trials = Trials(brief)
+    trials.add("a", 0.1)
+    trials.search.fail("a", "raised OSError: [Errno 28] No space left on device", "No space left on device: /scratch")
+    trials.search.fail("never began", "raised ValueError: other", None)
+    assert trials.search.trials["a"].reason == "raised OSError: [Errno 28] No space left on device"
+    with pytest.raises(ClusterTrouble, match=r"^a: No space left on device: /scratch$"):
+        trials.search.submit()
+
+
+def test_what_is_charged_is_the_time_in_which_a_trial_trained():
+    assert covered([]) == 0
+    assert covered([(5, 7), (0, 2), (1, 3)]) == 5
+    assert covered([(0, 10), (2, 3)]) == 10

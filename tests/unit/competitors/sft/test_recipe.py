@@ -1,0 +1,40 @@
+"""Recipes of kind sft in a config."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from competitors.sft.adapters import METHODS
+from competitors.sft.recipe import SftRecipe
+from orchestrator.field.shorthand import expand
+from tests.unit.competitors.making import sft_recipe
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lora_plus_ratio": 4}, 'unknown key "lora_plus_ratio"'),
+        ({"freeze": ["mlp"], "adapter": {"method": "lora"}}, "freeze: an adapter leaves the whole seed frozen"),
+        ({"freeze": ["mlp"], "train_only": ["norm"]}, "train_only: give it or freeze, not both"),
+        (
+            {"optimizer": "galore_adamw", "adapter": {"method": "lora", "lora_plus_ratio": 4}},
+            "adapter.lora_plus_ratio: optimizer galore_adamw makes its own parameter groups",
+        ),
+    ],
+)
+def test_bad_recipes_are_refused_when_the_config_is_read(settings: dict[str, Any], message: str):
+    with pytest.raises(ValidationError) as raised:
+        sft_recipe(**settings)
+    assert message in str(raised.value)
+
+
+def test_the_recipes_in_the_documentation_are_valid():
+    page = (Path(__file__).parents[4] / "docs" / "competitors.md").read_text()
+    shown = [entry for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) for entry in yaml.safe_load(block)]
+    recipes = expand([entry for entry in shown if "like" not in entry])
+    methods = {SftRecipe.model_validate(r).summary.split(" ")[0].rstrip(",") for r in recipes if r.get("kind") == "sft"}
+    assert methods >= set(METHODS) - {"pissa"} | {"pissa_niter_16", "full"}
