@@ -32,21 +32,30 @@ class Ended(BaseException):
 
 
 class InProcessWorkers:
-    """`cluster.workers.Workers` in this process: so many trainers side by side, and one evaluator beside them.
+    """`cluster.workers.Workers` in this process: so many trainers side by side, and so many evaluators beside them.
+
+    With 0 evaluators they take turns with the trainers. Of calls that load models none should run beside another, so
+    that needs 1 and 0: while it loads one, transformers changes what all threads find in torch.
 
     What a call asks for is not held against the machine; only `refuse_impossible` looks at one, which has as many
     `cpus` and `gpus` as is said here. Tests override `_run`.
     """
 
     def __init__(
-        self, trainers: int = 2, has_gpus: bool = False, cpus: float = PLENTY, gpus: float | None = None
+        self,
+        trainers: int = 2,
+        evaluators: int = 1,
+        has_gpus: bool = False,
+        cpus: float = PLENTY,
+        gpus: float | None = None,
     ) -> None:
         if gpus is None:
             gpus = PLENTY if has_gpus else 0.0
         self._has_gpus = has_gpus
         self._machine = {"CPU": cpus, "GPU": gpus, "memory": PLENTY * 2**30}
         # Evaluators have a turn of their own: a trainer may wait for a scoring, which must not wait for a trainer.
-        self._trainers, self._evaluators = _Turns(trainers), _Turns(1)
+        self._trainers = _Turns(trainers)
+        self._evaluators = _Turns(evaluators) if evaluators else self._trainers
         self._running: set[_Thread] = set()
 
     @property

@@ -7,18 +7,16 @@ data.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field
 
 from cluster.records import Record, Settings, StoredPath
 from cluster.resources import Resources
-from competitors import events
-from competitors.events import Report, reporter
-from competitors.output import Form, checkpoints, model_form, settle_output
+from competitors.events import Report
+from competitors.output import Form
 
 __all__ = ["Allowance", "Brief", "Ingredient", "RecipeBase", "Report", "Submission"]
-__all__ += ["checkpoints", "model_form", "reporter", "settle_output"]
 
 
 class RecipeBase(Settings):
@@ -150,18 +148,3 @@ class Submission(Record):
     wall_seconds: float = Field(0.0, description="from placement, start-up included")
     device_seconds: float = Field(0.0, description="wall_seconds times the GPUs (or CPUs, without any) held")
     has_continuation: bool = False
-
-
-# orchestrator/ still asks for these here and takes events as plain dicts; they go once it reads competitors.events
-# and competitors.output itself.
-Event = dict[str, Any]
-
-
-def read_events(path: Path) -> list[Event]:
-    """As `competitors.events.read_events`, as plain dicts of what is said."""
-    return [event.model_dump(exclude_none=True) for event in events.read_events(path)]
-
-
-def parse_events(lines: bytes) -> list[Event]:
-    """The events in whole lines, as plain dicts of what is said."""
-    return [event.model_dump(exclude_none=True) for event in events.EventReader(Path()).parse(lines)]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.records import nearest
-from competitors.contract import model_form
+from competitors.output import model_form
 
 BUILTIN = "builtin:"
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cluster.errors import BrokenRecord, Forfeit, UserError
 from cluster.records import Record
-from competitors.contract import model_form
+from competitors.output import model_form
 from evaluation.compare import improvements
 from evaluation.evaluator import ScoringJob, score_model
 from evaluation.figures import FIGURES

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cluster.errors import BrokenRecord, UserError
-from competitors.contract import model_form
+from competitors.output import model_form
 from evaluation.figures import FIGURES
 from orchestrator.record.model_ref import BASE
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.resources import Resources
-from competitors.contract import Allowance, Brief, Event
+from competitors.contract import Allowance, Brief
+from competitors.events import Event
 from competitors.sft.recipe import SftRecipe
 
 

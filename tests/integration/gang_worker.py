@@ -28,7 +28,8 @@ def run(rank: int, case: dict[str, Any]) -> None:
     from accelerate.state import AcceleratorState, GradientState
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-    from competitors.contract import Brief, reporter
+    from competitors.contract import Brief
+    from competitors.events import reporter
     from competitors.sft.callback import BudgetCallback
     from competitors.sft.recipe import SftRecipe
     from competitors.sft.training import train

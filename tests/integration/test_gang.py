@@ -18,8 +18,10 @@ from cluster.errors import ClusterTrouble
 from cluster.placement import placed_on, stand_on
 from cluster.ray_workers import RayWorkers
 from cluster.resources import Resources, Shape
-from competitors.contract import Allowance, Brief, Submission, model_form, read_events
+from competitors.contract import Allowance, Brief, Submission
 from competitors.entry import compete
+from competitors.events import read_events
+from competitors.output import model_form
 from competitors.sft.recipe import SftRecipe
 from tests.tiny import tiny_rows
 
@@ -90,14 +92,14 @@ def test_a_lost_worker_costs_a_gang_the_steps_since_its_checkpoint(brief: Brief,
     assert model_form(brief.output_dir) == "full"
     assert not brief.scratch_dir.exists()
     events = read_events(brief.progress_file)
-    assert [event["event"] for event in events].count("started") == 1
-    notes = [event["text"] for event in events if event["event"] == "note"]
+    assert [event.event for event in events].count("started") == 1
+    notes = [event.text for event in events if event.event == "note"]
     assert len(notes) == 1
     assert notes[0].startswith("a worker was lost: goes on from step ")
     assert int(notes[0].rpartition(" ")[2]) >= STEPS // 10
     # Less than a whole budget and the few steps since the checkpoint were reported, not one from the start.
     after = events[[event.get("text") for event in events].index(notes[0]) :]
-    assert min(event["step"] for event in after if event["event"] == "step") > STEPS // 10
+    assert min(event.step for event in after if event.event == "step") > STEPS // 10
 
 
 @pytest.mark.slow
@@ -106,7 +108,7 @@ def test_a_coordinator_that_is_ended_takes_its_gang_along(brief: Brief, ray_addr
         workers = RayWorkers()
         try:
             call = asyncio.create_task(workers.call(SHAPE, compete, brief, recipe()))
-            await until(lambda: "started" in [event["event"] for event in read_events(brief.progress_file)])
+            await until(lambda: "started" in [event.event for event in read_events(brief.progress_file)])
             assert len(processes("RayTrainWorker")) == 2
             call.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -14,7 +14,8 @@ import pytest
 from safetensors.torch import load_file
 
 from cluster.resources import Resources
-from competitors.contract import Allowance, Brief, read_events, reporter
+from competitors.contract import Allowance, Brief
+from competitors.events import read_events, reporter
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.training import train
 from tests.tiny import tiny_model, tiny_rows
@@ -232,7 +233,7 @@ def test_a_gang_ends_where_one_worker_with_its_global_batch_ends(gangs: Cases, n
 
 def train_loss(events: list[dict[str, Any]]) -> float:
     """The mean over all steps; each event says that of the steps since the one before it."""
-    steps = [(0, 0.0)] + [(event["step"], event["loss"]) for event in events if event["event"] == "step"]
+    steps = [(0, 0.0)] + [(event.step, event.loss) for event in events if event.event == "step"]
     return sum((b[0] - a[0]) * b[1] for a, b in itertools.pairwise(steps)) / steps[-1][0]
 
 
@@ -252,7 +253,7 @@ def test_a_gang_goes_on_from_the_trunk_and_optimizer_of_one_worker(gangs: Cases,
     later = {"seed_model": first / "submission", "seed_continuation": first / "continuation", "random_seed": 8}
     settings = {"schedule": "constant", "continue": True}
     alone = gangs.alone(f"{stage}-later-alone", settings, **later)
-    notes = [event["text"] for event in gangs.events(f"{stage}-later") if event["event"] == "note"]
+    notes = [event.text for event in gangs.events(f"{stage}-later") if event.event == "note"]
     assert notes == ["goes on with the seed's optimizer"]
     assert gangs.loss(gangs.folder / f"{stage}-later") == pytest.approx(gangs.loss(alone), abs=TOLERANCE)
     same_continuation(gangs.folder / f"{stage}-later" / "continuation", alone / "continuation")
@@ -261,7 +262,7 @@ def test_a_gang_goes_on_from_the_trunk_and_optimizer_of_one_worker(gangs: Cases,
 def test_a_lost_gang_goes_on_from_its_last_checkpoint_in_any_stage(gangs: Cases):
     assert gangs.ended("lost") == ["delivered", "delivered"]
     events = gangs.events("lost")
-    steps = [event["step"] for event in events if event["event"] == "step"]
+    steps = [event.step for event in events if event.event == "step"]
     back = next(i for i in range(1, len(steps)) if steps[i] <= steps[i - 1])
     assert steps[back] > 6
     assert "a worker was lost: goes on from step 6" in [event.get("text") for event in events]
@@ -273,10 +274,10 @@ def test_a_lost_gang_goes_on_from_its_last_checkpoint_in_any_stage(gangs: Cases)
 def test_workers_agree_on_the_time_and_race_on_the_way(gangs: Cases):
     assert gangs.ended("timed") == ["delivered", "delivered"]
     events = gangs.events("timed")
-    races = [event for event in events if event["event"] == "checkpoint"]
+    races = [event for event in events if event.event == "checkpoint"]
     assert [race["fraction"] for race in races] == [0.2, 0.8]
     assert all(race["folder"] == f"checkpoint-{race['step']}" for race in races)
-    assert [event["event"] for event in events][-1] == "ended"
+    assert [event.event for event in events][-1] == "ended"
 
 
 def test_a_stop_file_ends_every_worker_with_its_text(gangs: Cases):

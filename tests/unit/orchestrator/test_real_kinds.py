@@ -18,6 +18,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
+def workers() -> InProcessWorkers:
+    """One call at a time: they load models."""
+    return InProcessWorkers(trainers=1, evaluators=0)
+
+
 @pytest.fixture
 def write_config(inputs: Path, tmp_path: Path) -> Any:
     def write(competitors: list[dict[str, Any]], **changes: Any) -> Path:
@@ -41,7 +46,7 @@ def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_conf
         rounds=1,
         limits={"silence_minutes": 0.02, "startup_minutes": 2},
     )
-    board = run(config, tmp_path / "run", InProcessWorkers(trainers=1))
+    board = run(config, tmp_path / "run", workers())
     found = {e.competitor: e for e in board.lineages[0].rounds[1].entries}
     assert {name: entry.status for name, entry in found.items()} == {
         "good": "scored",
@@ -65,7 +70,7 @@ def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_conf
 
 
 def test_when_all_forfeit_the_incumbent_stays(write_config: Any, tmp_path: Path):
-    board = run(write_config([python("raises"), python("writes_nothing")]), tmp_path / "run", InProcessWorkers(trainers=1))
+    board = run(write_config([python("raises"), python("writes_nothing")]), tmp_path / "run", workers())
     for row in board.lineages[0].rounds:
         assert (str(row.champion), str(row.seed_next), row.winner, row.dethroned) == ("base", "base", None, False)
     assert len(board.lineages[0].rounds) == 3
@@ -73,7 +78,7 @@ def test_when_all_forfeit_the_incumbent_stays(write_config: Any, tmp_path: Path)
 
 def test_patience_ends_a_lineage_early(write_config: Any, tmp_path: Path):
     config = write_config([python("returns_the_seed")], rounds=5, selection={"patience": 2, "resamples": 300})
-    board = run(config, tmp_path / "run", InProcessWorkers(trainers=1))
+    board = run(config, tmp_path / "run", workers())
     assert board.state == "finished"
     assert len(board.lineages[0].rounds) == 3
     assert Verdict.read(tmp_path / "run/lineages/one/round-002/verdict.json").ends_lineage
@@ -92,7 +97,7 @@ def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: 
         evolution={"replace": 0.3},
         exploit={"after": 3},
     )
-    first = run(config, tmp_path / "run", InProcessWorkers(trainers=1))
+    first = run(config, tmp_path / "run", workers())
     rows = first.lineages[0].rounds
     assert [{e.status for e in row.entries} for row in rows[1:]] == [{"scored"}, {"scored"}]
     by_name = {e.competitor: e for e in rows[1].entries}
@@ -109,7 +114,7 @@ def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: 
     withdraw(directory, "lora")
     (tmp_path / "entry.yaml").write_text("{name: hot, like: fast, learning_rate: {each: [0.01, 0.03]}}")
     enter(directory, load_entries(tmp_path / "entry.yaml", current(directory.config, directory)))
-    board = run(config, tmp_path / "run", InProcessWorkers(trainers=1))
+    board = run(config, tmp_path / "run", workers())
     assert board.state == "finished"
     assert losses(board)[:3] == losses(first)
     (third,) = board.lineages[0].rounds[3:]
@@ -119,5 +124,5 @@ def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: 
     assert "hot-0.01: " in " ".join(third.field) or "hot-0.01 was entered." in third.field
 
     # Its own config holds the changes and repeats the whole of it elsewhere.
-    again = run(tmp_path / "run" / "tournament.yaml", tmp_path / "again", InProcessWorkers(trainers=1))
+    again = run(tmp_path / "run" / "tournament.yaml", tmp_path / "again", workers())
     assert losses(again) == losses(board)

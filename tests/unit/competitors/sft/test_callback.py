@@ -29,7 +29,7 @@ def test_checkpoints_are_saved_on_the_way(brief: Brief, monkeypatch: pytest.Monk
 
 
 def test_a_race_gets_a_checkpoint_at_each_fraction_once_it_is_whole(brief: Brief, monkeypatch: pytest.MonkeyPatch):
-    from competitors.contract import settle_output
+    from competitors.output import settle_output
 
     whole: list[str | None] = []
     events: list[dict[str, Any]] = []

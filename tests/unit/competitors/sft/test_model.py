@@ -15,7 +15,7 @@ from competitors.events import reporter
 from competitors.output import model_form
 from competitors.sft import training
 from competitors.sft.adapters import METHODS
-from evaluation import evaluator
+from evaluation import evaluator, loading
 from evaluation.inspection import inspect
 from tests.tiny import tiny_model
 from tests.unit.competitors.making import run, sft_recipe, weights
@@ -139,7 +139,7 @@ def test_a_plain_adapter_leaves_the_seed_loaded(brief: Brief):
     with evaluator.loaded(brief.seed_model, None, "float32") as seed:
         before = logits(seed)
     scored_logits(brief)
-    assert [torch.equal(logits(kept), before) for kept in evaluator._loaded.values()] == [True]
+    assert [torch.equal(logits(kept), before) for kept in loading._kept.values()] == [True]
 
 
 def test_qlora_asks_for_nf4_and_submits_float32_over_the_seed(

@@ -33,8 +33,9 @@ def test_bad_recipes_are_refused_when_the_config_is_read(settings: dict[str, Any
 
 
 def test_the_recipes_in_the_documentation_are_valid():
-    page = (Path(__file__).parents[4] / "docs" / "competitors.md").read_text()
-    shown = [entry for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) for entry in yaml.safe_load(block)]
+    page = (Path(__file__).parents[4] / "docs" / "competitors" / "sft.md").read_text()
+    blocks = re.findall(r"```yaml competitors\n(.*?)```", page, re.DOTALL)
+    shown = [entry for block in blocks for entry in yaml.safe_load(block)]
     recipes = expand([entry for entry in shown if "like" not in entry])
     methods = {SftRecipe.model_validate(r).summary.split(" ")[0].rstrip(",") for r in recipes if r.get("kind") == "sft"}
     assert methods >= set(METHODS) - {"pissa"} | {"pissa_niter_16", "full"}
