@@ -10,7 +10,6 @@ from typing import Any
 
 from cluster.resources import Resources
 from competitors.contract import Allowance, Brief
-from competitors.events import Event
 from competitors.sft.recipe import SftRecipe
 
 
@@ -26,7 +25,7 @@ def main(folder: Path, job: dict[str, Any]) -> None:
 
     peaks = {"imported": peak_gb()}
 
-    def report(event: Event) -> None:
+    def report(event: dict[str, Any]) -> None:
         peaks[f"{event['event']} {event.get('step', '')}".strip()] = peak_gb()
 
     brief = Brief(

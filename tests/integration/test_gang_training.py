@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from cluster.resources import Resources
 from competitors.contract import Allowance, Brief
-from competitors.events import read_events, reporter
+from competitors.events import Event, read_events, reporter
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.training import train
 from tests.tiny import tiny_model, tiny_rows
@@ -145,7 +145,7 @@ class Cases:
     def ended(self, name: str) -> list[str]:
         return [(self.folder / name / f"ended-{rank}").read_text() for rank in (0, 1)]
 
-    def events(self, name: str) -> list[dict[str, Any]]:
+    def events(self, name: str) -> list[Event]:
         return read_events(self.folder / name / "progress.jsonl")
 
     def same_as_alone(self, name: str, settings: dict[str, Any], tolerance: float = TOLERANCE) -> float:
@@ -231,7 +231,7 @@ def test_a_gang_ends_where_one_worker_with_its_global_batch_ends(gangs: Cases, n
     gangs.same_as_alone(name, SAME[name])
 
 
-def train_loss(events: list[dict[str, Any]]) -> float:
+def train_loss(events: list[Event]) -> float:
     """The mean over all steps; each event says that of the steps since the one before it."""
     steps = [(0, 0.0)] + [(event.step, event.loss) for event in events if event.event == "step"]
     return sum((b[0] - a[0]) * b[1] for a, b in itertools.pairwise(steps)) / steps[-1][0]
