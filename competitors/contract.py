@@ -16,7 +16,10 @@ from cluster.resources import Resources
 from competitors.events import Report
 from competitors.output import Form
 
-__all__ = ["Allowance", "Brief", "Ingredient", "RecipeBase", "Report", "Submission"]
+__all__ = ["USED_ITS_BUDGET", "Allowance", "Brief", "Ingredient", "RecipeBase", "Report", "Submission"]
+
+USED_ITS_BUDGET = "used its budget"
+"""How a training ended that has nothing else to say."""
 
 
 class RecipeBase(Settings):

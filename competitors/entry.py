@@ -15,7 +15,7 @@ from cluster.store import LOCAL
 from cluster.text import plain
 from competitors import running
 from competitors.capture import captured_output
-from competitors.contract import Brief, Submission
+from competitors.contract import USED_ITS_BUDGET, Brief, Submission
 from competitors.events import read_events, reporter
 from competitors.failures import describe
 from competitors.kinds import RESUMES, RUN, STARTS_CLEAN, Recipe
@@ -49,7 +49,7 @@ def _run(brief: Brief, recipe: Recipe) -> str:
         try:
             report = reporter(brief.progress_file)
             report({"event": "loading"})
-            return RUN[recipe.kind](brief, recipe, report) or "used its budget"
+            return RUN[recipe.kind](brief, recipe, report) or USED_ITS_BUDGET
         except Exception:
             with suppress(OSError):  # the log may lie on the disk that is full
                 traceback.print_exc()

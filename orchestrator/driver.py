@@ -92,8 +92,8 @@ def _run_on_ray(
     from cluster.machine import largest_machine, machine_here
     from cluster.ray_workers import RayWorkers
 
-    address = address or config.cluster.address
-    here = (address or os.environ.get("RAY_ADDRESS") or "local") == "local"
+    address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
+    here = address in (None, "local")
     everybody.tell(Noted("starting Ray" if here else f"joining the Ray cluster at {address}"))
     with connected(address) as resources:
         cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)

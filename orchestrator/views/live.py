@@ -32,6 +32,9 @@ COLOURS = {"training": "cyan", "delivered": "magenta", "inspected": "magenta", "
 COLOURS |= {"forfeit": "red", "rejected": "red"}
 """Of states; the others are dim."""
 
+QUIET = ("queued", "delivered", "inspected")
+"""States that a log does not mention: what comes of them is said a moment later."""
+
 Key = tuple[str, str]
 """Lineage and competitor."""
 
@@ -91,7 +94,8 @@ class Lines:
         self.entries = self.entries | {key: event}
         if before is None or (before.round, before.state) != (event.round, event.state):
             self._said[key] = time.monotonic()
-            self.say(f"{_name(event)}: {event.state}" + (f": {event.detail}" if event.detail else ""))
+            if event.state not in QUIET:
+                self.say(f"{_name(event)}: {event.state}" + (f": {event.detail}" if event.detail else ""))
         elif event.state == "training" and self._is_due(key):
             self._said[key] = time.monotonic()
             self.say(f"{_name(event)}: {in_words(progress_of(event))}")

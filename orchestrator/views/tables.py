@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from competitors.contract import Allowance
+from competitors.contract import USED_ITS_BUDGET, Allowance
 from evaluation.figures import FIGURES
 from evaluation.figures.figure import Figure
 from orchestrator.field.roster import RosterEntry
@@ -32,7 +32,7 @@ def print_leaderboard(console: Console, board: Leaderboard) -> None:
     for lineage in board.lineages:
         for round_ in lineage.rounds[1:]:
             console.print(_round_table(console, lineage.name, round_))
-            lost = [f"{entry.competitor}: {entry.reason}" for entry in round_.entries if entry.reason]
+            lost = [f"{e.competitor}: {e.reason}" for e in round_.entries if e.reason not in ("", USED_ITS_BUDGET)]
             for line in [*lost, *round_.field, *round_.reasons]:
                 print_line(console, f"  {line}")
             console.print()

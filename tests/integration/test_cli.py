@@ -39,7 +39,7 @@ class Ended:
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: str) -> Ended:
-    """Two lineages, two rounds."""
+    """Two rounds."""
     folder = tmp_path_factory.mktemp("stopped")
     config = {
         "name": "done",
@@ -47,7 +47,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: s
             "source": str(inputs / "rows.jsonl"), "prompt": "{instruction} \n", "completion": "{response}",
             "max_tokens": 32, "validation": 60, "test": 60,
         },
-        "lineages": [{"name": n, "base": str(inputs / n)} for n in ("one", "two")],
+        "lineages": [{"name": "one", "base": str(inputs / "one")}],
         "rounds": 2,
         "budget": {"steps": 40},
         "competitors": [sft("lora", adapter={"method": "lora", "rank": 4}), sft("full")],
@@ -96,7 +96,7 @@ def test_a_stopped_tournament_goes_on(ended: Ended):
 
 
 def test_a_stopped_tournament_ends_as_one_that_was_not(ended: Ended, finished: Path, tmp_path: Path):
-    board = Leaderboard.model_validate_json((finished / "leaderboard.json").read_text())
+    board = Leaderboard.read(finished / "leaderboard.json")
     assert losses(run(ended.config, tmp_path / "whole")) == losses(board)
 
 
@@ -123,10 +123,8 @@ def test_evaluate_scores_a_champion_as_the_tournament_did(finished: Path):
     recorded = board["lineages"][0]["rounds"][2]
     assert result["scorecard"]["validation"]["loss"] == pytest.approx(recorded["validation_loss"], rel=1e-6)
     assert result["scorecard"]["test"]["loss"] == pytest.approx(recorded["test_loss"], rel=1e-6)
-    ours, other = result["against"]
+    (ours,) = result["against"]
     assert ours["improvement"] == pytest.approx(0, abs=1e-7)
-    assert other["champion_validation_loss"] == board["lineages"][1]["rounds"][2]["validation_loss"]
-    assert "the champion's (full@2)" in tournament("evaluate", finished, champion).stdout
 
 
 def test_evaluate_takes_an_adapter_on_the_base_it_names(finished: Path):
@@ -136,35 +134,19 @@ def test_evaluate_takes_an_adapter_on_the_base_it_names(finished: Path):
     assert result["scorecard"]["validation"]["loss"] == pytest.approx(recorded["validation"]["loss"], rel=1e-6)
 
 
-def test_evaluate_refuses_what_is_no_model(finished: Path, tmp_path: Path):
-    result = tournament("evaluate", finished, tmp_path)
-    assert result.returncode == 1
-    assert "holds neither a full model nor a PEFT adapter" in result.stderr
-
-
 def test_export_writes_a_model_that_plain_transformers_loads(finished: Path, tmp_path: Path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    refused = tournament("export", finished, tmp_path / "out")
-    assert refused.returncode == 1
-    assert "--lineage" in refused.stderr
-    result = tournament("export", finished, tmp_path / "out", "--lineage", "two")
+    result = tournament("export", finished, tmp_path / "out")
     assert result.returncode == 0, result.stderr
     AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     AutoTokenizer.from_pretrained(tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     board = json.loads((finished / "leaderboard.json").read_text())
-    assert f"{board['lineages'][1]['rounds'][2]['test_loss']:.4f}" in card
-    again = tournament("export", finished, tmp_path / "out", "--lineage", "two")
+    assert f"{board['lineages'][0]['rounds'][2]['test_loss']:.4f}" in card
+    again = tournament("export", finished, tmp_path / "out")
     assert again.returncode == 1
     assert "is there already" in again.stderr
-
-
-def test_report_is_written_again_from_the_record(finished: Path):
-    before = (finished / "report.html").read_text()
-    (finished / "report.html").unlink()
-    assert tournament("report", finished).returncode == 0
-    assert (finished / "report.html").read_text() == before
 
 
 def test_plan_checks_the_placement_on_a_cluster(write_config: Any, ray_address: str):

@@ -27,16 +27,11 @@ def test_hostile_programs_forfeit_and_the_round_goes_on(write_config: Any, tmp_p
             sft("recipe"),
             program("good"),
             program("forks", processes=40),
-            program("fills_the_disk", disk_gb=0.02),
             program("links_out"),
-            program("prints"),
-            program("takes_memory"),
-            program("writes_nothing"),
-            program("ignores_sigterm"),
             program("ignores_sigterm_with_a_checkpoint"),
         ],
         rounds=1,
-        budget={"steps": 12, "minutes": 0.1},
+        budget={"steps": 12, "minutes": 0.05},
     )
     board = run(config, tmp_path / "run")
     row = board.lineages[0].rounds[1]
@@ -53,12 +48,7 @@ def test_hostile_programs_forfeit_and_the_round_goes_on(write_config: Any, tmp_p
     reasons = {name: entry.reason for name, entry in found.items() if entry.status == "forfeit"}
     for name, reason in {
         "forks": "started more than 40 processes",
-        "fills-the-disk": "to the disk, more than its 0.02 GB",
         "links-out": "left a symbolic link",
-        "prints": "exited with code 3: and this is the end",
-        "takes-memory": "ran out of memory: it used",
-        "writes-nothing": "ended by itself, and left no valid model",
-        "ignores-sigterm": "was ended 0.5 seconds after its budget of 6 seconds was used up, and left no valid model",
     }.items():
         assert reason in reasons.pop(name)
     assert not reasons

@@ -157,7 +157,7 @@ class Cases:
         assert losses[1] < self.loss_of(self.seed) - 0.005  # it did learn
         events = [read_events(folder / "progress.jsonl") for folder in (gang, alone)]
         assert train_loss(events[0]) == pytest.approx(train_loss(events[1]), abs=tolerance)
-        assert [(e[-1]["step"], e[-1]["tokens"]) for e in events] == [(10, 1040)] * 2
+        assert [(e[-1].step, e[-1].tokens) for e in events] == [(10, 1040)] * 2
         if tolerance == TOLERANCE:
             same_continuation(gang / "continuation", alone / "continuation")
         return abs(losses[0] - losses[1])
@@ -233,7 +233,8 @@ def test_a_gang_ends_where_one_worker_with_its_global_batch_ends(gangs: Cases, n
 
 def train_loss(events: list[Event]) -> float:
     """The mean over all steps; each event says that of the steps since the one before it."""
-    steps = [(0, 0.0)] + [(event.step, event.loss) for event in events if event.event == "step"]
+    told = [event for event in events if event.event == "step"]
+    steps = [(0, 0.0)] + [(event.step or 0, event.loss or 0.0) for event in told]
     return sum((b[0] - a[0]) * b[1] for a, b in itertools.pairwise(steps)) / steps[-1][0]
 
 
@@ -262,10 +263,10 @@ def test_a_gang_goes_on_from_the_trunk_and_optimizer_of_one_worker(gangs: Cases,
 def test_a_lost_gang_goes_on_from_its_last_checkpoint_in_any_stage(gangs: Cases):
     assert gangs.ended("lost") == ["delivered", "delivered"]
     events = gangs.events("lost")
-    steps = [event.step for event in events if event.event == "step"]
+    steps = [event.step or 0 for event in events if event.event == "step"]
     back = next(i for i in range(1, len(steps)) if steps[i] <= steps[i - 1])
     assert steps[back] > 6
-    assert "a worker was lost: goes on from step 6" in [event.get("text") for event in events]
+    assert "a worker was lost: goes on from step 6" in [event.text for event in events]
     alone = gangs.alone("never-lost", AVERAGE)
     assert gangs.loss(gangs.folder / "lost") == pytest.approx(gangs.loss(alone), abs=TOLERANCE)
     same_continuation(gangs.folder / "lost" / "continuation", alone / "continuation")
@@ -275,8 +276,8 @@ def test_workers_agree_on_the_time_and_race_on_the_way(gangs: Cases):
     assert gangs.ended("timed") == ["delivered", "delivered"]
     events = gangs.events("timed")
     races = [event for event in events if event.event == "checkpoint"]
-    assert [race["fraction"] for race in races] == [0.2, 0.8]
-    assert all(race["folder"] == f"checkpoint-{race['step']}" for race in races)
+    assert [race.fraction for race in races] == [0.2, 0.8]
+    assert all(race.folder == f"checkpoint-{race.step}" for race in races)
     assert [event.event for event in events][-1] == "ended"
 
 

@@ -19,7 +19,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "heterogeneous.yaml"
 
 
 @pytest.mark.skipif(sandbox.trouble() is not None, reason=f"no sandbox here: {sandbox.trouble()}")
-def test_every_kind_is_scored_for_two_rounds(inputs: Path, tmp_path: Path, ray_address: str, workers: RayWorkers):
+def test_every_kind_is_scored(inputs: Path, tmp_path: Path, ray_address: str, workers: RayWorkers):
     data = {"source": str(inputs / "rows.jsonl"), "prompt": "{instruction} \\n", "completion": "{response}"}
     sizes = {"max_tokens": 32, "validation": 60, "test": 60}
     changes = [
@@ -27,9 +27,10 @@ def test_every_kind_is_scored_for_two_rounds(inputs: Path, tmp_path: Path, ray_a
         *(f"data.{key}={value}" for key, value in sizes.items()),
         f"lineages=[{{name: one, base: {inputs / 'one'}}}]",
         "budget={tokens: 3000}",
+        "rounds=1",
         "evaluation={samples: 0}",
         "selection={resamples: 300}",
-        "competitors.full-tail.learning_rate=0.02",  # the best: a copy of the gang would have to be started too
+        "competitors.full-tail.learning_rate=0.02",
         "competitors.search.slice_rows=20",
         "competitors.search.trials=2",
         f"cluster.address={ray_address}",
@@ -37,12 +38,10 @@ def test_every_kind_is_scored_for_two_rounds(inputs: Path, tmp_path: Path, ray_a
     config = load_config(CONFIG, changes)
     assert len({recipe.kind for recipe in config.competitors}) == 5
     board = build(run_tournament(config, CONFIG, RunDirectory(tmp_path / "run"), workers=workers), "finished")
-    base, first, second = board.lineages[0].rounds
-    for row in (first, second):
-        assert [(e.competitor, e.reason) for e in row.entries if e.status != "scored"] == []
-        assert len(row.entries) == len(config.competitors)
-        assert row.validation_loss < base.validation_loss
-    assert sum(e.origin != "" for e in second.entries) == 1
+    base, row = board.lineages[0].rounds
+    assert [(e.competitor, e.reason) for e in row.entries if e.status != "scored"] == []
+    assert len(row.entries) == len(config.competitors)
+    assert row.validation_loss < base.validation_loss
 
     # The gang spent one budget together and left a whole model; the soup blended what was scored by kept rows.
     folder = tmp_path / "run" / "lineages" / "one" / "round-001"
@@ -56,6 +55,7 @@ def test_every_kind_is_scored_for_two_rounds(inputs: Path, tmp_path: Path, ray_a
     assert (tmp_path / "run" / "data" / "slice.parquet").exists()
 
 
+@pytest.mark.slow
 def test_a_race_stops_the_worst_whether_it_listens_or_not(write_config: Any, tmp_path: Path, workers: RayWorkers):
     config = write_config(
         [python("races_well"), python("races_badly"), python("races_badly_and_deaf")],

@@ -150,7 +150,7 @@ def test_a_job_is_followed_to_its_end(head: Head, inputs: Path, tmp_path: Path) 
     board = json.loads((run_dir / "leaderboard.json").read_text())
     assert board["state"] == "finished"
     assert {e["status"] for e in board["lineages"][0]["rounds"][1]["entries"]} == {"scored"}
-    for said in ("one base: validation loss", "one round 1 full: training", "one round 1 full: validation loss"):
+    for said in ("one base: validation loss", "one round 1 full: training", "one round 1 full: scored: validation"):
         assert re.search(rf"^\d\d:\d\d:\d\d {said}", followed.stdout, re.MULTILINE), followed.stdout
     assert "Traceback" not in followed.stdout + followed.stderr
     assert "\x1b[" not in head.job("logs", "tiny-1").stdout.partition("Running entrypoint")[2]

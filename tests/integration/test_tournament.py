@@ -47,7 +47,7 @@ def test_two_lineages_from_base_to_champion(write_config: Any, inputs: Path, tmp
 
 def check_lineage(lineage: LineageRow) -> None:
     base, *rounds = lineage.rounds
-    assert base.champion == "base"
+    assert base.champion.is_base
     assert len(rounds) == 2
     assert rounds[0].validation_loss < base.validation_loss
     assert rounds[1].validation_loss <= rounds[0].validation_loss

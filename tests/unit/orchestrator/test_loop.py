@@ -1,5 +1,6 @@
 """The whole loop without Ray: from base to champion, going on after a stop at any moment, and who owns a failure."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,14 @@ from cluster.errors import ClusterTrouble, Forfeit
 from cluster.store import LocalStore
 from cluster.workers import WorkerDied
 from competitors.contract import Brief
+from competitors.events import reporter
+from orchestrator.config.loading import load_config
+from orchestrator.record.changes import enter, extend, withdraw
 from orchestrator.record.events import ChampionCrowned, EntryChanged, RoundBegan, TournamentEvent, VerdictReached
 from orchestrator.record.model_ref import ModelRef
+from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
+from orchestrator.rounds import racing
 from tests.faked import FakedWorkers, faked_config, falling, hand_in, play
 
 
@@ -244,8 +250,6 @@ def test_a_node_that_is_lost_again_and_again_is_no_forfeit(
 
 def test_what_hangs_is_ended_wherever_it_hangs(inputs: Path, tmp_path: Path):
     def hangs(*_: Any) -> None:
-        import time
-
         while True:
             time.sleep(0.01)
 
@@ -267,6 +271,80 @@ def test_what_hangs_is_ended_wherever_it_hangs(inputs: Path, tmp_path: Path):
     assert b.state == "rejected"
     assert "had not ended after 0.6 s" in b.reason
     assert c.state == "scored"
+
+
+def test_a_run_with_changes_is_repeated_from_its_own_config(inputs: Path, tmp_path: Path):
+    config = faked_config(inputs, evolution={"replace": 0.5}, competitors=[
+        {"name": name, "kind": "sft", "learning_rate": rate} for name, rate in (("a", 1e-3), ("b", 2e-3), ("c", 3e-3))
+    ])  # fmt: skip
+    play(config, tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
+    extend(run, 1)
+    withdraw(run, "b")
+    enter(run, [config.competitors[0].model_copy(update={"name": "late"})])
+    whole = play(config, tmp_path / "run")
+    fields = [[entry.name for entry in round_.entries] for round_ in whole.lineages[0].rounds]
+    assert len(fields) == 3
+    assert "late" in fields[2]
+    assert "b" not in fields[2]
+    again = play(load_config(run.config_file), tmp_path / "again")
+    assert outcome(again) == outcome(whole)
+    assert [[entry.name for entry in round_.entries] for round_ in again.lineages[0].rounds] == fields
+
+
+def test_a_race_stops_the_worst_whether_it_listens_or_not(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(racing, "STOP_SECONDS", 0.2)
+    scored: list[str] = []
+
+    def checkpoint(brief: Brief, after: int) -> None:
+        """At the rung, once so many others have been scored there."""
+        reporter(brief.progress_file)({"event": "started"})
+        while len(scored) < after:
+            time.sleep(0.01)
+        folder = brief.output_dir / "checkpoint-1"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"")
+        reporter(brief.progress_file)({"event": "checkpoint", "fraction": 0.5, "folder": folder.name})
+        while len(scored) <= after:
+            time.sleep(0.01)
+
+    def well(brief: Brief) -> None:
+        checkpoint(brief, 0)
+        hand_in(brief)
+
+    def badly(brief: Brief) -> None:
+        checkpoint(brief, 1)
+        while not brief.stop_file.exists():
+            time.sleep(0.01)
+        raise Forfeit(brief.stop_file.read_text())
+
+    def deaf(brief: Brief) -> None:
+        checkpoint(brief, 2)
+        while True:
+            time.sleep(0.01)
+
+    def scores(name: str, args: tuple[Any, ...]) -> None:
+        if name == "score_checkpoint":
+            scored.append(args[0].name)
+
+    workers = FakedWorkers(
+        loss_of=lambda name, number: {"a": 1.0, "b": 2.0, "c": 3.0}.get(name, 4.0),
+        acts={"a": well, "b": badly, "c": deaf},
+        fault=scores,
+    )
+    config = faked_config(inputs, rounds=1, racing={"at": [0.5], "keep": 0.3, "rows": 30}, competitors=[
+        {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in "abc"
+    ])  # fmt: skip
+    a, b, c = play(config, tmp_path / "run", workers).lineages[0].rounds[0].entries
+    assert scored == ["a", "b", "c"]
+    assert a.state == "scored"
+    for entry in (b, c):
+        assert entry.state == "forfeit"
+        assert entry.reason.startswith("stopped by racing at 50% of its budget: ")
+        assert "on 30 validation rows, place " in entry.reason
 
 
 def test_when_all_forfeit_the_base_stays(inputs: Path, tmp_path: Path):

@@ -122,7 +122,3 @@ def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: 
     assert "lora" not in {e.competitor for e in third.entries}
     assert [(e.competitor, e.reason) for e in third.entries if e.status != "scored"] == []
     assert "hot-0.01: " in " ".join(third.field) or "hot-0.01 was entered." in third.field
-
-    # Its own config holds the changes and repeats the whole of it elsewhere.
-    again = run(tmp_path / "run" / "tournament.yaml", tmp_path / "again", workers())
-    assert losses(again) == losses(board)

@@ -49,13 +49,15 @@ def drawn(table: LiveTable) -> str:
     return other.file.getvalue()
 
 
-def test_a_line_is_said_at_each_change_of_state() -> None:
+def test_a_line_is_said_when_training_begins_and_when_something_came_of_it() -> None:
     lines = Lines(console(), 3)
     lines.hear([QUEUED, TRAINING, replace(TRAINING, tokens=10), replace(TRAINING, tokens=20)])
-    assert said(lines) == ["llama round 1 full: queued", "llama round 1 full: training"]
+    assert said(lines) == ["llama round 1 full: training"]
     ends: list[tuple[EntryState, str]] = [("delivered", ""), ("inspected", ""), ("scored", "validation loss 0.9")]
     lines.hear([replace(TRAINING, state=state, detail=detail) for state, detail in ends])
-    assert said(lines) == [f"llama round 1 full: {state}" + (f": {text}" if text else "") for state, text in ends]
+    assert said(lines) == ["llama round 1 full: scored: validation loss 0.9"]
+    lines.hear([replace(TRAINING, state="rejected", detail="lacks lm_head.weight")])
+    assert said(lines) == ["llama round 1 full: rejected: lacks lm_head.weight"]
     lines.hear([replace(TRAINING, round=2)])
     assert said(lines) == ["llama round 2 full: training"]
 
