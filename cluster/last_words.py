@@ -71,6 +71,11 @@ def vitals(note: Path) -> Vitals:
     return Vitals(os.getpid(), note, counter, kills(counter))
 
 
+KILLED_FOR_MEMORY = (
+    "its process was killed (SIGKILL), as the kernel does when memory runs out: its count of such kills went up"
+)
+
+
 def how_it_ended(before: Vitals) -> str:
     """In words; to be asked on the machine of a process that has ended."""
     try:
@@ -85,9 +90,7 @@ def how_it_ended(before: Vitals) -> str:
     if EXIT in noted:
         return ended_itself(int(noted.partition(EXIT)[2].split()[0]))
     if kills(before.counter) > before.kills:
-        return (
-            "its process was killed (SIGKILL), as the kernel does when memory runs out: its count of such kills went up"
-        )
+        return KILLED_FOR_MEMORY
     doubt = "whether memory ran out is not known"
     if before.counter is not None:
         doubt = "the kernel's counter does not say that memory ran out"

@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import placement
 from cluster.errors import TournamentError
-from cluster.last_words import Vitals, has_gone, how_it_ended, keep_note, note_exit, vitals
+from cluster.last_words import KILLED_FOR_MEMORY, Vitals, has_gone, how_it_ended, keep_note, note_exit, vitals
 from cluster.machine import collect_garbage_rarely
 from cluster.placement import Holder
 from cluster.ray_private import logs_folder
@@ -142,7 +142,10 @@ class Worker(Holder):
             return WorkerDied("its node died" if self.node_id in lost else "a node under its gang died", node_lost=True)
         if ended is None:
             return WorkerDied(f"the connection to its process was lost{'' if answers else ', and it does not answer'}")
-        return WorkerDied(_memory_monitor(ended) or await self._last_words())
+        if (by_ray := _memory_monitor(ended)) is not None:
+            return WorkerDied(by_ray, out_of_memory=True)
+        words = await self._last_words()
+        return WorkerDied(words, out_of_memory=words == KILLED_FOR_MEMORY)
 
     async def _last_words(self) -> str:
         words = await self._on_its_node(how_it_ended, self.vitals)

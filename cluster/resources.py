@@ -28,6 +28,13 @@ class Resources(Settings):
         return self.model_copy(update={"gpus": self.gpus_where(has_gpus)})
 
     @property
+    def amounts(self) -> Size:
+        """Of one worker, by Ray's names. Ask it of `resolved` ones."""
+        assert self.gpus != "auto"
+        amounts = {"CPU": self.cpus, "GPU": float(self.gpus), "memory": (self.memory_gb or 0) * 2**30}
+        return {name: amount for name, amount in amounts.items() if amount}
+
+    @property
     def devices(self) -> float:
         """GPUs of all workers together, or their CPUs where they hold no GPU. Ask it of `resolved` ones."""
         gpus = 0.0 if self.gpus == "auto" else self.gpus

@@ -21,12 +21,13 @@ KEEPS_ITS_PROCESS = (Forfeit, UserError)
 class WorkerDied(ClusterTrouble):
     """The process that ran a call ended under it; the message says how, as far as that is known.
 
-    `node_lost` says that its whole machine did, or one under its gang.
+    `node_lost` says that its whole machine did, or one under its gang; `out_of_memory` that the kernel or Ray's memory
+    monitor is known to have killed it because memory ran out.
     """
 
-    def __init__(self, message: str, node_lost: bool = False) -> None:
+    def __init__(self, message: str, node_lost: bool = False, out_of_memory: bool = False) -> None:
         super().__init__(message)
-        self.node_lost = node_lost
+        self.node_lost, self.out_of_memory = node_lost, out_of_memory
 
 
 class DeadlinePassed(ClusterTrouble):

@@ -17,7 +17,7 @@ from competitors import running
 from competitors.capture import captured_output
 from competitors.contract import USED_ITS_BUDGET, Brief, Submission
 from competitors.events import read_events, reporter
-from competitors.failures import describe
+from competitors.failure_words import describe
 from competitors.kinds import RESUMES, RUN, STARTS_CLEAN, Recipe
 from competitors.output import settle_output
 from competitors.untrusted import refuse_odd_files

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 from cluster.errors import TournamentError
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.delivery import Delivery
 from orchestrator.environment import environment
-from orchestrator.observers import Observers
+from orchestrator.observers import observers
 from orchestrator.planning import memory
 from orchestrator.planning.preparation import check_inputs, download_models, make_data
 from orchestrator.record.events import Noted, Observer
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
-from orchestrator.tracking.trackers import trackers
-from orchestrator.views.pages import Pages
 
 if TYPE_CHECKING:
     from cluster.workers import Workers
@@ -41,13 +40,13 @@ def run_tournament(
     config_file: Path,
     run: RunDirectory,
     address: str | None = None,
-    observers: Sequence[Observer] = (),
+    watching: Sequence[Observer] = (),
     workers: "Workers | None" = None,
 ) -> Snapshot:
     """Start a tournament, or go on with it. Returns what is on record when every round is.
 
-    With `workers` these are used, and stay as they are for another tournament; else Ray's at `address`. `observers`
-    are told what happens beside those that keep leaderboard, report and trackers.
+    With `workers` these are used, and stay as they are for another tournament; else Ray's at `address`. `watching`
+    are told what happens too, beside the observers that every tournament has.
 
     Raises UserError for what the user has to mend, ClusterTrouble or KeyboardInterrupt when it stopped and
     the same call goes on with it.
@@ -55,10 +54,7 @@ def run_tournament(
     with run.locked():
         prepare(config, config_file, run)
         config, reader = run.with_changes(config), SnapshotReader(run)
-        tracked = trackers(config, run)
-        for tracker in tracked:
-            tracker.open()
-        everybody = Observers([*observers, Pages(run), *tracked])
+        everybody = Delivery([*watching, *observers(config, run)])
         try:
             if reader.read().is_finished:
                 asyncio.run(_drive(None, config, config_file.parent, run, everybody))
@@ -86,7 +82,7 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> N
 
 
 def _run_on_ray(
-    config: TournamentConfig, config_folder: Path, run: RunDirectory, address: str | None, everybody: Observers
+    config: TournamentConfig, config_folder: Path, run: RunDirectory, address: str | None, everybody: Delivery
 ) -> None:
     from cluster.connect import connected
     from cluster.machine import largest_machine, machine_here
@@ -109,7 +105,7 @@ def _run_on_ray(
 
 
 async def _drive(
-    workers: "Workers | None", config: TournamentConfig, config_folder: Path, run: RunDirectory, everybody: Observers
+    workers: "Workers | None", config: TournamentConfig, config_folder: Path, run: RunDirectory, everybody: Delivery
 ) -> None:
     """Run the rounds that are left, if there are `workers` for them, and have everybody told, the end included."""
     stopped = asyncio.Event()

@@ -129,9 +129,9 @@ class Tournament:
         if done is None:
             self.dir.write(verdict, path)
         promotion.drop_continuations(verdict, next_seed)
-        self.tell(VerdictReached(verdict))
+        self.tell(VerdictReached(verdict, again=done is not None))
         if verdict.dethroned:
-            self._tell_of_champion(verdict, next_champion)
+            self._tell_of_champion(verdict, next_champion, again=done is not None)
         return verdict, next_seed, next_champion
 
     def reject(self, model: ModelRef, lineage: str, reason: str) -> None:
@@ -142,11 +142,11 @@ class Tournament:
         self.dir.write(inspection.model_copy(update={"reason": reason}), file)
         self.tell(Noted(f"{lineage} round {model.round} {model.competitor}: rejected: {reason}"))
 
-    def _tell_of_champion(self, verdict: Verdict, champion: ModelFolder) -> None:
+    def _tell_of_champion(self, verdict: Verdict, champion: ModelFolder, again: bool) -> None:
         card = self.dir.read(Scorecard, self.dir.scores(verdict.lineage, verdict.champion) / "scorecard.json")
         assert card is not None
         assert champion.path is not None
-        self.tell(ChampionCrowned(verdict.lineage, verdict.champion, card.test.loss, champion.path))
+        self.tell(ChampionCrowned(verdict.lineage, verdict.champion, card.test.loss, champion.path, again))
 
     async def base(self, lineage: Lineage) -> ModelFolder:
         """Round 0: the base model, scored as it is."""

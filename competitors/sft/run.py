@@ -8,7 +8,7 @@ from competitors.sft.recipe import SftRecipe
 def run(brief: Brief, recipe: SftRecipe, report: Report) -> None:
     """Train as the recipe says and write the submission; imports torch or Ray only now, in the worker."""
     if recipe.is_gang:
-        from competitors.sft.gang import train_together
+        from competitors.sft.ray_train import train_together
 
         train_together(brief, recipe)
         return

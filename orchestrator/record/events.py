@@ -61,6 +61,8 @@ class VerdictReached:
     """A round is settled, and everything about it is on record."""
 
     verdict: Verdict
+    again: bool = False
+    """Whether it was settled before this driver began: a tournament that goes on tells its story from the start."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ class ChampionCrowned:
     model: ModelRef
     test_loss: float
     folder: Path
+    again: bool = False
+    """As of a verdict: a message to a chat is sent only where this is false."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ A step whose record lies in the run directory is not done again. Each step has a
 """
 
 import asyncio
+import itertools
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +21,7 @@ from typing import Any
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.resources import Shape
 from cluster.text import plain
-from cluster.workers import TRAINER, WorkerDied
+from cluster.workers import TRAINER
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
 from competitors.kinds import Recipe
@@ -32,8 +33,8 @@ from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.deadlines import Watch
-from orchestrator.rounds.evaluators import ATTEMPTS
 from orchestrator.rounds.racing import Races, Rungs, race
+from orchestrator.rounds.retries import after_losing
 from orchestrator.rounds.scoring_calls import score
 
 POLL_SECONDS = 0.5
@@ -76,31 +77,29 @@ class Entry:
         self.context.tell(self.now)
 
     async def train(self) -> Submission:
-        """Run the competitor in a worker. One whose process or node is lost is tried again from its last checkpoint.
-
-        A process that is lost again and again is the entry's own affair: its last valid checkpoint is submitted. A
-        node that is, or a cluster that cannot place it, stops the tournament.
-        """
+        """Run the competitor in a worker. One whose process or node is lost is tried again: see retries.py."""
         try:
             self.context.workers.refuse_impossible(self.shape, self.brief.competitor)
         except ClusterTrouble as never:
             # The config's own were refused before the tournament began; this one was entered since.
             brief = self._begin(1)
             return forfeit(brief, self.recipe.kind, str(never), time.time())
-        trouble = ClusterTrouble("was not tried")
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in itertools.count(1):
             brief = self._begin(attempt)
             watch = Watch(brief, self.context.config.limits, replace(self.now, state="training"), self.context.tell)
             try:
                 return await self._attempt(brief, watch)
-            except ClusterTrouble as error:
-                trouble = error
-            if attempt < ATTEMPTS:
-                self.context.tell(Noted(f"{watch.name}: {trouble}: trying again from its last checkpoint"))
-        if isinstance(trouble, WorkerDied) and not trouble.node_lost:
-            reason = f"{trouble} ({ATTEMPTS} times)"
-            return await self.context.evaluators.call(settle, brief, self.recipe.kind, reason, watch.began)
-        raise ClusterTrouble(f"{brief.competitor}: {trouble} ({ATTEMPTS} times)") from trouble
+            except ClusterTrouble as trouble:
+                match after_losing(trouble, attempt):
+                    case "try again":
+                        self.context.tell(Noted(f"{watch.name}: {trouble}: trying again from its last checkpoint"))
+                    case "settle":
+                        reason = f"{trouble} ({attempt} times)"
+                        kind, began = self.recipe.kind, watch.began
+                        return await self.context.evaluators.call(settle, brief, kind, reason, began)
+                    case "stop":
+                        raise ClusterTrouble(f"{brief.competitor}: {trouble} ({attempt} times)") from trouble
+        raise AssertionError("unreachable")
 
     def _begin(self, attempt: int) -> Brief:
         """The folder of the entry, with its brief: empty at first, and as the try before left it after that."""

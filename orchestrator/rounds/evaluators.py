@@ -24,15 +24,11 @@ from cluster.workers import EVALUATOR, Workers
 from evaluation.evaluator import ScoringJob, score_model
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
+from orchestrator.rounds.retries import ATTEMPTS, ATTEMPTS_ON_A_SUBMISSION
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 Prompt = Literal["plain", "chat"]
-
-ATTEMPTS = 3
-"""How often work is tried when the evaluator or the cluster, not a competitor, is in trouble."""
-ATTEMPTS_ON_A_SUBMISSION = 2
-"""And how often before the seed is scored, to find out whose trouble it is."""
 
 
 class Evaluators:

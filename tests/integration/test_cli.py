@@ -95,6 +95,7 @@ def test_a_stopped_tournament_goes_on(ended: Ended):
     assert {name: after[name] for name in settled} == {name: before[name] for name in settled}
 
 
+@pytest.mark.slow
 def test_a_stopped_tournament_ends_as_one_that_was_not(ended: Ended, finished: Path, tmp_path: Path):
     board = Leaderboard.read(finished / "leaderboard.json")
     assert losses(run(ended.config, tmp_path / "whole")) == losses(board)

@@ -177,7 +177,7 @@ def test_a_lost_node(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
         try:
             await asyncio.gather(*(nodes_of_one(0.5) for _ in range(4)))  # four warm processes, two on each node
-            await run_until_lost(GANG_OF_TWO, "gang", "^a node under its gang died$")
+            await run_until_lost(GANG_OF_TWO, "gang", "^(a node under its gang|its node) died$")
             places = await asyncio.gather(*(nodes_of_one(0.1) for _ in range(3)))
             assert places == [[machines[0].node_id]] * 3
             with pytest.raises(ClusterTrouble, match="trainer asks for 4 workers of 1 CPU, 1 GPU each, which"):

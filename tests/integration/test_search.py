@@ -35,6 +35,7 @@ ADAPTERS = {
 }
 
 
+@pytest.mark.slow
 def test_two_searches_in_one_round_do_not_mix_and_stay_within_their_budgets(write_config: Any, tmp_path: Path):
     config = write_config([FULL, ADAPTERS], rounds=1, budget={"tokens": TOKENS})
     board = run(config, tmp_path / "run")

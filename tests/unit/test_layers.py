@@ -33,7 +33,7 @@ ROOMS = {
     "evaluation.figures": {"evaluation"},
 }
 """What each room may import of its own package besides itself; a package's name stands for the files at its top."""
-MADE_OF_RAY = ("competitors/sft/gang.py", "competitors/search/")
+MADE_OF_RAY = ("competitors/sft/ray_train.py", "competitors/search/")
 """Kinds that are made of Ray Train or Ray Tune."""
 RAYS_OWN = ("ray._private", "ray.core", "_internal")
 """Parts of Ray that it may change without a word."""
@@ -91,11 +91,11 @@ def test_rooms_import_along_the_arrows(room: str):
             assert rooms <= ROOMS[room] | {room}, f"{module} imports {rooms - ROOMS[room] - {room}}"
 
 
-def test_only_the_driver_and_the_commands_know_who_looks_on():
+def test_only_the_table_of_observers_and_the_commands_know_who_looks_on():
     for module in modules():
         rooms = {room_of(name) for name in imported(module) if name in modules()}
         looks_on = rooms & {"orchestrator.views", "orchestrator.tracking"} - {room_of(module)}
-        assert not looks_on or module in ("orchestrator.driver", "orchestrator.cli"), module
+        assert not looks_on or module in ("orchestrator.observers", "orchestrator.cli"), module
 
 
 def test_nothing_imports_itself_in_a_circle():

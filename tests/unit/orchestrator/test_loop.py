@@ -64,9 +64,10 @@ def test_from_base_to_champion(inputs: Path, tmp_path: Path):
 
 def test_a_finished_tournament_does_nothing_again(inputs: Path, tmp_path: Path):
     before = play(faked_config(inputs), tmp_path / "run")
-    workers = FakedWorkers()
-    after = play(faked_config(inputs), tmp_path / "run", workers)
+    workers, heard = FakedWorkers(), list[TournamentEvent]()
+    after = play(faked_config(inputs), tmp_path / "run", workers, tell=heard.append)
     assert workers.calls == []
+    assert [e.again for e in heard if isinstance(e, VerdictReached | ChampionCrowned)] == [True] * 4
     assert outcome(before) == outcome(after)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.errors import Forfeit
-from competitors.failures import describe
+from competitors.failure_words import describe
 
 
 class OutOfMemoryError(RuntimeError):

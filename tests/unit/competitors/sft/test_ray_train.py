@@ -6,8 +6,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from cluster.errors import ClusterTrouble, Forfeit
 from competitors.contract import Brief
-from competitors.sft import gang
-from competitors.sft.gang import what_was_lost
+from competitors.sft.ray_train import what_was_lost
 from tests.unit.competitors.making import sft_recipe
 
 DIED = ActorDiedError()
@@ -57,9 +56,9 @@ class Trainer:
 def test_whose_failure_it_is_in_the_end(
     brief: Brief, monkeypatch: pytest.MonkeyPatch, failures: list[Exception], kind: type, words: str, starts: int
 ):
-    monkeypatch.setattr(gang, "_trainer", lambda brief, recipe, attempt: Trainer(*failures))
+    monkeypatch.setattr(ray_train, "_trainer", lambda brief, recipe, attempt: Trainer(*failures))
     Trainer.starts = 0
     with pytest.raises(kind) as raised:
-        gang.train_together(brief, sft_recipe(resources={"workers": 2}))
+        ray_train.train_together(brief, sft_recipe(resources={"workers": 2}))
     assert str(raised.value) == words
     assert Trainer.starts == starts

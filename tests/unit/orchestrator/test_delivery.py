@@ -1,4 +1,4 @@
-"""Observers: everybody hears everything in order, and one that fails or blocks stops nobody."""
+"""Delivery: everybody hears everything in order, and one that fails or blocks stops nobody."""
 
 import asyncio
 import logging
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from competitors.contract import Allowance
-from orchestrator import observers as module
-from orchestrator.observers import Observers
+from orchestrator import delivery as module
+from orchestrator.delivery import Delivery
 from orchestrator.record.events import EntryChanged, Noted, TournamentEnded, TournamentEvent
 
 
@@ -29,7 +29,7 @@ class Listener:
 
 def hold(events: list[TournamentEvent], *listeners: Listener, between: float | None = None) -> None:
     async def drive() -> None:
-        hub = Observers(listeners)
+        hub = Delivery(listeners)
         async with hub.serving():
             for event in events:
                 hub.tell(event)
@@ -93,7 +93,7 @@ def test_one_that_blocks_holds_up_nobody_else():
     blocking, other = Blocking(), Other()
 
     async def drive() -> None:
-        hub = Observers([blocking, other])
+        hub = Delivery([blocking, other])
         async with hub.serving():
             hub.tell(Noted("one"))
             assert await asyncio.to_thread(heard.wait, 30)
