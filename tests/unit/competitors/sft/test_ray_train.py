@@ -6,6 +6,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 
 from cluster.errors import ClusterTrouble, Forfeit
 from competitors.contract import Brief
+from competitors.sft import ray_train
 from competitors.sft.ray_train import what_was_lost
 from tests.unit.competitors.making import sft_recipe
 
