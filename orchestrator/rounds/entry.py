@@ -13,7 +13,6 @@ A step whose record lies in the run directory is not done again. Each step has a
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -133,9 +132,7 @@ class Entry:
         finally:
             self.now = replace(watch.now, state=self.now.state)
             races.cancel()
-            call.cancel()  # which ends its process
-            with suppress(asyncio.CancelledError, ClusterTrouble):
-                await call
+            await _end(call)  # and its process
         if races.stopped is not None:
             return forfeit(brief, self.recipe.kind, races.stopped, watch.began)
         return await self.context.evaluators.call(settle, brief, self.recipe.kind, ended, watch.began)
@@ -172,7 +169,7 @@ class Entry:
         except Forfeit as reason:
             return self.reject(submission, str(reason))
         finally:
-            work.cancel()
+            await _end(work)
         return card
 
     def reject(self, submission: Submission, reason: str) -> Inspection:
@@ -187,3 +184,15 @@ class Entry:
         evaluators = self.context.evaluators
         seed = evaluators.job("its seed", self.brief.seed_model, self.base.path, self.folder / "seed-check")
         return await evaluators.call_on_submission(seed, function, *args)
+
+
+async def _end(work: asyncio.Task[Any]) -> None:
+    """Cancel it, if it goes on yet, and wait until it has ended, however that comes.
+
+    Not by awaiting it with CancelledError suppressed: that would swallow a cancellation of our own meanwhile, and the
+    entry would go on while everything is being stopped.
+    """
+    work.cancel()
+    await asyncio.wait({work})
+    if not work.cancelled():
+        work.exception()
