@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cluster.errors import BrokenRecord, Forfeit, UserError
 from cluster.records import Record
+from cluster.text import plain
 from competitors.output import model_form
 from evaluation.compare import improvements
 from evaluation.evaluator import ScoringJob, score_model
@@ -97,7 +98,7 @@ def _champions(snapshot: Snapshot) -> Champions:
             try:
                 found[lineage.name] = (lineage.champion, card, read_results(file, "validation"))
             except (OSError, ValueError) as error:
-                raise BrokenRecord(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+                raise BrokenRecord(f"{file}: cannot be read: {plain(error)}") from error
     return found
 
 
