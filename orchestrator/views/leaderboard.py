@@ -166,6 +166,7 @@ def _scorecard(run: RunDirectory, lineage: LineageSnapshot, model: ModelRef) -> 
 
 def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRow:
     entries = [_entry_row(entry, verdict) for entry in one.entries]
+    place = {name: index for index, name in enumerate(verdict.ranking)}
     return RoundRow(
         round=verdict.round,
         champion=verdict.champion,
@@ -177,7 +178,7 @@ def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRo
         test=_test(card),
         field=one.roster.reasons,
         reasons=verdict.reasons,
-        entries=sorted(entries, key=lambda e: (e.validation_loss is None, e.validation_loss or 0.0, e.competitor)),
+        entries=sorted(entries, key=lambda row: (place.get(row.competitor, len(place)), row.competitor)),
     )
 
 
