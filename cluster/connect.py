@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from cluster.errors import ClusterTrouble, UserError
 from cluster.ray_private import TOKEN_LOGGER, resolved_address
+from cluster.text import said_by
 
 
 @contextmanager
@@ -44,11 +45,11 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
             configure_logging=False,
         )
     except ConnectionError as error:
-        raise UserError(f"no Ray cluster answers at {address}: {_first_line(error)}") from error
+        raise UserError(f"no Ray cluster answers at {address}: {said_by(error)}") from error
     except (RuntimeError, ValueError, TimeoutError) as error:
         if address == "local":
-            raise ClusterTrouble(f"Ray did not start on this machine: {_first_line(error)}") from error
-        raise UserError(f"cannot join the Ray cluster at {address}: {_first_line(error)}") from error
+            raise ClusterTrouble(f"Ray did not start on this machine: {said_by(error)}") from error
+        raise UserError(f"cannot join the Ray cluster at {address}: {said_by(error)}") from error
     try:
         yield ray.cluster_resources()
     finally:
@@ -69,7 +70,3 @@ def _require_answer(address: str) -> None:
     except OSError as error:
         where = address if address == resolved else f"{address} ({resolved})"
         raise UserError(f"no Ray cluster answers at {where}: {error.strerror or error}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,5 +1,7 @@
 """Text that somebody else has written: a competitor's reason, a tensor's name, a program's last line."""
 
+import re
+
 LENGTH = 300
 
 
@@ -11,3 +13,19 @@ def plain(text: object, length: int = LENGTH) -> str:
     raw = str(text)
     words = " ".join("".join(c if c.isprintable() else " " for c in raw[: 8 * length]).split())
     return words if len(words) <= length else words[: length - 1] + "…"
+
+
+def first_line(text: object) -> str:
+    """The first line of what an error or a program says; empty where it says nothing."""
+    return next(iter(str(text).strip().splitlines()), "")
+
+
+def said_by(error: BaseException) -> str:
+    """The first line of what an error says, not all of a long one, or its type where it says nothing."""
+    return first_line(error)[:200] or type(error).__name__
+
+
+def as_code(text: str) -> str:
+    """Text as a Markdown code span, in which nothing can be escaped: its fence is longer than any in the text."""
+    fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
+    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"

@@ -1,11 +1,12 @@
 """A competitor's failure in words."""
 
 from cluster.errors import Forfeit
+from cluster.text import first_line
 
 
 def describe(error: BaseException) -> str:
     """One line on what a competitor raised."""
-    first = next(iter(str(error).strip().splitlines()), "")
+    first = first_line(error)
     if isinstance(error, Forfeit):
         return first
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

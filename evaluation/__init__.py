@@ -1,1 +1,4 @@
-"""Held-out discipline: data and splits, inspection of submissions, losses, and their comparison."""
+"""Held-out discipline: data and its splits, inspection, scoring and promotion of submissions, figures, comparison.
+
+Knows neither who trained a model and how, nor rounds and titles, MLflow, or where it is placed.
+"""

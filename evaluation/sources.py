@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
+from cluster.text import said_by
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,7 +39,7 @@ def load(source: str | list[str], folder: Path) -> "Dataset":
     try:
         dataset = parts[0] if len(parts) == 1 else concatenate_datasets(parts)
     except ValueError as error:
-        raise UserError(f"data.source: the columns of {source} do not go together: {_first_line(error)}") from error
+        raise UserError(f"data.source: the columns of {source} do not go together: {said_by(error)}") from error
     if not len(dataset):
         raise UserError(f"data.source: {source} holds no rows")
     return dataset
@@ -65,7 +66,7 @@ def _from_rows(source: str, rows: list[Row]) -> "Dataset":
     try:
         return Dataset.from_dict({column: [row.get(column) for row in rows] for column in columns})
     except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are among these
-        raise UserError(f"data.source: {source}: a column's values do not go together: {_first_line(error)}") from error
+        raise UserError(f"data.source: {source}: a column's values do not go together: {said_by(error)}") from error
 
 
 def _find(source: str, folder: Path) -> list[Path]:
@@ -89,7 +90,7 @@ def _read(path: Path) -> Iterator[Row]:
     try:
         yield from READERS[suffix](path)
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror or _first_line(error)}") from error
+        raise UserError(f"{path}: {error.strerror or said_by(error)}") from error
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
@@ -100,7 +101,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except ValueError as error:  # not JSON, or not UTF-8
-                raise UserError(f"{path}, line {number}: not JSON: {_first_line(error)}") from error
+                raise UserError(f"{path}, line {number}: not JSON: {said_by(error)}") from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: a row must be an object {{…}}, not {type(row).__name__}")
             yield row
@@ -115,7 +116,7 @@ def _json(path: Path) -> Iterator[Row]:
     try:
         rows = json.loads(text.decode("utf-8-sig"))
     except ValueError as error:
-        raise UserError(f"{path}: not JSON: {_first_line(error)}") from error
+        raise UserError(f"{path}: not JSON: {said_by(error)}") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise UserError(f"{path}, item {number}: a row must be an object {{…}}, not {type(row).__name__}")
@@ -133,7 +134,7 @@ def _csv(path: Path) -> Iterator[Row]:
                     raise UserError(f"{path}, line {reader.line_num}: more fields than the header has")
                 yield row
         except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}, line {reader.line_num + 1}: not CSV: {_first_line(error)}") from error
+            raise UserError(f"{path}, line {reader.line_num + 1}: not CSV: {said_by(error)}") from error
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -145,7 +146,7 @@ def _parquet(path: Path) -> Iterator[Row]:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path}: not Parquet: {_first_line(error)}") from error
+        raise UserError(f"{path}: not Parquet: {said_by(error)}") from error
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
@@ -163,7 +164,7 @@ def _saved(folder: Path) -> "Dataset":
         loaded = load_from_disk(str(folder))
     except Exception as error:
         hint = f"{folder}: not a folder saved by datasets.save_to_disk (for files in it give {folder}/*.jsonl)"
-        raise UserError(f"data.source: {hint}: {_first_line(error)}") from error
+        raise UserError(f"data.source: {hint}: {said_by(error)}") from error
     if isinstance(loaded, Dataset):
         return loaded
     if "train" not in loaded and len(loaded) != 1:
@@ -185,8 +186,4 @@ def _from_hub(source: str) -> "Dataset":
             "check the name, `hf auth login` if it is gated, set HF_HUB_OFFLINE=1 if it is in the cache, "
             "or give files (data.source: data/*.jsonl)"
         )
-        raise UserError(f"data.source: cannot load {source}: {_first_line(error)}; {remedy}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"data.source: cannot load {source}: {said_by(error)}; {remedy}") from error

@@ -169,13 +169,13 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Score any model or adapter on the same held-out rows, paired against the champions."""
-    from orchestrator.views.evaluate import evaluate_outside, print_outside
+    from orchestrator.views.evaluate import evaluate_model, print_evaluated
 
-    result = evaluate_outside(_snapshot(run_dir), model, base, prompt)
+    result = evaluate_model(_snapshot(run_dir), model, base, prompt)
     if json:
         console.print_json(result.model_dump_json())
     else:
-        print_outside(console, result)
+        print_evaluated(console, result)
 
 
 @app.command()

@@ -1,8 +1,8 @@
 """Competitor of kind `command`: the user's own program, in any language and framework, in a sandbox.
 
 It is started in a process of its own with the brief as a file and as environment variables, writes its model
-into the output folder and reports by appending JSON lines to a file. docs/competitors.md says what it gets, how
-it is limited, and what the sandbox does and does not keep from it.
+into the output folder and reports by appending JSON lines to a file. docs/competitors/command.md says what it gets,
+how it is limited, and what the sandbox does and does not keep from it.
 """
 
 import os

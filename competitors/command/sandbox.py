@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from cluster.text import first_line
 from competitors.contract import Brief
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
@@ -51,7 +52,7 @@ def trouble() -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"bubblewrap (bwrap) does not run on this machine: {error}"
     if tried.returncode:
-        said = next(iter(tried.stderr.strip().splitlines()), f"exit code {tried.returncode}")
+        said = first_line(tried.stderr) or f"exit code {tried.returncode}"
         return f"bubblewrap (0.8 or newer is needed) can make no sandbox on this machine: {said}"
     return None
 

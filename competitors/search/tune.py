@@ -30,7 +30,7 @@ from competitors.search.space import Range
 log = logging.getLogger(__name__)
 
 LIBRARIES = ("HF_", "TRANSFORMERS_", "TOKENIZERS_")
-"""Environment variables that processes of the pool get and that trials need too."""
+"""Environment variables that worker processes get and that trials need too."""
 
 
 def try_values(search: Search) -> None:
@@ -72,7 +72,7 @@ def try_values(search: Search) -> None:
 
 
 def _place(search: Search) -> tune.PlacementGroupFactory:
-    """What a trial holds, on any of the nodes where the pool reserved it."""
+    """What a trial holds, on any of the nodes where the entry was placed."""
     return tune.PlacementGroupFactory([search.brief.resources.amounts], bundle_label_selector=[any_member_selector()])
 
 

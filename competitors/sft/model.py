@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from cluster.errors import Forfeit
+from cluster.text import plain
 from competitors.contract import Brief
 from competitors.sft.adapters import Adapter, matches, names_target
 from competitors.sft.recipe import SftRecipe
@@ -98,7 +99,7 @@ def put_adapter(model: Any, adapter: Adapter) -> Any:
     try:
         wrapped = get_peft_model(model, _peft_config(adapter))
     except ValueError as error:
-        raise Forfeit(f"PEFT refuses {adapter.method} on this seed: {' '.join(str(error).split())}") from error
+        raise Forfeit(f"PEFT refuses {adapter.method} on this seed: {plain(error)}") from error
     train_in_float32(wrapped)
     if adapter.splits_the_seed:
         wrapped.adapter_start = {k: v.detach().cpu().clone() for k, v in get_peft_model_state_dict(wrapped).items()}

@@ -82,7 +82,7 @@ def _trainer(brief: Brief, recipe: SftRecipe, attempt: int) -> Any:
             num_workers=held.workers,
             use_gpu=gpus,
             resources_per_worker=held.amounts,
-            # Where the pool's books put them: else they would take room that was given to others.
+            # Where cluster.placement's books put them: else they would take room that was given to others.
             label_selector=member_selectors() or None,
         ),
         run_config=RunConfig(

@@ -56,7 +56,7 @@ def blend(brief: Brief, recipe: SoupRecipe, report: Report) -> str:
         _merge_adapters(brief, recipe, chosen)
         result = Blend(blended=[i.label for i in chosen], slice_losses={}, blend_loss=None)
     else:
-        chosen, weights, result = _average(brief, recipe, _require_two(ingredients))
+        chosen, weights, result = AVERAGES[recipe.method](brief, recipe, _require_two(ingredients))
         _write_model(brief, weights)
     _blend_continuations(brief, chosen)
     result.write(brief.output_dir.parent / "soup.json")
@@ -69,31 +69,46 @@ def _require_two(ingredients: list[Ingredient]) -> list[Ingredient]:
     return ingredients
 
 
-def _average(
-    brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient]
-) -> tuple[list[Ingredient], Weights, Blend]:
-    """Uniform or greedy: what is blended, its weights, and the record."""
-    if recipe.method == "uniform" and (recipe.best is None or recipe.best >= len(ingredients)):
-        return (
-            ingredients,
-            _mean(brief, ingredients),
-            Blend(blended=_labels(ingredients), slice_losses={}, blend_loss=None),
-        )
+Chosen = tuple[list[Ingredient], Weights, Blend]
+"""What is blended, its weights, and the record of it."""
+
+
+def _uniform(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient]) -> Chosen:
+    """The mean of all, or of the best so many."""
+    if recipe.best is None or recipe.best >= len(ingredients):
+        blend = Blend(blended=_labels(ingredients), slice_losses={}, blend_loss=None)
+        return ingredients, _mean(brief, ingredients), blend
     loss_of = _slice_loss(brief, recipe, ingredients)
-    losses = {ingredient.label: loss_of(weights_of(brief, ingredient)) for ingredient in ingredients}
-    log.info("slice losses: %s", losses)
-    by_label = {ingredient.label: ingredient for ingredient in ingredients}
-    order = [by_label[label] for label in ranked(losses)]
-    if recipe.method == "uniform":
-        chosen = order[: recipe.best]
-        weights = _mean(brief, chosen)
-        return chosen, weights, Blend(blended=_labels(chosen), slice_losses=losses, blend_loss=loss_of(weights))
+    order, losses = _in_order(brief, ingredients, loss_of)
+    chosen = order[: recipe.best]
+    weights = _mean(brief, chosen)
+    return chosen, weights, Blend(blended=_labels(chosen), slice_losses=losses, blend_loss=loss_of(weights))
+
+
+def _greedy(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient]) -> Chosen:
+    """One after the other, best first, each kept where the mean with it is no worse (Wortsman et al. 2022)."""
+    loss_of = _slice_loss(brief, recipe, ingredients)
+    order, losses = _in_order(brief, ingredients, loss_of)
     chosen, weights, best = order[:1], weights_of(brief, order[0]), losses[order[0].label]
     for ingredient in order[1:]:
         tried = _with_one_more(weights, weights_of(brief, ingredient), len(chosen))
         if (loss := loss_of(tried)) <= best:
             chosen, weights, best = [*chosen, ingredient], tried, loss
     return chosen, weights, Blend(blended=_labels(chosen), slice_losses=losses, blend_loss=best)
+
+
+AVERAGES: dict[str, Callable[[Brief, SoupRecipe, list[Ingredient]], Chosen]] = {"uniform": _uniform, "greedy": _greedy}
+"""By the recipe's `method`; the other methods merge adapters."""
+
+
+def _in_order(
+    brief: Brief, ingredients: list[Ingredient], loss_of: Callable[[Weights], float]
+) -> tuple[list[Ingredient], dict[str, float]]:
+    """The ingredients, lowest loss on the slice first, and those losses by label."""
+    losses = {ingredient.label: loss_of(weights_of(brief, ingredient)) for ingredient in ingredients}
+    log.info("slice losses: %s", losses)
+    by_label = {ingredient.label: ingredient for ingredient in ingredients}
+    return [by_label[label] for label in ranked(losses)], losses
 
 
 def _labels(ingredients: list[Ingredient]) -> list[str]:

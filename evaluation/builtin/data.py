@@ -1,6 +1,6 @@
 """The data that comes with the package: `builtin:quickstart`, instructions a very small model can learn.
 
-The tasks are in builtin_tasks.py, their words in builtin_words.py. Every row is made by rule, so every answer
+The tasks are in tasks.py, their words in words.py. Every row is made by rule, so every answer
 can be checked, and the same rows come out on every machine: the only randomness is `random.Random` seeded
 with a string.
 """

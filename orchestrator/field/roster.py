@@ -1,4 +1,4 @@
-"""The field of a round: its roster, and how it follows from the round before. Pure functions."""
+"""The field of a round as a record: who competes, and where each recipe comes from."""
 
 from typing import Literal
 

@@ -14,7 +14,6 @@ A step whose record lies in the run directory is not done again. Each step has a
 import asyncio
 import itertools
 import time
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -84,19 +83,21 @@ class Entry:
             # The config's own were refused before the tournament began; this one was entered since.
             brief = self._begin(1)
             return forfeit(brief, self.recipe.kind, str(never), time.time())
+        lost_seconds = 0.0
         for attempt in itertools.count(1):
             brief = self._begin(attempt)
             watch = Watch(brief, self.context.config.limits, replace(self.now, state="training"), self.context.tell)
             try:
-                return await self._attempt(brief, watch)
+                return _charged(await self._attempt(brief, watch), brief, lost_seconds)
             except ClusterTrouble as trouble:
+                lost_seconds += time.time() - watch.began if watch.placed else 0.0
                 match after_losing(trouble, attempt):
                     case "try again":
                         self.context.tell(Noted(f"{watch.name}: {trouble}: trying again from its last checkpoint"))
                     case "settle":
                         reason = f"{trouble} ({attempt} times)"
-                        kind, began = self.recipe.kind, watch.began
-                        return await self.context.evaluators.call(settle, brief, kind, reason, began)
+                        began = time.time() - lost_seconds  # all tries held their place
+                        return await self.context.evaluators.call(settle, brief, self.recipe.kind, reason, began)
                     case "stop":
                         raise ClusterTrouble(f"{brief.competitor}: {trouble} ({attempt} times)") from trouble
         raise AssertionError("unreachable")
@@ -132,9 +133,7 @@ class Entry:
         finally:
             self.now = replace(watch.now, state=self.now.state)
             races.cancel()
-            call.cancel()  # which ends its process
-            with suppress(asyncio.CancelledError, ClusterTrouble):
-                await call
+            await _end(call)  # and its process
         if races.stopped is not None:
             return forfeit(brief, self.recipe.kind, races.stopped, watch.began)
         return await self.context.evaluators.call(settle, brief, self.recipe.kind, ended, watch.began)
@@ -171,7 +170,7 @@ class Entry:
         except Forfeit as reason:
             return self.reject(submission, str(reason))
         finally:
-            work.cancel()
+            await _end(work)
         return card
 
     def reject(self, submission: Submission, reason: str) -> Inspection:
@@ -186,3 +185,22 @@ class Entry:
         evaluators = self.context.evaluators
         seed = evaluators.job("its seed", self.brief.seed_model, self.base.path, self.folder / "seed-check")
         return await evaluators.call_on_submission(seed, function, *args)
+
+
+async def _end(work: asyncio.Task[Any]) -> None:
+    """Cancel it, if it goes on yet, and wait until it has ended, however that comes.
+
+    Not by awaiting it with CancelledError suppressed: that would swallow a cancellation of our own meanwhile, and the
+    entry would go on while everything is being stopped.
+    """
+    work.cancel()
+    await asyncio.wait({work})
+    if not work.cancelled():
+        work.exception()
+
+
+def _charged(submission: Submission, brief: Brief, lost_seconds: float) -> Submission:
+    """The submission with what its lost tries have cost: they held their place too."""
+    wall = submission.wall_seconds + lost_seconds
+    device = submission.device_seconds + lost_seconds * brief.resources.devices
+    return submission.model_copy(update={"wall_seconds": wall, "device_seconds": device})

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.text import plain
 from competitors.events import EventReader
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.events import State, TournamentEnded, TournamentEvent
@@ -137,7 +138,7 @@ class MlflowTracker:
         if key in self._complaints:
             return
         self._complaints.add(key)
-        text = words.fitted(" ".join(str(error).split()) or type(error).__name__, 300)
+        text = plain(error) or type(error).__name__
         if key == STORE:
             log.warning("MLflow at %s is away; the tournament goes on, and it is sent later: %s", shown(self.uri), text)
         else:

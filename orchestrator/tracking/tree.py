@@ -18,6 +18,7 @@ from typing import Literal
 
 from orchestrator.config.comparison import flatten
 from orchestrator.config.sections import Lineage, Reference
+from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.palette import style
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, RoundSnapshot, Snapshot, has_ended
 from orchestrator.tracking import words
@@ -246,7 +247,7 @@ def _model(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot, ent
     verdict, champion, card = one.verdict, one.champion, entry.scorecard
     if verdict is None or champion is None or champion.path is None or card is None:
         return None
-    if not verdict.dethroned or (champion.model.competitor, champion.model.round) != (entry.name, one.number):
+    if not verdict.dethroned or champion.model != ModelRef(entry.name, one.number):
         return None
     name = snapshot.config.name
     return Model(

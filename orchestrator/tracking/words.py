@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cluster.text import as_code
 from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
 from orchestrator.config.sections import Lineage, Reference
@@ -51,12 +52,6 @@ def escaped(text: object) -> str:
     """Text as markdown that reads as the text: nothing in it is mark-up."""
     safe = re.sub(r"([\\`*_{}\[\]|~#])", r"\\\1", html.escape(str(text), quote=False))
     return re.sub(r"^(\d*)([-+=.)])", r"\1\\\2", safe)  # what would begin a list
-
-
-def as_code(text: str) -> str:
-    """Text as a code span, in which nothing can be escaped: its fence is longer than any in the text."""
-    fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
-    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
 
 
 def _listed(reasons: Iterable[str]) -> str:

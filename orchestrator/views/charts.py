@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from cluster.text import plain
 from evaluation.figures import FIGURES
 from evaluation.figures.figure import Figure
 from orchestrator.record.palette import COLOURS, DASHES, style
@@ -19,6 +20,7 @@ from orchestrator.views.progress import train_curve
 
 GREY = "#808690"
 GRID = "rgba(128,134,144,.22)"
+LABEL_LENGTH = 48
 CHARTED = tuple(name for name in FIGURES if name != "perplexity")
 """Figures with a chart of their own: perplexity's would only say what the loss's says."""
 
@@ -86,9 +88,9 @@ def _lineage_trace(name: str, rounds: list[RoundRow], figure: Figure, colour: st
     hover = []
     for r in rounds:
         did = "took the title" if r.dethroned else "defended the title"
-        event = "the base model, as it is" if r.round == 0 else f"{plain(r.champion.in_words)} {did}"
+        event = "the base model, as it is" if r.round == 0 else f"{as_label(r.champion.in_words)} {did}"
         figures = [
-            f"test {plain(FIGURES[key].title)} {FIGURES[key].text(r.test[key])}" for key in FIGURES if key in r.test
+            f"test {as_label(FIGURES[key].title)} {FIGURES[key].text(r.test[key])}" for key in FIGURES if key in r.test
         ]
         hover.append("<br>".join([event, *figures, f"validation loss {r.validation_loss:.4f}"]))
     return {
@@ -105,7 +107,7 @@ def _lineage_trace(name: str, rounds: list[RoundRow], figure: Figure, colour: st
             "line": {"width": 2, "color": colour},
             "symbol": ["circle" if r.dethroned or r.round == 0 else "circle-open" for r in rounds],
         },
-        "hovertemplate": f"<b>{plain(name)}</b>, round %{{x}}<br>%{{customdata[0]}}<extra></extra>",
+        "hovertemplate": f"<b>{as_label(name)}</b>, round %{{x}}<br>%{{customdata[0]}}<extra></extra>",
     }
 
 
@@ -123,7 +125,7 @@ def _published_trace(name: str, values: list[float], colour: str) -> dict[str, A
         "y": values,
         "line": {"color": colour, "width": 1.5, "dash": "dash"},
         "marker": {"size": 6, "color": colour, "symbol": "diamond"},
-        "hovertemplate": f"<b>{plain(name)}</b>, round %{{x}}<br>published: %{{y:.4g}}<extra></extra>",
+        "hovertemplate": f"<b>{as_label(name)}</b>, round %{{x}}<br>published: %{{y:.4g}}<extra></extra>",
     }
 
 
@@ -136,7 +138,7 @@ def _level_trace(name: str, level: float, last: int, figure: Figure, dash: str) 
         "x": [-0.15, *range(last + 1), last + 0.15],
         "y": [_height(level)] * (last + 3),
         "line": {"color": GREY, "width": 2, "dash": dash},
-        "hovertemplate": f"<b>{plain(name)}</b>, only scored<br>{said(figure)}: {figure.text(level)}<extra></extra>",
+        "hovertemplate": f"<b>{as_label(name)}</b>, only scored<br>{said(figure)}: {figure.text(level)}<extra></extra>",
     }
 
 
@@ -166,11 +168,11 @@ def _curve_trace(name: str, curve: list[tuple[float, float]], colour: str, dash:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": plain(name),
+        "name": as_label(name),
         "x": [tokens for tokens, _ in curve],
         "y": [round(loss, 5) for _, loss in curve],
         "line": {"color": colour, "width": 1.7, "dash": dash},
-        "hovertemplate": f"<b>{plain(name)}</b><br>%{{x:,.0f}} tokens<br>train loss %{{y:.3f}}<extra></extra>",
+        "hovertemplate": f"<b>{as_label(name)}</b><br>%{{x:,.0f}} tokens<br>train loss %{{y:.3f}}<extra></extra>",
     }
 
 
@@ -218,13 +220,12 @@ def _in_words(
 
 
 def _legend(name: str, value: float, figure: Figure) -> str:
-    return f"{plain(name)}  {figure.text(value)}"
+    return f"{as_label(name)}  {figure.text(value)}"
 
 
-def plain(text: str) -> str:
+def as_label(text: str) -> str:
     """A name as plotly shows it literally: its text is a small HTML, and its templates read `%{`."""
-    line = " ".join(text.split()).replace("%{", "% {")
-    return escape(line if len(line) <= 48 else line[:47] + "…", quote=False)
+    return escape(plain(text.replace("%{", "% {"), LABEL_LENGTH), quote=False)
 
 
 def _json(traces: list[dict[str, Any]], layout: dict[str, Any]) -> dict[str, Any]:

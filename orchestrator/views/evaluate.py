@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cluster.errors import BrokenRecord, Forfeit, UserError
 from cluster.records import Record
+from cluster.text import plain
 from competitors.output import model_form
 from evaluation.compare import improvements
 from evaluation.evaluator import ScoringJob, score_model
@@ -34,7 +35,7 @@ class Against(Record):
     improvement_low: float | None
 
 
-class Outside(Record):
+class Evaluated(Record):
     """What `tournament evaluate --json` prints."""
 
     model: str
@@ -42,7 +43,7 @@ class Outside(Record):
     against: list[Against]
 
 
-def evaluate_outside(snapshot: Snapshot, model: Path, base: Path | None, prompt: str) -> Outside:
+def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: str) -> Evaluated:
     """Score the model in `model` as the tournament scores its own, in this process."""
     config = snapshot.config
     if prompt not in ("plain", "chat"):
@@ -70,7 +71,7 @@ def evaluate_outside(snapshot: Snapshot, model: Path, base: Path | None, prompt:
         except Forfeit as reason:
             raise UserError(f"{model}: {reason}") from reason
         ours = read_results(Path(scratch) / "losses.parquet", "validation")
-    return Outside(model=str(model), scorecard=card, against=against(snapshot, ours, champions))
+    return Evaluated(model=str(model), scorecard=card, against=against(snapshot, ours, champions))
 
 
 def _base_of(adapter: Path, base: Path | None) -> Path:
@@ -97,7 +98,7 @@ def _champions(snapshot: Snapshot) -> Champions:
             try:
                 found[lineage.name] = (lineage.champion, card, read_results(file, "validation"))
             except (OSError, ValueError) as error:
-                raise BrokenRecord(f"{file}: cannot be read: {' '.join(str(error).split())}") from error
+                raise BrokenRecord(f"{file}: cannot be read: {plain(error)}") from error
     return found
 
 
@@ -122,7 +123,7 @@ def against(snapshot: Snapshot, ours: RowResults, champions: Champions) -> list[
     return rows
 
 
-def print_outside(console: Console, result: Outside) -> None:
+def print_evaluated(console: Console, result: Evaluated) -> None:
     """The scores, and the comparison with each champion in words."""
     table = Table(title=Text(result.model), title_justify="left")
     table.add_column("")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cluster.errors import BrokenRecord, UserError
+from cluster.text import as_code
 from competitors.output import model_form
 from evaluation.figures import FIGURES
 from orchestrator.record.model_ref import BASE
@@ -65,9 +66,9 @@ pipeline_tag: text-generation
 
 # {config.name}: champion of lineage {lineage.name}
 
-Fine-tuned from {_code(base)} on {_code(source_of(config.data.source))} by a tournament of {len(lineage.competitors)}
-recipes over {len(lineage.settled)} rounds. The title was won in round {champion.round} by `{recipe.name}`
-({recipe.summary}).
+Fine-tuned from {as_code(base)} on {as_code(source_of(config.data.source))} by a tournament of
+{len(lineage.competitors)} recipes over {len(lineage.settled)} rounds. The title was
+won in round {champion.round} by `{recipe.name}` ({recipe.summary}).
 
 | | base | champion |
 |---|---|---|
@@ -81,7 +82,7 @@ Scored on {card.test.rows} test rows that were used for no choice.
 {rounds}
 
 The winning entry trained on {submission_of(entry).train_tokens:,} tokens in its round. A prompt is written as
-{_code(repr(config.data.prompt))}, tokenised apart from the completion.
+{as_code(repr(config.data.prompt))}, tokenised apart from the completion.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -90,11 +91,3 @@ model = AutoModelForCausalLM.from_pretrained("PATH")
 tokenizer = AutoTokenizer.from_pretrained("PATH")
 ```
 """
-
-
-def _code(text: str) -> str:
-    """Text as Markdown code, whatever it holds."""
-    fence = "`"
-    while fence in text:
-        fence += "`"
-    return f"{fence}{text}{fence}" if fence == "`" else f"{fence} {text} {fence}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.text import LENGTH, plain
+from cluster.text import LENGTH, as_code, first_line, plain, said_by
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,17 @@ def test_no_more_than_a_line_however_much_there_is():
     assert plain("x" * LENGTH) == "x" * LENGTH
     assert plain("x" * 10**6) == "x" * (LENGTH - 1) + "…"
     assert plain("one two", length=5) == "one …"
+
+
+def test_code_cannot_be_left():
+    assert as_code("hub/llama-3b") == "`hub/llama-3b`"
+    assert as_code("a`b``c") == "``` a`b``c ```"
+
+
+def test_what_an_error_says_in_a_line():
+    assert first_line(ValueError("\n one\ntwo")) == "one"
+    assert (first_line(ValueError()), said_by(ValueError()), said_by(ValueError("one\ntwo"))) == (
+        "",
+        "ValueError",
+        "one",
+    )

@@ -218,6 +218,10 @@ def test_a_trainer_that_dies_once_is_tried_again(inputs: Path, tmp_path: Path):
 
     snapshot = play(faked_config(inputs, rounds=1), tmp_path / "run", FakedWorkers(acts={"a": dies_once}))
     assert attempts == [1, 2]
+    tried_twice, at_once = snapshot.lineages[0].rounds[0].entries
+    assert tried_twice.submission is not None
+    assert at_once.submission is not None
+    assert tried_twice.submission.wall_seconds > at_once.submission.wall_seconds == 0  # the lost try counts too
     assert [entry.state for entry in snapshot.lineages[0].rounds[0].entries] == ["scored", "scored"]
 
 

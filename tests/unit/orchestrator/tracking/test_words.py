@@ -6,7 +6,7 @@ from evaluation.figures import FIGURES
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.tracking import words
-from orchestrator.tracking.words import as_code, escaped, parameters
+from orchestrator.tracking.words import escaped, parameters
 from tests.tracked import make, snapshot_of
 
 
@@ -26,11 +26,6 @@ def test_strangers_words_are_no_mark_up() -> None:
     assert escaped("![x](javascript:alert(1)) {chart}") == r"!\[x\](javascript:alert(1)) \{chart\}"
     assert escaped("<script>&lt;") == "&lt;script&gt;&amp;lt;"
     assert [escaped(text) for text in ("- x", "1. x", "=", "# x")] == [r"\- x", r"1\. x", r"\=", r"\# x"]
-
-
-def test_code_cannot_be_left() -> None:
-    assert as_code("hub/llama-3b") == "`hub/llama-3b`"
-    assert as_code("a`b``c") == "``` a`b``c ```"
 
 
 def test_notes_escape_names_and_reasons() -> None:

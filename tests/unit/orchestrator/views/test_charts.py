@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.figures import FIGURES
 from orchestrator.record.palette import COLOURS, DASHES
-from orchestrator.views.charts import CHARTED, figure_chart, plain, styles
+from orchestrator.views.charts import CHARTED, as_label, figure_chart, styles
 from orchestrator.views.leaderboard import Leaderboard, build
 from orchestrator.views.progress import CURVE_POINTS, read_progress, train_curve
 from tests.fabricate import fabricate, read
@@ -58,8 +58,8 @@ def test_competitors_keep_their_colour(tmp_path: Path, settled: dict[str, int]) 
 
 
 def test_names_are_text() -> None:
-    assert plain("<b>%{x}</b>\n!") == "&lt;b&gt;% {x}&lt;/b&gt; !"
-    assert len(plain("x" * 100)) == 48
+    assert as_label("<b>%{x}</b>\n!") == "&lt;b&gt;% {x}&lt;/b&gt; !"
+    assert len(as_label("x" * 100)) == 48
 
 
 def test_train_curve_is_averaged_down_and_takes_only_numbers(tmp_path: Path) -> None:

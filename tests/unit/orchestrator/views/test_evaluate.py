@@ -12,7 +12,7 @@ from cluster.errors import BrokenRecord, UserError
 from evaluation.figures import FIGURES
 from evaluation.results import RowResults, read_results
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.evaluate import Against, Outside, _champions, against, evaluate_outside, print_outside
+from orchestrator.views.evaluate import Against, Evaluated, _champions, against, evaluate_model, print_evaluated
 from tests.fabricate import fabricate, read
 
 
@@ -50,7 +50,7 @@ def test_it_is_told_in_tables_and_words(run: RunDirectory) -> None:
     rows = [Against(**common, improvement=0.25, improvement_low=0.2)]
     rows.append(Against(**common, improvement=None, improvement_low=None))
     console = Console(file=io.StringIO(), width=200)
-    print_outside(console, Outside(model="/models/[/bold]", scorecard=card, against=rows))
+    print_evaluated(console, Evaluated(model="/models/[/bold]", scorecard=card, against=rows))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     assert "/models/[/bold]" in text
@@ -73,7 +73,7 @@ def test_wrong_calls_are_one_line(run: RunDirectory, tmp_path: Path) -> None:
         (listed, "plain", "adapter_config.json: cannot be read"),
     ):
         with pytest.raises(UserError, match=words) as caught:
-            evaluate_outside(read(run), model, None, prompt)
+            evaluate_model(read(run), model, None, prompt)
         assert "\n" not in str(caught.value)
 
 
@@ -87,7 +87,7 @@ def test_rows_of_a_champion_that_cannot_be_read_are_named(run: RunDirectory, tmp
         file.write_bytes(file.read_bytes()[:100])
     model = looks_like(tmp_path / "model", "config.json", "model.safetensors")
     with pytest.raises(BrokenRecord, match=r"losses\.parquet: cannot be read") as caught:
-        evaluate_outside(read(run), model, None, "plain")
+        evaluate_model(read(run), model, None, "plain")
     assert "\n" not in str(caught.value)
 
 
@@ -101,7 +101,7 @@ def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path:
     run.held_out.mkdir()
     for split in ("validation", "test"):
         pq.write_table(pa.Table.from_pylist(rows), run.held_out / f"{split}.parquet")
-    result = evaluate_outside(read(run), tiny_model(tmp_path / "model"), None, "plain")
+    result = evaluate_model(read(run), tiny_model(tmp_path / "model"), None, "plain")
     assert set(result.scorecard.test.figures) == set(FIGURES)
     assert np.isfinite(result.scorecard.validation.loss)
     assert [row.improvement for row in result.against] == [None, None]  # other tokens than the made-up champions'

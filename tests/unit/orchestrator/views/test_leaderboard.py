@@ -14,7 +14,7 @@ from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views import leaderboard
 from orchestrator.views.columns import COLUMNS
-from orchestrator.views.evaluate import evaluate_outside
+from orchestrator.views.evaluate import evaluate_model
 from orchestrator.views.export import export_champion
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, ReferenceRow, build
 from orchestrator.views.pages import draw
@@ -119,7 +119,7 @@ def _evaluate(snapshot: Snapshot) -> object:
     model.mkdir(exist_ok=True)
     for name in ("config.json", "model.safetensors"):
         (model / name).touch()
-    return evaluate_outside(snapshot, model, None, "plain")
+    return evaluate_model(snapshot, model, None, "plain")
 
 
 VIEWS: dict[str, Callable[[Snapshot], object]] = {
