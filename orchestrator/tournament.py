@@ -50,7 +50,7 @@ class Tournament:
         self.context = Context(config, run, config_folder, workers, evaluators, tell)
         self.config, self.dir, self.evaluators, self.tell = config, run, evaluators, tell
         self.fetching: dict[str, asyncio.Lock] = {}
-        self.prompts = [(row.prompt, row.completion) for row in read_split(run.held_out / "test.parquet")]
+        self.prompts = [(row.prompt, row.completion) for row in read_split(run.split("test"))]
 
     async def run(self) -> None:
         """All lineages and references, side by side; returns when every round is on record."""

@@ -273,10 +273,8 @@ def _datasets(snapshot: Snapshot) -> list[Dataset]:
     manifest, run = snapshot.manifest, snapshot.run
     if manifest is None:
         return []
-    paths = {split: run.data / f"{split}.parquet" for split in ("train", "slice")}
-    paths |= {split: run.held_out / f"{split}.parquet" for split in ("validation", "test")}
     name = snapshot.config.name
     return [
-        Dataset(split, f"{name} {split}", sha256, paths[split], manifest.counts[split], manifest.source)
+        Dataset(split, f"{name} {split}", sha256, run.split(split), manifest.counts[split], manifest.source)
         for split, sha256 in manifest.sha256.items()
     ]
