@@ -28,6 +28,7 @@ from orchestrator.record.records import Inspection, ModelFolder, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.competition import compete_in_round
 from orchestrator.rounds.context import Context
+from orchestrator.rounds.entry import reject
 from orchestrator.rounds.evaluators import Evaluators, Prompt
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.promotion import Promotion, Unfit
@@ -136,10 +137,10 @@ class Tournament:
 
     def reject(self, model: ModelRef, lineage: str, reason: str) -> None:
         """Put on record that a submission is out though it was scored."""
-        file = self.dir.scores(lineage, model) / "inspection.json"
-        inspection = self.dir.read(Inspection, file)
+        entry = self.dir.scores(lineage, model)
+        inspection = self.dir.read(Inspection, entry / "inspection.json")
         assert inspection is not None
-        self.dir.write(inspection.model_copy(update={"reason": reason}), file)
+        reject(self.dir, entry, inspection.form, reason)
         self.tell(Noted(f"{lineage} round {model.round} {model.competitor}: rejected: {reason}"))
 
     def _tell_of_champion(self, verdict: Verdict, champion: ModelFolder) -> None:
