@@ -129,7 +129,7 @@ class Tournament:
             break
         if done is None:
             self.dir.write(verdict, path)
-        promotion.drop_continuations(verdict, next_seed)
+        await promotion.drop_continuations(verdict, next_seed)
         self.tell(VerdictReached(verdict))
         if verdict.dethroned:
             self._tell_of_champion(verdict, next_champion)
