@@ -73,10 +73,7 @@ def try_values(search: Search) -> None:
 
 def _place(search: Search) -> tune.PlacementGroupFactory:
     """What a trial holds, on any of the nodes where the entry was placed."""
-    held = search.brief.resources
-    amounts = {"CPU": held.cpus, "GPU": held.gpus, "memory": int((held.memory_gb or 0) * 2**30)}
-    bundle = {name: amount for name, amount in amounts.items() if amount}
-    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[any_member_selector()])
+    return tune.PlacementGroupFactory([search.brief.resources.size], bundle_label_selector=[any_member_selector()])
 
 
 def _trainable(search: Search, at: tuple[float, ...]) -> Callable[[dict[str, Any]], None]:

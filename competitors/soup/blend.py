@@ -22,6 +22,7 @@ from cluster.store import LOCAL
 from competitors.contract import Brief, Ingredient
 from competitors.events import Report
 from competitors.sft.continuation import Continuation
+from competitors.sft.model import on_gpu
 from competitors.sft.slice_loss import mean_loss, read_rows
 from competitors.sft.stream import Counts
 from competitors.soup.recipe import ADAPTER_METHODS, SoupRecipe
@@ -134,7 +135,7 @@ def _slice_loss(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient])
         prompts, completions = read_rows(brief.train_data, fresh_rows(brief, ingredients, recipe.slice_rows))
     tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
     model = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.float32)
-    if brief.resources.gpus != 0 and torch.cuda.is_available():
+    if on_gpu(brief):
         model = model.to("cuda")
 
     def loss_of(weights: Weights) -> float:
