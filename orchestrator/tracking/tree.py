@@ -128,7 +128,7 @@ def _tournament(snapshot: Snapshot) -> View:
     return View(
         name=config.name,
         began_ms=_began(snapshot),
-        tags={"data": words.joined(config.data.source), "rounds": str(config.all_rounds)},
+        tags={"data": ", ".join(config.data.sources), "rounds": str(config.all_rounds)},
         note=words.about_tournament(snapshot),
         params=words.parameters(flatten(config.model_dump(mode="json", by_alias=True))),
         artifacts=list(_files(snapshot)),
