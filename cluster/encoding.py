@@ -1,10 +1,10 @@
-"""How a row becomes token ids: one rule for training and for scoring.
+"""How a row becomes token ids, and rows become batches: one rule for training and for scoring.
 
 ids = [bos, if the tokenizer has one] + tokens(prompt) + tokens(completion) + [eos, if it has one], prompt and
 completion tokenised apart without special tokens, cut on the right at `max_tokens`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,3 +41,16 @@ def encode(
         start = min(max(len(first) + len(prompt), 1), max_tokens)
         rows.append(Encoded(ids[:max_tokens], start, len(ids) > max_tokens))
     return rows
+
+
+def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Indices of rows, longest first, in batches of at most `batch_tokens` padded tokens (or one row)."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    batch: list[int] = []
+    for index in order:
+        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -77,8 +77,7 @@ class Worker(Holder):
         if shape.gang:
             held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(_this_node(), soft=True)
         elif nodes:
-            memory = None if shape.memory_gb is None else int(shape.memory_gb * 2**30)
-            held = {"num_cpus": shape.cpus, "num_gpus": shape.gpus, "memory": memory}
+            held = {"num_cpus": shape.cpus, "num_gpus": shape.gpus, "memory": shape.size.get("memory")}
             # Not soft: elsewhere it would take room that the books give to others. If the node dies before it
             # starts, it fails and is placed again.
             held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(nodes[0], soft=False)

@@ -28,17 +28,14 @@ class Resources(Settings):
         return self.model_copy(update={"gpus": self.gpus_where(has_gpus)})
 
     @property
-    def amounts(self) -> Size:
-        """Of one worker, by Ray's names. Ask it of `resolved` ones."""
-        assert self.gpus != "auto"
-        amounts = {"CPU": self.cpus, "GPU": float(self.gpus), "memory": (self.memory_gb or 0) * 2**30}
-        return {name: amount for name, amount in amounts.items() if amount}
+    def size(self) -> Size:
+        """What one worker holds. Ask it of `resolved` ones."""
+        return _size(self.cpus, self.gpus_where(False), self.memory_gb)
 
     @property
     def devices(self) -> float:
         """GPUs of all workers together, or their CPUs where they hold no GPU. Ask it of `resolved` ones."""
-        gpus = 0.0 if self.gpus == "auto" else self.gpus
-        return (gpus or self.cpus) * self.workers
+        return (self.gpus_where(False) or self.cpus) * self.workers
 
 
 @dataclass(frozen=True)
@@ -65,5 +62,9 @@ class Shape:
     @property
     def size(self) -> Size:
         """Of one worker."""
-        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": (self.memory_gb or 0) * 2**30}
-        return {name: amount for name, amount in amounts.items() if amount}
+        return _size(self.cpus, self.gpus, self.memory_gb)
+
+
+def _size(cpus: float, gpus: float, memory_gb: float | None) -> Size:
+    amounts = {"CPU": cpus, "GPU": gpus, "memory": int((memory_gb or 0) * 2**30)}  # Ray wants whole bytes
+    return {name: amount for name, amount in amounts.items() if amount}

@@ -1,7 +1,6 @@
-"""What an evaluator is asked to do: inspect a submission, score it, make a full model of it, let it write.
+"""Scoring a model: on both splits, with its scorecard and its rows on disk, or on a few rows of one.
 
-All functions take plain arguments, so they run with and without Ray. Scoring a model lives here; the rest has
-files of its own, and is named here for whoever calls it.
+All functions take plain arguments, so they run with and without Ray.
 """
 
 import math
@@ -15,16 +14,11 @@ from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from evaluation.faults import of_submission
-from evaluation.generation import generate
-from evaluation.inspection import Form, inspect
 from evaluation.loading import Dtype, loaded
-from evaluation.promotion import make_full
 from evaluation.results import SPLITS, RowResults, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import encode_rows, pad_id, score
 from evaluation.splits import read_split
-
-__all__ = ["Dtype", "Form", "ScoringJob", "generate", "inspect", "loaded", "make_full", "score_model", "score_slice"]
 
 
 class ScoringJob(Record):

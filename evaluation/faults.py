@@ -20,7 +20,7 @@ def of_submission(what: str, *needed: Path) -> Iterator[None]:
 
     For blocks that do nothing but read, load or merge what a competitor has written. Somebody else's files go
     through four libraries there, which raise what they like (re.error, AssertionError, errors without a base in
-    common), so this is the one place in evaluation/ that catches broadly. Errors of storage, of memory, of the
+    common), so this is, with sources.py for data, a place that catches broadly. Errors of storage, of memory, of the
     accelerator and a folder of `needed` that is gone are no competitor's, and pass.
     """
     try:

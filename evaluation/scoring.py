@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cluster.encoding import Encoded, encode
+from cluster.encoding import Encoded, batches, encode
 from evaluation.figures import FIGURES
 from evaluation.results import Array, RowResults
 from evaluation.splits import Row
@@ -63,19 +63,6 @@ def _bytes_left(row: Encoded, completion: str, tokenizer: Any) -> int:
 def pad_id(tokenizer: Any) -> int:
     """An id to pad with; the mask hides it."""
     return next(i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if i is not None)
-
-
-def batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of rows, longest first, in batches of at most `batch_tokens` padded tokens (or one row)."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    batch: list[int] = []
-    for index in order:
-        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def score(

@@ -6,6 +6,7 @@ Files are read here line by line rather than by `datasets`, so that an error can
 import glob
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -160,11 +161,9 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
 def _saved(folder: Path) -> "Dataset":
     from datasets import Dataset, load_from_disk
 
-    try:
+    hint = f"{folder}: not a folder saved by datasets.save_to_disk (for files in it give {folder}/*.jsonl)"
+    with _said_of_datasets(hint):
         loaded = load_from_disk(str(folder))
-    except Exception as error:
-        hint = f"{folder}: not a folder saved by datasets.save_to_disk (for files in it give {folder}/*.jsonl)"
-        raise UserError(f"data.source: {hint}: {said_by(error)}") from error
     if isinstance(loaded, Dataset):
         return loaded
     if "train" not in loaded and len(loaded) != 1:
@@ -179,11 +178,22 @@ def _from_hub(source: str) -> "Dataset":
     name, _, config = rest.partition(":")
     if not name.strip("/"):
         raise UserError(f"data.source: {source}: write hf://org/name, hf://org/name:config or hf://org/name@split")
-    try:
+    remedy = (
+        "check the name, `hf auth login` if it is gated, set HF_HUB_OFFLINE=1 if it is in the cache, "
+        "or give files (data.source: data/*.jsonl)"
+    )
+    with _said_of_datasets(f"cannot load {source}", f"; {remedy}"):
         return load_dataset(name, config or None, split=split or "train")
+
+
+@contextmanager
+def _said_of_datasets(what: str, remedy: str = "") -> Iterator[None]:
+    """Say as a UserError whatever the block raises.
+
+    For a single call of `datasets`, which passes on what its many backends raise, errors without a base in common.
+    With faults.py this is the other place in evaluation/ that catches broadly.
+    """
+    try:
+        yield
     except Exception as error:
-        remedy = (
-            "check the name, `hf auth login` if it is gated, set HF_HUB_OFFLINE=1 if it is in the cache, "
-            "or give files (data.source: data/*.jsonl)"
-        )
-        raise UserError(f"data.source: cannot load {source}: {said_by(error)}; {remedy}") from error
+        raise UserError(f"data.source: {what}: {said_by(error)}{remedy}") from error

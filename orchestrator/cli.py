@@ -75,7 +75,7 @@ def run(
         found = "finished already: nothing to do" if done else "going on with what is there"
         console.print(f"{run.root}: {found}", soft_wrap=True, markup=False, highlight=False)
     live = make_live(console, loaded.all_rounds)
-    with going_on(run), live.shown():
+    with going_on(), live.shown():
         result = run_tournament(loaded, config, run, address, [live])
     board = build(result, "finished")
     print_leaderboard(console, board)
@@ -244,7 +244,7 @@ def default_run_dir(config: TournamentConfig) -> Path:
 
 
 @contextmanager
-def going_on(run: RunDirectory) -> Iterator[None]:
+def going_on() -> Iterator[None]:
     """When the tournament stops, say with which command it goes on."""
     try:
         yield

@@ -28,6 +28,7 @@ from orchestrator.record.records import Inspection, ModelFolder, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.competition import compete_in_round
 from orchestrator.rounds.context import Context
+from orchestrator.rounds.entry import reject
 from orchestrator.rounds.evaluators import Evaluators, Prompt
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.promotion import Promotion, Unfit
@@ -50,7 +51,7 @@ class Tournament:
         self.context = Context(config, run, config_folder, workers, evaluators, tell)
         self.config, self.dir, self.evaluators, self.tell = config, run, evaluators, tell
         self.fetching: dict[str, asyncio.Lock] = {}
-        self.prompts = [(row.prompt, row.completion) for row in read_split(run.held_out / "test.parquet")]
+        self.prompts = [(row.prompt, row.completion) for row in read_split(run.split("test"))]
 
     async def run(self) -> None:
         """All lineages and references, side by side; returns when every round is on record."""
@@ -128,7 +129,7 @@ class Tournament:
             break
         if done is None:
             self.dir.write(verdict, path)
-        promotion.drop_continuations(verdict, next_seed)
+        await promotion.drop_continuations(verdict, next_seed)
         self.tell(VerdictReached(verdict, again=done is not None))
         if verdict.dethroned:
             self._tell_of_champion(verdict, next_champion, again=done is not None)
@@ -136,10 +137,10 @@ class Tournament:
 
     def reject(self, model: ModelRef, lineage: str, reason: str) -> None:
         """Put on record that a submission is out though it was scored."""
-        file = self.dir.scores(lineage, model) / "inspection.json"
-        inspection = self.dir.read(Inspection, file)
+        entry = self.dir.scores(lineage, model)
+        inspection = self.dir.read(Inspection, entry / "inspection.json")
         assert inspection is not None
-        self.dir.write(inspection.model_copy(update={"reason": reason}), file)
+        reject(self.dir, entry, inspection.form, reason)
         self.tell(Noted(f"{lineage} round {model.round} {model.competitor}: rejected: {reason}"))
 
     def _tell_of_champion(self, verdict: Verdict, champion: ModelFolder, again: bool) -> None:

@@ -61,7 +61,7 @@ def command_line(
     program: list[str], brief: Brief, folder: Path, read: list[Path], scratch: Path, network: bool, memory_bytes: int
 ) -> list[str]:
     """`program` as bubblewrap is to run it: in `folder`, which it can read, and with `scratch` as its /tmp."""
-    gpus = 0.0 if brief.resources.gpus == "auto" else brief.resources.gpus
+    gpus = brief.resources.gpus_where(False)
     shown = [folder, *read, *_python(), *_with_link_targets(brief.seed_model), brief.train_data]
     shown += _with_link_targets(brief.seed_continuation) if brief.seed_continuation else []
     hidden = _to_hide(brief, [folder, *read])
@@ -102,7 +102,7 @@ def environment(brief: Brief, home: Path, network: bool, own: dict[str, str]) ->
     }
     ours |= {} if network else {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     ours |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    if brief.resources.gpus == 0:
+    if not brief.resources.gpus_where(True):
         ours["CUDA_VISIBLE_DEVICES"] = ""
     told = {
         "BRIEF": str(home / "brief.json"),

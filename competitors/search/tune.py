@@ -73,7 +73,7 @@ def try_values(search: Search) -> None:
 
 def _place(search: Search) -> tune.PlacementGroupFactory:
     """What a trial holds, on any of the nodes where the entry was placed."""
-    return tune.PlacementGroupFactory([search.brief.resources.amounts], bundle_label_selector=[any_member_selector()])
+    return tune.PlacementGroupFactory([search.brief.resources.size], bundle_label_selector=[any_member_selector()])
 
 
 def _trainable(search: Search, at: tuple[float, ...]) -> Callable[[dict[str, Any]], None]:

@@ -34,8 +34,6 @@ class Continuation(Record):
 
 def save(folder: Path, holding: Whole, optimizer_name: str, full: bool, steps: int, seen: Counts) -> None:
     """Write the continuation of the model and optimizer as they stand. All workers call it, worker 0 writes."""
-    from safetensors.torch import save_file
-
     first = collectives.rank() == 0
     weights: Tensors = {}
     tensors: Tensors = {}
@@ -46,14 +44,20 @@ def save(folder: Path, holding: Whole, optimizer_name: str, full: bool, steps: i
         if first:
             weights[name] = weight.detach().cpu().contiguous()
             tensors |= {f"{name}/{key}": value.detach().cpu().contiguous() for key, value in state.items()}
-    if not first:
-        return
+    if first:
+        record = Continuation(optimizer=optimizer_name, full_model=full, steps=steps, scalars=scalars)
+        write(folder, record, weights, tensors, seen)
+
+
+def write(folder: Path, record: Continuation, weights: Tensors, tensors: Tensors, seen: Counts) -> None:
+    """Put a continuation at `folder`, whole or not at all."""
+    from safetensors.torch import save_file
+
     with LOCAL.writing(folder) as temporary:
         temporary.mkdir()
         save_file(weights, temporary / "trunk.safetensors")
         save_file(tensors, temporary / "optimizer.safetensors")
         np.save(temporary / "seen.npy", seen)
-        record = Continuation(optimizer=optimizer_name, full_model=full, steps=steps, scalars=scalars)
         record.write(temporary / "continuation.json")
 
 

@@ -58,7 +58,7 @@ def compute_dtype(brief: Brief, recipe: SftRecipe) -> torch.dtype:
 
 def on_gpu(brief: Brief) -> bool:
     """Whether this entry trains on a GPU."""
-    return brief.resources.gpus != 0 and torch.cuda.is_available()
+    return brief.resources.gpus_where(True) > 0 and torch.cuda.is_available()
 
 
 def _four_bits(compute: torch.dtype) -> Any:

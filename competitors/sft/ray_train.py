@@ -72,7 +72,7 @@ def train_together(brief: Brief, recipe: SftRecipe) -> None:
 
 def _trainer(brief: Brief, recipe: SftRecipe, attempt: int) -> Any:
     held = brief.resources
-    gpus = bool(held.gpus)
+    gpus = "GPU" in held.size
     name = f"{brief.tournament}-{brief.lineage}-{brief.round}-{brief.competitor}-{attempt}-{uuid.uuid4().hex[:8]}"
     return TorchTrainer(
         _work,
@@ -81,7 +81,7 @@ def _trainer(brief: Brief, recipe: SftRecipe, attempt: int) -> Any:
         scaling_config=ScalingConfig(
             num_workers=held.workers,
             use_gpu=gpus,
-            resources_per_worker=held.amounts,
+            resources_per_worker=held.size,
             # Where cluster.placement's books put them: else they would take room that was given to others.
             label_selector=member_selectors() or None,
         ),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.encoding import Encoded, encode
+from cluster.encoding import Encoded, batches, encode
 from cluster.errors import Forfeit
 from competitors.sft.stream import Counts
 
@@ -83,23 +83,12 @@ def mean_loss(
     nats, count = 0.0, 0
     try:
         with torch.no_grad():
-            for batch in _batches(scorable, batch_tokens):
-                losses = _token_losses(model, batch)
+            for batch in batches([len(row.ids) for row in scorable], batch_tokens):
+                losses = _token_losses(model, [scorable[index] for index in batch])
                 nats, count = nats + float(losses.double().sum()), count + len(losses)
     finally:
         model.train(training)
     return nats / count
-
-
-def _batches(rows: list[Encoded], batch_tokens: int) -> Iterator[list[Encoded]]:
-    """Longest rows first, in batches of at most `batch_tokens` padded tokens (or one row)."""
-    batch: list[Encoded] = []
-    for row in sorted(rows, key=lambda row: -len(row.ids)):
-        if batch and len(batch[0].ids) * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    yield batch
 
 
 def _token_losses(model: Any, batch: list[Encoded]) -> Any:

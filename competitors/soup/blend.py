@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cluster.errors import Forfeit
@@ -21,7 +21,9 @@ from cluster.records import Record
 from cluster.store import LOCAL
 from competitors.contract import Brief, Ingredient
 from competitors.events import Report
+from competitors.sft import continuation
 from competitors.sft.continuation import Continuation
+from competitors.sft.model import on_gpu
 from competitors.sft.slice_loss import mean_loss, read_rows
 from competitors.sft.stream import Counts
 from competitors.soup.recipe import ADAPTER_METHODS, SoupRecipe
@@ -149,13 +151,11 @@ def _slice_loss(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient])
         prompts, completions = read_rows(brief.train_data, fresh_rows(brief, ingredients, recipe.slice_rows))
     tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
     model = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.float32)
-    if brief.resources.gpus != 0 and torch.cuda.is_available():
+    if on_gpu(brief):
         model = model.to("cuda")
 
     def loss_of(weights: Weights) -> float:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(weights[name])
+        _put(weights, model)
         return mean_loss(model, tokenizer, prompts, completions, brief.max_tokens)
 
     return loss_of
@@ -182,21 +182,26 @@ def _count_rows(parquet: Path) -> int:
 
 
 def _seen(folder: Path | None, rows: int) -> Counts:
-    if folder is None or not (folder / "seen.npy").exists():
-        return np.zeros(rows, np.int64)
-    seen: Counts = np.load(folder / "seen.npy", allow_pickle=False)
-    return seen if len(seen) == rows else np.zeros(rows, np.int64)
+    seen = None
+    if folder is not None and (folder / "seen.npy").exists():
+        seen = continuation.load_seen(folder, rows)
+    return np.zeros(rows, np.int64) if seen is None else seen
 
 
 def _write_model(brief: Brief, weights: Weights) -> None:
     """The submission, in the seed's own dtype."""
     stored = AutoConfig.from_pretrained(brief.seed_model).dtype or torch.float32
     model = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=stored)
+    _put(weights, model)
+    with LOCAL.writing(brief.output_dir) as temporary:
+        model.save_pretrained(temporary)
+
+
+def _put(weights: Weights, model: Any) -> None:
+    """Give the model these weights, each in the dtype and on the device that it has there."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
-    with LOCAL.writing(brief.output_dir) as temporary:
-        model.save_pretrained(temporary)
 
 
 def _of_one_shape(ingredients: list[Ingredient], report: Report) -> list[Ingredient]:
@@ -273,16 +278,11 @@ def _blend_continuations(brief: Brief, ingredients: list[Ingredient]) -> None:
         name: {key: float(np.mean([record.scalars[name][key] for _, record in alike])) for key in values}
         for name, values in first.scalars.items()
     }
-    with LOCAL.writing(brief.continuation_dir) as temporary:
-        temporary.mkdir()
-        kept = {name: tensor.contiguous() for name, tensor in trunk.items() if name in first.scalars}
-        save_file(kept, temporary / "trunk.safetensors")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary / "optimizer.safetensors")
-        np.save(temporary / "seen.npy", _all_seen(brief, ingredients))
-        steps = max(record.steps for _, record in alike)
-        Continuation(optimizer=first.optimizer, full_model=True, steps=steps, scalars=scalars).write(
-            temporary / "continuation.json"
-        )
+    steps = max(record.steps for _, record in alike)
+    blended = Continuation(optimizer=first.optimizer, full_model=True, steps=steps, scalars=scalars)
+    kept = {name: tensor.contiguous() for name, tensor in trunk.items() if name in first.scalars}
+    moments = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    continuation.write(brief.continuation_dir, blended, kept, moments, _all_seen(brief, ingredients))
 
 
 def _trains(record: Continuation) -> tuple[str, tuple[str, ...]]:

@@ -37,6 +37,11 @@ class Figure:
     def __post_init__(self) -> None:
         assert (self.measure is None) == (self.column == ""), self.name
 
+    @property
+    def heading(self) -> str:
+        """Its title and its unit."""
+        return self.title if self.unit in ("", self.title) else f"{self.title}, {self.unit}"
+
     def text(self, value: float | None) -> str:
         """The value as it is shown; a dash where there is none."""
         if value is None:

@@ -21,6 +21,11 @@ class Data(Settings):
     validation: int = Field(1000, ge=1)
     test: int = Field(1000, ge=1)
 
+    @property
+    def sources(self) -> list[str]:
+        """Each source, in order."""
+        return [self.source] if isinstance(self.source, str) else self.source
+
 
 class Lineage(Settings):
     """A base model that runs its own rounds."""

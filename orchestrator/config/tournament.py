@@ -25,8 +25,10 @@ from orchestrator.field.changes import Change, rounds_in_all
 from orchestrator.field.evolution import Evolution
 from orchestrator.field.exploit import Exploit
 
-RESERVED_NAMES = ("seed", "champion")
-"""A round's folder holds these beside its competitors' folders."""
+RESERVED_NAMES = (
+    "seed", "champion", "seed.json", "champion.json", "roster.json", "verdict.json", "samples.json", "base-check",
+)  # fmt: skip
+"""A round's folder holds these files and folders beside its competitors' folders."""
 
 
 class TournamentConfig(Settings):

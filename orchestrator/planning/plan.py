@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cluster.machine import Machine, largest_machine, machine_here
 from cluster.records import Record
+from evaluation.sources import HUB
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
 from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
@@ -137,8 +138,7 @@ def _unchecked_models(config: TournamentConfig, config_file: Path) -> list[str]:
 
 def _unchecked_data(config: TournamentConfig, config_file: Path) -> list[str]:
     """Local data is read and split, so that its mistakes show here; a hub data set is not."""
-    listed = [config.data.source] if isinstance(config.data.source, str) else config.data.source
-    away = [source for source in listed if source.startswith("hf://")]
+    away = [source for source in config.data.sources if source.startswith(HUB)]
     if away:
         return [f"data.source: {', '.join(away)} is not on this machine: its columns and its number of rows"]
     with tempfile.TemporaryDirectory() as scratch:

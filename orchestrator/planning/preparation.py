@@ -35,7 +35,7 @@ def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
     data = config.data
     try:
         rows = sources.load(data.source, config_file.parent)
-        source = data.source if isinstance(data.source, str) else ", ".join(data.source)
+        source = ", ".join(data.sources)
         templates = (data.prompt, data.completion)
         make_splits(rows, *templates, data.validation, data.test, config.seed, out, source, config.slice_rows)
     except UserError as error:

@@ -63,13 +63,12 @@ class Verdict(Record):
     round: int
     winner: str | None
     """Competitor with the lowest validation loss; None when all forfeited."""
-    winner_proven: bool
-    """Whether the winner's improvement over the champion is proven."""
     seed_before: ModelRef
     seed_next: ModelRef
     champion_before: ModelRef
     champion: ModelRef
     dethroned: bool
+    """Whether the winner's improvement over the champion is proven, so that it takes the title."""
     validation_loss: float
     """The champion's, after this round."""
     seed_validation_loss: float

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from cluster.errors import BrokenRecord, UserError
 from cluster.records import Record
 from cluster.store import LOCAL, TEMPORARY, Store
+from evaluation.splits import FILES, Split
 from orchestrator.config.comparison import differences
 from orchestrator.config.loading import explain
 from orchestrator.config.tournament import TournamentConfig, folder_name
@@ -41,6 +42,10 @@ class RunDirectory:
         self.manifest_file = self.data / "manifest.json"
         self.leaderboard_file = self.root / "leaderboard.json"
         self.report_file = self.root / "report.html"
+
+    def split(self, split: Split) -> Path:
+        """File of a split's rows."""
+        return self.data / FILES[split]
 
     def reference(self, name: str) -> Path:
         """Folder of a reference."""

@@ -5,7 +5,7 @@ last record of a round, not at all.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -182,13 +182,6 @@ def has_ended(config: TournamentConfig, verdicts: list[Verdict]) -> bool:
     return len(verdicts) >= config.all_rounds or bool(verdicts and verdicts[-1].ends_lineage)
 
 
-def field_of(snapshot: Snapshot, lineage: LineageSnapshot, number: int) -> list[RosterEntry]:
-    """Who competes in a round: its roster, or the config's competitors where it has not begun."""
-    if number <= len(lineage.rounds):
-        return lineage.rounds[number - 1].roster.entries
-    return [RosterEntry(recipe=recipe) for recipe in snapshot.config.competitors]
-
-
 class SnapshotReader:
     """Reads a run directory again and again. It may be shared between threads."""
 
@@ -202,7 +195,7 @@ class SnapshotReader:
         """What is on record now. UserError where there is no run directory, BrokenRecord naming a file that is torn."""
         with self._lock:
             times = _times(self.run.root, self.run.config_file.name)
-            config = self.run.config
+            config = self._config()
             folders = {one.name: self.run.reference(one.name) for one in config.references if one.model is not None}
             written = {name: _times(folder, "scorecard.json") for name, folder in folders.items()}
             cards = {name: self._record(Scorecard, folder / "scorecard.json") for name, folder in folders.items()}
@@ -212,7 +205,7 @@ class SnapshotReader:
                 lineages=tuple(self._lineage(lineage, config) for lineage in config.lineages),
                 references={name: card for name, card in cards.items() if card is not None},
                 manifest=self._record(Manifest, self.run.manifest_file),
-                environment=read_json(self.run.environment_file),
+                environment=self._unless_known(self.run.environment_file, lambda: read_json(self.run.environment_file)),
                 times=times,
                 reference_times={name: when["scorecard.json"] for name, when in written.items() if when},
             )
@@ -266,17 +259,25 @@ class SnapshotReader:
             times=_times(folder, *ENTRY_FILES),
         )
 
+    def _config(self) -> TournamentConfig:
+        found = self._unless_known(self.run.config_file, lambda: self.run.config)
+        config: TournamentConfig = self.run.config if found is None else found  # which says what is wrong
+        return config
+
     def _record(self, kind: type[R], path: Path) -> R | None:
-        """The record at `path`, read again only where the file is another one than before."""
+        record: R | None = self._unless_known(path, lambda: self.run.read(kind, path))
+        return record
+
+    def _unless_known(self, path: Path, read: Callable[[], Any]) -> Any:
+        """What `read` makes of the file at `path`, asked again only where that is another one than before."""
         looks = _looks(path)
         if looks is None:
             self._kept.pop(path, None)
             return None
         kept = self._kept.get(path)
         if kept is None or kept[0] != looks:
-            kept = self._kept[path] = (looks, self.run.read(kind, path))
-        record: R | None = kept[1]
-        return record
+            kept = self._kept[path] = (looks, read())
+        return kept[1]
 
 
 ROUND_FILES = ("roster.json", "verdict.json", "champion.json", "samples.json")

@@ -32,7 +32,7 @@ async def compete_in_round(
         brief = brief_for(context, roster, recipe, seed, rounds)
         if isinstance(recipe, SoupRecipe):
             await asyncio.gather(*(running[other.name] for other in recipes if _is_ingredient(other, recipe)))
-            kept = context.run.data / "slice.parquet"
+            kept = context.run.split("slice")
             held_back = {
                 "ingredients": ingredients(context, roster, recipe, seed),
                 "slice_data": kept if kept.exists() else None,
@@ -60,7 +60,7 @@ def brief_for(context: Context, roster: Roster, recipe: Recipe, seed: ModelFolde
         seed_model=seed.path,
         seed_sha256=seed.sha256,
         seed_continuation=seed.continuation,
-        train_data=context.run.data / "train.parquet",
+        train_data=context.run.split("train"),
         max_tokens=config.data.max_tokens,
         budget=config.budget.allowance,
         progress=((number - 1) / rounds, number / rounds),

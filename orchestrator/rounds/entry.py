@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterTrouble, Forfeit
@@ -24,12 +25,13 @@ from cluster.workers import TRAINER
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
 from competitors.kinds import Recipe
-from evaluation.inspection import inspect
+from evaluation.inspection import Form, inspect
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
 from orchestrator.record.events import EntryChanged, EntryState, Noted
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Inspection, ModelFolder
+from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.deadlines import Watch
 from orchestrator.rounds.racing import Races, Rungs, race
@@ -148,11 +150,12 @@ class Entry:
         try:
             await self._evaluate(inspect, self.brief.output_dir, submission.form, self.brief.seed_model)
         except Forfeit as reason:
-            return self.reject(submission, str(reason))
+            return reject(self.context.run, self.folder, submission.form, reason)
         return self.context.run.write(Inspection(form=submission.form), self.folder / "inspection.json")
 
     async def score(self, submission: Submission) -> Scorecard | Inspection:
         """The submission's scorecard, on record; or why it is rejected after all."""
+        assert submission.form is not None
         is_adapter = submission.form == "adapter"
         model = self.brief.seed_model if is_adapter else self.brief.output_dir
         assert self.base.path is not None
@@ -168,16 +171,10 @@ class Entry:
                 watch.read()
             card: Scorecard = work.result()
         except Forfeit as reason:
-            return self.reject(submission, str(reason))
+            return reject(self.context.run, self.folder, submission.form, reason)
         finally:
             await _end(work)
         return card
-
-    def reject(self, submission: Submission, reason: str) -> Inspection:
-        """Put on record that the submission is out, and why."""
-        assert submission.form is not None
-        inspection = Inspection(form=submission.form, reason=plain(reason))
-        return self.context.run.write(inspection, self.folder / "inspection.json")
 
     async def _evaluate(self, function: Any, *args: Any) -> Any:
         """Have an evaluator do something with the submission."""
@@ -185,6 +182,11 @@ class Entry:
         evaluators = self.context.evaluators
         seed = evaluators.job("its seed", self.brief.seed_model, self.base.path, self.folder / "seed-check")
         return await evaluators.call_on_submission(seed, function, *args)
+
+
+def reject(run: RunDirectory, entry: Path, form: Form, reason: object) -> Inspection:
+    """Put on record that the submission of the entry in that folder is out, and why."""
+    return run.write(Inspection(form=form, reason=plain(reason)), entry / "inspection.json")
 
 
 async def _end(work: asyncio.Task[Any]) -> None:

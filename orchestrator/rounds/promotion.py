@@ -1,5 +1,6 @@
 """From a verdict to models: the next seed, and a new champion, each a full model folder of its own."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class Promotion:
         if model in known:
             source = known[model].path
             assert source is not None
-            run.store.link_folder(source, out)
+            await asyncio.to_thread(run.store.link_folder, source, out)  # a copy, where the disk knows no links
             return run.write(known[model].model_copy(update={"path": out}), file)
         return run.write(await self._merged(model, out, seed, verdict), file)
 
@@ -94,7 +95,7 @@ class Promotion:
         samples = [Sample(prompt=p, expected=c, completion=t) for (p, c), t in zip(rows, texts, strict=True)]
         run.write(Samples(samples=samples), folder / "samples.json")
 
-    def drop_continuations(self, verdict: Verdict, seed: ModelFolder) -> None:
+    async def drop_continuations(self, verdict: Verdict, seed: ModelFolder) -> None:
         """An optimizer's state is twice the model: only what the next round can go on from, or blend, is kept.
 
         Up to this round: a resumed run passes here again, with later rounds on record.
@@ -104,4 +105,4 @@ class Promotion:
         for number in range(1, verdict.round + 1):
             for continuation in self.context.run.round(verdict.lineage, number).glob("*/continuation"):
                 if continuation != seed.continuation:
-                    self.context.run.store.remove(continuation)
+                    await asyncio.to_thread(self.context.run.store.remove, continuation)

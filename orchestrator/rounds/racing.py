@@ -72,7 +72,7 @@ async def race(context: Context, racing: Racing, brief: Brief, event: Event, run
         f"stopped by racing at {event.fraction:.0%} of its budget: {loss:.4f} nats on {racing.rows} validation rows,"
         f" place {rank_at(loss, others)} of the {len(others) + 1} that got there"
     )
-    brief.stop_file.write_text(reason, encoding="utf-8")
+    context.run.store.write_text(brief.stop_file, reason)
     return reason
 
 

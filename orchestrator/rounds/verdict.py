@@ -39,8 +39,7 @@ def choose(
     losses = {name: losses.loss for name, losses in entries.items()}
     ranking = ranked(losses)
     winner = ranking[0] if ranking else None
-    proven = winner is not None and gains[winner].low > rules.margin_nats
-    dethroned = proven
+    dethroned = winner is not None and gains[winner].low > rules.margin_nats
     won = [] if winner is None else [Candidate(ModelRef(winner, number), entries[winner])]
     new_champion = won[0] if dethroned else champion
     candidates = [champion, seed, *won]
@@ -51,7 +50,7 @@ def choose(
     ends = rules.patience is not None and without >= rules.patience
     reasons = [
         *_about_winner(winner, gains, champion, rules, dethroned),
-        _about_seed(next_seed, winner, number, seed, champion, rules),
+        _about_seed(next_seed, winner, number, champion, rules),
     ]
     if ends:
         reasons.append(f"No new champion for {without} rounds: the lineage ends here (patience {rules.patience}).")
@@ -59,7 +58,6 @@ def choose(
         lineage=lineage,
         round=number,
         winner=winner,
-        winner_proven=proven,
         seed_before=seed.model,
         seed_next=next_seed.model,
         champion_before=champion.model,
@@ -128,9 +126,7 @@ def _about_winner(
     ]
 
 
-def _about_seed(
-    next_seed: Candidate, winner: str | None, number: int, seed: Candidate, champion: Candidate, rules: Selection
-) -> str:
+def _about_seed(next_seed: Candidate, winner: str | None, number: int, champion: Candidate, rules: Selection) -> str:
     if rules.seed == "champion":
         return f"The champion seeds the next round ({next_seed.model.in_words}), as selection.seed asks."
     if next_seed.model == ModelRef(winner, number):

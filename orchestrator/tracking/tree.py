@@ -128,7 +128,7 @@ def _tournament(snapshot: Snapshot) -> View:
     return View(
         name=config.name,
         began_ms=_began(snapshot),
-        tags={"data": words.joined(config.data.source), "rounds": str(config.all_rounds)},
+        tags={"data": ", ".join(config.data.sources), "rounds": str(config.all_rounds)},
         note=words.about_tournament(snapshot),
         params=words.parameters(flatten(config.model_dump(mode="json", by_alias=True))),
         artifacts=list(_files(snapshot)),
@@ -273,10 +273,8 @@ def _datasets(snapshot: Snapshot) -> list[Dataset]:
     manifest, run = snapshot.manifest, snapshot.run
     if manifest is None:
         return []
-    paths = {split: run.data / f"{split}.parquet" for split in ("train", "slice")}
-    paths |= {split: run.held_out / f"{split}.parquet" for split in ("validation", "test")}
     name = snapshot.config.name
     return [
-        Dataset(split, f"{name} {split}", sha256, paths[split], manifest.counts[split], manifest.source)
+        Dataset(split, f"{name} {split}", sha256, run.split(split), manifest.counts[split], manifest.source)
         for split, sha256 in manifest.sha256.items()
     ]

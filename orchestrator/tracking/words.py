@@ -43,11 +43,6 @@ def fitted(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def joined(source: str | list[str]) -> str:
-    """A data source in one line."""
-    return source if isinstance(source, str) else ", ".join(source)
-
-
 def escaped(text: object) -> str:
     """Text as markdown that reads as the text: nothing in it is mark-up."""
     safe = re.sub(r"([\\`*_{}\[\]|~#])", r"\\\1", html.escape(str(text), quote=False))
@@ -78,7 +73,7 @@ def about_tournament(snapshot: Snapshot) -> str:
     lines += [
         "",
         f"Tournament **{escaped(config.name)}**: {len(config.lineages)} base models × {config.all_rounds} rounds ×"
-        f" {len(config.competitors)} competing recipes, on {escaped(joined(config.data.source))}. In each round all"
+        f" {len(config.competitors)} competing recipes, on {escaped(', '.join(config.data.sources))}. In each round all"
         " recipes train from one seed model with the same data and budget. The best seeds the next round, and becomes"
         " champion once it is proven better. In the chart, step 0 is the base model and horizontal lines are"
         " references.",

@@ -79,9 +79,8 @@ def figure_chart(snapshot: Snapshot, board: Leaderboard, name: str) -> Chart:
 
 
 def said(figure: Figure) -> str:
-    """A figure's title and unit."""
-    title = f"test {figure.title}"
-    return title if figure.unit in ("", figure.title) else f"{title}, {figure.unit}"
+    """A figure of the test rows, with its unit."""
+    return f"test {figure.heading}"
 
 
 def _lineage_trace(name: str, rounds: list[RoundRow], figure: Figure, colour: str, dash: str) -> dict[str, Any]:

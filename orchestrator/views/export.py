@@ -9,7 +9,7 @@ from evaluation.figures import FIGURES
 from orchestrator.record.model_ref import BASE
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 from orchestrator.views.columns import required, submission_of
-from orchestrator.views.words import is_missing, source_of
+from orchestrator.views.words import discreet, is_missing
 
 
 def export_champion(snapshot: Snapshot, dest: Path, lineage: str | None) -> Path:
@@ -49,9 +49,10 @@ def model_card(snapshot: Snapshot, lineage: LineageSnapshot) -> str:
     first = required(lineage.scorecard, run.scores(lineage.name, BASE) / "scorecard.json")
     card = required(entry.scorecard, scores / "scorecard.json")
     base, recipe = lineage.lineage.base, entry.entry.recipe
+    source = discreet(", ".join(config.data.sources))
     hub_base = f"base_model: {base}\n" if base.count("/") == 1 and not base.startswith((".", "/")) else ""
     figures = "\n".join(
-        f"| test {figure.title}{f', {figure.unit}' if figure.unit not in ('', figure.title) else ''}"
+        f"| test {figure.heading}"
         f" | {figure.text(first.test.figures.get(name))} | {figure.text(card.test.figures.get(name))} |"
         for name, figure in FIGURES.items()
     )
@@ -66,7 +67,7 @@ pipeline_tag: text-generation
 
 # {config.name}: champion of lineage {lineage.name}
 
-Fine-tuned from {as_code(base)} on {as_code(source_of(config.data.source))} by a tournament of
+Fine-tuned from {as_code(base)} on {as_code(source)} by a tournament of
 {len(lineage.competitors)} recipes over {len(lineage.settled)} rounds. The title was
 won in round {champion.round} by `{recipe.name}` ({recipe.summary}).
 

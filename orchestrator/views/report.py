@@ -19,7 +19,7 @@ from orchestrator.views import charts
 from orchestrator.views.charts import Chart
 from orchestrator.views.columns import shown_in
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, LineageRow, RoundRow, build
-from orchestrator.views.words import discreet, duration, source_of
+from orchestrator.views.words import discreet, duration
 
 OPEN_ROUNDS = 6
 """In a lineage of more rounds than these only the last one's table is unfolded."""
@@ -105,7 +105,7 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "figure": _figure, "quoted": _quoted, "source": source_of}
+    environment.filters |= {"duration": duration, "figure": _figure, "quoted": _quoted, "discreet": discreet}
     config = snapshot.config
     return environment.get_template("report.html.j2").render(
         config=config,

@@ -17,7 +17,7 @@ from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import EntryChanged
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, Snapshot, field_of, has_ended
+from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, Snapshot, has_ended
 from orchestrator.views.columns import Column, shown_in
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, RoundRow
 from orchestrator.views.live import cells, entry_table
@@ -101,12 +101,19 @@ def print_status(console: Console, snapshot: Snapshot, board: Leaderboard) -> No
     table = entry_table(None, "round")
     for lineage in snapshot.lineages:
         number = _newest_round(snapshot, lineage)
-        for entry in field_of(snapshot, lineage, number):
+        for entry in _field_of(snapshot, lineage, number):
             there = lineage.rounds[number - 1].entry(entry.recipe.name) if number <= len(lineage.rounds) else None
             event = _now(lineage, number, entry, there, snapshot.config.budget.allowance)
             of_all = f"{number}/{snapshot.config.all_rounds}"
             table.add_row(Text(lineage.name), of_all, Text(event.competitor), *cells(event))
     console.print(table)
+
+
+def _field_of(snapshot: Snapshot, lineage: LineageSnapshot, number: int) -> list[RosterEntry]:
+    """Who competes in a round: its roster, or the config's competitors where it has not begun."""
+    if number <= len(lineage.rounds):
+        return lineage.rounds[number - 1].roster.entries
+    return [RosterEntry(recipe=recipe) for recipe in snapshot.config.competitors]
 
 
 def _newest_round(snapshot: Snapshot, lineage: LineageSnapshot) -> int:

@@ -36,11 +36,6 @@ def discreet(text: str) -> str:
     return re.sub(r"://[^/\s@'\"]+@", "://…@", text)
 
 
-def source_of(source: str | list[str]) -> str:
-    """Where the data comes from, for a page."""
-    return discreet(source if isinstance(source, str) else ", ".join(source))
-
-
 def is_missing(path: Path) -> str:
     """What is said of a record that others rest on."""
     return f"{path}: is missing, though later records rest on it: put it back"

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from evaluation.scoring import batches, encode_rows, score
+from cluster.encoding import batches
+from evaluation.scoring import encode_rows, score
 from evaluation.splits import Row
 from tests.tiny import tiny_rows, tiny_tokenizer
 

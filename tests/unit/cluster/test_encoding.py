@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cluster.encoding import Encoded, encode
+from cluster.encoding import Encoded, batches, encode
 
 
 class Letters:
@@ -49,3 +49,12 @@ def test_each_completion_has_its_prompt():
     assert [row.ids for row in rows] == [[0, 2], [1, 1, 3, 3]]
     with pytest.raises(ValueError, match="shorter"):
         encode(["a", "b"], ["c"], NEITHER, 99)
+
+
+def test_batches_hold_the_token_budget_and_take_every_row_once():
+    lengths = [5, 50, 7, 7, 30, 200, 1]
+    found = list(batches(lengths, 64))
+    assert sorted(i for batch in found for i in batch) == list(range(7))
+    assert found[0] == [5]  # longer than the budget: alone
+    for batch in found[1:]:
+        assert max(lengths[i] for i in batch) * len(batch) <= 64

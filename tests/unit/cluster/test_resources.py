@@ -35,3 +35,10 @@ def test_processes_are_shared_only_by_those_who_ask_alike():
 def test_what_makes_no_sense_is_refused(wrong: dict[str, object]):
     with pytest.raises(ValidationError):
         Resources.model_validate(wrong)
+
+
+def test_a_size_is_what_one_worker_holds_in_rays_words():
+    held = Resources(workers=3, cpus=2, gpus=0, memory_gb=0.1)
+    assert held.size == {"CPU": 2, "memory": 107374182}  # whole bytes
+    assert Shape.of("trainer", held, has_gpus=True).size == held.size
+    assert Resources(gpus=1).resolved(has_gpus=False).size == {"CPU": 1, "GPU": 1}

@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
-from evaluation.evaluator import inspect, score_model, score_slice
+from evaluation.evaluator import score_model, score_slice
+from evaluation.inspection import inspect
 from evaluation.loading import loaded
 from evaluation.results import read_results
 from evaluation.scorecard import Scorecard

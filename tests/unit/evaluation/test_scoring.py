@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.encoding import encode
-from evaluation.scoring import EncodedRow, batches, completion_head, encode_rows, score
+from evaluation.scoring import EncodedRow, completion_head, encode_rows, score
 from evaluation.splits import Row
 from tests.tiny import tiny_model
 from tests.unit.evaluation.making import ROWS
@@ -79,15 +79,6 @@ def test_rows_are_encoded_by_the_rule_of_training(tmp_path: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
     rule = encode([row.prompt for row in ROWS], [row.completion for row in ROWS], tokenizer, 9)
     assert [(e.ids, e.start, e.cut) for e in encode_rows(ROWS, tokenizer, 9)] == [(e.ids, e.start, e.cut) for e in rule]
-
-
-def test_batches_hold_the_token_budget_and_take_every_row_once():
-    lengths = [5, 50, 7, 7, 30, 200, 1]
-    found = list(batches(lengths, 64))
-    assert sorted(i for batch in found for i in batch) == list(range(7))
-    assert found[0] == [5]  # longer than the budget: alone
-    for batch in found[1:]:
-        assert max(lengths[i] for i in batch) * len(batch) <= 64
 
 
 def test_rows_cut_away_count_nothing_and_are_reported(tmp_path: Path):

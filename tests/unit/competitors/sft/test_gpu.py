@@ -12,7 +12,7 @@ from competitors.contract import Allowance, Brief
 from competitors.entry import compete
 from competitors.events import read_events
 from competitors.output import model_form
-from evaluation import evaluator
+from evaluation import loading
 from evaluation.inspection import inspect
 from tests.tiny import tiny_model
 from tests.unit.competitors.making import sft_recipe, weights
@@ -65,7 +65,7 @@ def test_qlora_trains_over_four_bits_and_submits_a_float32_adapter_over_the_seed
     row = tokenizer("what is the a cat ? \n the is the .", return_tensors="pt", add_special_tokens=False)["input_ids"]
     scores = []
     for adapter in (None, brief.output_dir):
-        with evaluator.loaded(seed, adapter, "float32") as model, torch.no_grad():
+        with loading.loaded(seed, adapter, "float32") as model, torch.no_grad():
             scores.append(float(model(row.to(model.device), labels=row.to(model.device)).loss))
     assert scores[1] < scores[0]
 

@@ -15,7 +15,7 @@ from competitors.events import reporter
 from competitors.output import model_form
 from competitors.sft import training
 from competitors.sft.adapters import METHODS
-from evaluation import evaluator, loading
+from evaluation import loading, promotion
 from evaluation.inspection import inspect
 from tests.tiny import tiny_model
 from tests.unit.competitors.making import run, sft_recipe, weights
@@ -49,13 +49,13 @@ def logits(model: Any) -> torch.Tensor:
 
 def scored_logits(brief: Brief) -> torch.Tensor:
     inspect(brief.output_dir, "adapter", brief.seed_model)
-    with evaluator.loaded(brief.seed_model, brief.output_dir, "float32") as model:
+    with loading.loaded(brief.seed_model, brief.output_dir, "float32") as model:
         return logits(model)
 
 
 def full_logits(brief: Brief, tmp_path: Path) -> torch.Tensor:
-    evaluator.make_full(brief.seed_model, brief.output_dir, "adapter", brief.seed_model, tmp_path / "full")
-    with evaluator.loaded(tmp_path / "full", None, "float32") as model:
+    promotion.make_full(brief.seed_model, brief.output_dir, "adapter", brief.seed_model, tmp_path / "full")
+    with loading.loaded(tmp_path / "full", None, "float32") as model:
         return logits(model)
 
 
@@ -69,7 +69,7 @@ def test_what_is_scored_and_what_seeds_the_next_round_is_what_was_trained(
 ):
     rank = {} if method == "ia3" else {"rank": 4}
     trained = trained_logits(brief, monkeypatch, adapter={"method": method} | rank, learning_rate=0.05)
-    with evaluator.loaded(brief.seed_model, None, "float32") as seed:
+    with loading.loaded(brief.seed_model, None, "float32") as seed:
         before = logits(seed)
     assert not torch.allclose(before, trained, atol=1e-2)
     assert agree(scored_logits(brief), trained)
@@ -88,7 +88,7 @@ def test_averages_checkpoints_and_modules_to_save_stand_on_the_seed_too(
 
     def watch(self: Any, folder: Path) -> None:
         save(self, folder)
-        with evaluator.loaded(brief.seed_model, folder, "float32") as model:
+        with loading.loaded(brief.seed_model, folder, "float32") as model:
             checked.append(agree(logits(model), logits(self.model)))
         self.model.train()
 
@@ -130,13 +130,13 @@ def test_an_adapter_that_changes_the_seed_leaves_no_trace_in_the_evaluator(brief
     after = logits(wrapped)
     assert not agree(after, before)
     assert agree(scored_logits(brief), after)
-    with evaluator.loaded(brief.seed_model, None, "float32") as seed:
+    with loading.loaded(brief.seed_model, None, "float32") as seed:
         assert agree(logits(seed), before)
 
 
 def test_a_plain_adapter_leaves_the_seed_loaded(brief: Brief):
     run(brief, adapter={"method": "pissa", "rank": 2})
-    with evaluator.loaded(brief.seed_model, None, "float32") as seed:
+    with loading.loaded(brief.seed_model, None, "float32") as seed:
         before = logits(seed)
     scored_logits(brief)
     assert [torch.equal(logits(kept), before) for kept in loading._kept.values()] == [True]

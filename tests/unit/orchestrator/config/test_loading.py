@@ -55,6 +55,7 @@ def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: 
         ("lineages=[]", "lineages: List should have at least 1 item"),
         ("references=[{name: r}]", "references[r]: give either model or published"),
         ("competitors.a.name=champion", '"champion" is the name of a folder of ours'),
+        ("competitors.a.name=verdict.json", '"verdict.json" is the name of a folder of ours'),
         (
             "references=[{name: a b, published: [1.0]}, {name: a/b, published: [1.0]}]",
             '"a b" and "a/b" would lie in one folder',

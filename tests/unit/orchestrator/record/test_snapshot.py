@@ -68,6 +68,7 @@ def test_only_what_changed_is_read_again(reader: SnapshotReader, monkeypatch: py
         return original(run, kind, path)
 
     monkeypatch.setattr(type(reader.run), "read", counted)
+    monkeypatch.setattr(type(reader.run), "config", property(lambda run: read.append(run.config_file)))
     again = reader.read()
     assert read == []
     assert again.lineage("llama").rounds[0] is first.lineage("llama").rounds[0]  # settled: not even looked at

@@ -26,7 +26,6 @@ def test_a_proven_winner_takes_the_title_and_seeds():
     verdict = choose("l", 1, BASE, BASE, {"a": shifted(0.2, seed=1), "b": shifted(0.1, seed=2)}, RULES, 0)
     assert (verdict.winner, verdict.champion, verdict.seed_next) == ("a", ModelRef("a", 1), ModelRef("a", 1))
     assert verdict.dethroned
-    assert verdict.winner_proven
     assert [s.competitor for s in verdict.entries] == ["a", "b"]
     assert "takes the title" in " ".join(verdict.reasons)
 
