@@ -8,9 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from competitors.events import Event, EventReader
-
 from competitors.contract import Brief
+from competitors.events import Event, EventReader
 from orchestrator.config.sections import Limits
 from orchestrator.record.events import EntryChanged, Noted, TournamentEvent
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from evaluation.generation import generate
-from evaluation.promotion import make_full
-
 from cluster.errors import Forfeit
 from competitors.contract import Submission
+from evaluation.generation import generate
+from evaluation.promotion import make_full
 from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import ModelFolder, Sample, Samples, Verdict
 from orchestrator.rounds.context import Context

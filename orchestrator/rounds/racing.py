@@ -13,11 +13,10 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-from competitors.events import Event
-from competitors.output import model_form
-
 from cluster.errors import ClusterTrouble, Forfeit
 from competitors.contract import Brief
+from competitors.events import Event
+from competitors.output import model_form
 from orchestrator.config.sections import Racing
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.scoring_calls import score_checkpoint
