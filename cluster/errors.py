@@ -46,18 +46,26 @@ def machine_trouble(error: BaseException, needed: Iterable[Path] = ()) -> str | 
     """What is wrong with the machine, in words, if that is why `error` was raised; None if it is not.
 
     Storage that fails is, wherever it was raised (libraries pass it on as text, or as a cause), and so is a file
-    or folder of `needed` that is not there.
+    or folder of `needed` that is not there. Of text that a competitor may have had a hand in see `storage_trouble`.
     """
+    if (why := storage_trouble(error)) is not None:
+        return why
     for one in _chain(error):
-        if isinstance(one, OSError) and one.errno in STORAGE_ERRORS:
-            where = f": {one.filename}" if one.filename else ""
-            return f"{os.strerror(one.errno)}{where}"
-        text = str(one).lower()
-        for said in _SAID:
-            if said in text and not isinstance(one, Forfeit):
-                return next(line for line in str(one).splitlines() if said in line.lower())[:300]
+        if isinstance(one, Forfeit) or (isinstance(one, OSError) and one.errno is not None):
+            continue  # which says what it is by its number: its text holds names of files
+        for line in str(one).splitlines():
+            if any(said in line.lower() for said in _SAID):
+                return line[:300]
     gone = next((path for path in needed if not path.exists()), None)
     return None if gone is None else f"{gone} is not there"
+
+
+def storage_trouble(error: BaseException) -> str | None:
+    """What is wrong with the storage, in words, where the system itself said so, by its number; None if it did not."""
+    for one in _chain(error):
+        if isinstance(one, OSError) and one.errno in STORAGE_ERRORS:
+            return f"{os.strerror(one.errno)}{f': {one.filename}' if one.filename else ''}"
+    return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

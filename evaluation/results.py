@@ -6,7 +6,9 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from cluster.errors import BrokenRecord
 from cluster.store import LOCAL
+from cluster.text import plain
 
 SPLITS: tuple["Split", ...] = ("validation", "test")
 Split = Literal["validation", "test"]
@@ -63,9 +65,17 @@ def write_results(path: Path, row_ids: dict[str, list[str]], results: dict[str, 
 
 
 def read_results(path: Path, split: Split) -> RowResults:
-    """The per-row results of one split from a losses.parquet."""
+    """The per-row results of one split from a losses.parquet. BrokenRecord, naming it, if it is gone or damaged."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, filters=[("split", "=", split)])
+    again = "remove the scorecard.json beside it, and the same command scores that model again"
+    try:
+        table = pq.read_table(path, filters=[("split", "=", split)])
+    except FileNotFoundError as error:
+        raise BrokenRecord(f"{path}: cannot be read, for it is missing: {again}") from error
+    except ValueError as error:  # as pyarrow says of what is no Parquet
+        raise BrokenRecord(
+            f"{path}: cannot be read, for it is cut off or damaged ({plain(error, 120)}): {again}"
+        ) from error
     names = [name for name in table.column_names if name not in ("split", "row_id")]
     return RowResults(**{name: table[name].to_numpy().astype(np.float64) for name in names})

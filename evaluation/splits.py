@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cluster.digest import sha256_of
-from cluster.errors import UserError
+from cluster.errors import BrokenRecord, UserError
 from cluster.records import Record
 from cluster.store import LOCAL
+from cluster.text import plain
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,11 +103,15 @@ def make_splits(
 
 
 def read_split(path: Path) -> list[Row]:
-    """The rows of a split's Parquet file, in its order."""
+    """The rows of a split's Parquet file, in its order. BrokenRecord, naming it, if it is damaged."""
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file:
-        columns = file.read(["row_id", "prompt", "completion"]).to_pydict()
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            columns = file.read(["row_id", "prompt", "completion"]).to_pydict()
+    except ValueError as error:  # as pyarrow says of what is no Parquet
+        reason = f"is cut off or damaged ({plain(error, 120)})"
+        raise BrokenRecord(f"{path}: {reason}: put it back, or give another --run-dir") from error
     return [Row(*values) for values in zip(*columns.values(), strict=True)]
 
 

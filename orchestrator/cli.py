@@ -268,6 +268,10 @@ def main() -> NoReturn:
     except (TournamentError, KeyboardInterrupt) as error:
         errors.print(str(error) or "interrupted", markup=False, highlight=False, soft_wrap=True)
         sys.exit(3)
+    except OSError as error:  # a file that somebody else may read or write, a disk that is full
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        errors.print(f"error: {what}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):  # a wrong option or argument
             errors.print(f"error: {getattr(error, 'message', '') or error}", markup=False, soft_wrap=True)

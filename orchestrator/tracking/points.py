@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from cluster.errors import BrokenRecord
 from competitors.contract import Submission
 from competitors.events import Event
 from evaluation.figures import FIGURES
@@ -60,7 +61,10 @@ def champions(lineage: LineageSnapshot) -> Iterator[tuple[int, ModelRef, Scoreca
         yield 0, BASE, lineage.scorecard
     for verdict in lineage.verdicts:
         card = lineage.scorecard_of(verdict.champion)
-        assert card is not None, f"round {verdict.round} of {lineage.name}: a champion without a scorecard"
+        if card is None:
+            entry = lineage.entry(verdict.champion)
+            folder = lineage.rounds[0].folder.with_name("round-000") if entry is None else entry.folder
+            raise BrokenRecord(f"{folder / 'scorecard.json'}: is missing, though later records rest on it: put it back")
         yield verdict.round, verdict.champion, card
 
 

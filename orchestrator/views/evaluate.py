@@ -9,9 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.errors import BrokenRecord, Forfeit, UserError
+from cluster.errors import Forfeit, UserError
 from cluster.records import Record
-from cluster.text import plain
 from competitors.output import model_form
 from evaluation.compare import improvements
 from evaluation.evaluator import ScoringJob, score_model
@@ -95,10 +94,7 @@ def _champions(snapshot: Snapshot) -> Champions:
         card = lineage.scorecard_of(lineage.champion)
         if card is not None:
             file = snapshot.run.scores(lineage.name, lineage.champion) / "losses.parquet"
-            try:
-                found[lineage.name] = (lineage.champion, card, read_results(file, "validation"))
-            except (OSError, ValueError) as error:
-                raise BrokenRecord(f"{file}: cannot be read: {plain(error)}") from error
+            found[lineage.name] = (lineage.champion, card, read_results(file, "validation"))
     return found
 
 

@@ -36,6 +36,7 @@ def test_storage_that_fails_is_wherever_it_was_raised():
         RuntimeError("CUDA out of memory"),
         FileNotFoundError(errno.ENOENT, "No such file", "x"),
         PermissionError(errno.EACCES, "Permission denied", "x"),
+        PermissionError(errno.EACCES, "Permission denied", "No space left on device.json"),  # a name says nothing
         Forfeit("it printed: No space left on device"),  # a competitor may say what it likes
     ],
 )

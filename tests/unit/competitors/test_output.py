@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from cluster.errors import Forfeit
-from competitors.output import checkpoints, model_form, settle_output
+from competitors.output import checkpoints, is_whole, model_form, settle_output
 
 
 def put(folder: Path, *names: str) -> Path:
@@ -42,6 +44,53 @@ def test_the_newest_complete_checkpoint_moves_up(tmp_path: Path):
     assert settle_output(out) == "full"
     assert json.loads((out / "config.json").read_text()) == {"newest": 1}
     assert sorted(p.name for p in out.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def saved(folder: Path, size: int | None = None) -> Path:
+    """A model as safetensors writes it, cut off after `size` bytes as when its program was killed."""
+    put(folder, "config.json")
+    save_file({"w": torch.zeros(100)}, folder / "model.safetensors")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:size])
+    return folder
+
+
+@pytest.mark.parametrize("size", [0, 4, 40, 400])
+def test_a_checkpoint_that_was_cut_off_leaves_its_place_to_the_one_before(tmp_path: Path, size: int):
+    out = tmp_path / "submission"
+    whole = (saved(out / "checkpoint-9") / "model.safetensors").read_bytes()
+    saved(out / "checkpoint-10", size)
+    saved(out, size)
+    assert settle_output(out) == "full"
+    assert (out / "model.safetensors").read_bytes() == whole
+
+
+def test_a_checkpoint_whose_last_shard_is_not_there_yet_leaves_its_place_too(tmp_path: Path):
+    out = tmp_path / "submission"
+    saved(out / "checkpoint-9")
+    (saved(out / "checkpoint-10") / "model.safetensors").rename(
+        out / "checkpoint-10" / "model-00001-of-00002.safetensors"
+    )
+    index = {"weight_map": {"w": "model-00001-of-00002.safetensors", "v": "model-00002-of-00002.safetensors"}}
+    (out / "checkpoint-10" / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert settle_output(out) == "full"
+    assert sorted(p.name for p in out.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_header_that_claims_the_world_is_not_read(tmp_path: Path):
+    folder = put(tmp_path / "m", "config.json")
+    with (folder / "model.safetensors").open("wb") as stream:
+        stream.write((2**40).to_bytes(8, "little"))
+        stream.truncate(2**41)
+    assert not is_whole(folder)
+
+
+def test_where_nothing_is_whole_the_newest_is_handed_in_for_inspection_to_say_why(tmp_path: Path):
+    out = tmp_path / "submission"
+    saved(out / "checkpoint-9", 40)
+    saved(out / "checkpoint-10", 400)
+    assert settle_output(out) == "full"
+    assert (out / "model.safetensors").stat().st_size == 400
 
 
 def test_a_model_at_the_top_wins_over_checkpoints(tmp_path: Path):

@@ -62,6 +62,28 @@ def test_the_machines_trouble_passes(error: BaseException):
     assert raised.value is error
 
 
+@pytest.mark.parametrize("said", ["No space left on device", "Input/output error (os error 5)", "Stale file handle"])
+def test_a_submission_that_only_speaks_of_storage_stops_nothing(tmp_path: Path, said: str):
+    """A model type of that name, say, which transformers repeats: the files themselves can be read."""
+    (tmp_path / "config.json").write_text(said)
+    with pytest.raises(Forfeit, match=r"^config\.json cannot be read: ") as raised:
+        with of_submission("config.json cannot be read", tmp_path):
+            raise ValueError(f"unknown model type `{said}`")
+    assert said in str(raised.value)
+
+
+def test_storage_that_a_library_only_speaks_of_is_the_machines_where_the_files_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr("evaluation.faults.sha256_of", broken)
+    with pytest.raises(SafetensorError), of_submission("x", tmp_path):
+        raise SafetensorError("I/O error: Input/output error (os error 5)")
+
+
 def test_a_folder_that_is_gone_is_the_machines(tmp_path: Path):
     with pytest.raises(ValueError, match="words"), of_submission("x", tmp_path / "gone"):
         raise ValueError("words")

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from cluster.errors import BrokenRecord
 from evaluation.results import RowResults, read_results, write_results
 
 
@@ -41,6 +42,21 @@ def test_a_file_without_bytes_reads_too(tmp_path: Path):
     read = read_results(path, "test")
     assert np.array_equal(read.nats, both["test"].nats)
     assert not read.bytes.any()
+
+
+@pytest.mark.parametrize("spoil", ["gone", "cut", "empty"])
+def test_a_file_that_cannot_be_read_is_one_line_that_says_what_to_do(tmp_path: Path, spoil: str):
+    path, both = tmp_path / "losses.parquet", {"validation": results(5), "test": results(3)}
+    write_results(path, {name: ["x"] * len(r.tokens) for name, r in both.items()}, both)
+    if spoil == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[: 100 if spoil == "cut" else 0])
+    with pytest.raises(BrokenRecord) as caught:
+        read_results(path, "validation")
+    assert str(caught.value).startswith(f"{path}: cannot be read, for it is ")
+    assert "scores that model again" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.filterwarnings("error")

@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from cluster.digest import sha256_of
-from cluster.errors import UserError
+from cluster.errors import BrokenRecord, UserError
 from evaluation.splits import FILES, Manifest, Row, assign, make_splits, normalised, read_split
 
 PROMPT, COMPLETION = "{instruction}\n", "{response}"
@@ -142,3 +142,12 @@ def test_a_slice_takes_rows_from_train_alone_and_never_many():
     assert len(sliced["slice"]) == 5
     assert len(greedy["slice"]) == 8
     assert sorted(r.row_id for r in sliced["slice"] + sliced["train"]) == sorted(r.row_id for r in plain["train"])
+
+
+@pytest.mark.parametrize("kept", [0, 100])
+def test_held_out_rows_that_are_damaged_are_one_line_that_names_the_file(tmp_path: Path, kept: int):
+    (tmp_path / "test.parquet").write_bytes(b"PAR1" * (kept // 4))
+    with pytest.raises(BrokenRecord) as caught:
+        read_split(tmp_path / "test.parquet")
+    assert str(caught.value).startswith(f"{tmp_path / 'test.parquet'}: is cut off or damaged")
+    assert "\n" not in str(caught.value)

@@ -209,6 +209,22 @@ def test_a_folder_that_is_no_run(command: str, tmp_path: Path, capsys: pytest.Ca
     assert "is no run directory" in error
 
 
+@pytest.mark.parametrize("command", ["status", "leaderboard", "report"])
+def test_a_record_that_cannot_be_opened(
+    command: str, tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    from orchestrator.config.loading import load_config
+    from orchestrator.record.run_directory import RunDirectory
+
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(config))
+    run = RunDirectory(tmp_path / "run")
+    run.adopt(load_config(path))
+    run.environment_file.mkdir()  # nobody can read this as a file, not even root
+    code, error = call(capsys, command, str(run.root))
+    assert (code, error) == (1, f"error: {run.environment_file}: Is a directory\n")
+
+
 def test_a_wrong_call(capsys: pytest.CaptureFixture[str]):
     code, error = call(capsys, "run", "--nonsense")
     assert code == 1

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from cluster.errors import BrokenRecord
 from competitors.events import Event
 from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
@@ -45,6 +48,16 @@ def test_the_line_of_a_lineage_is_its_champions(tmp_path: Path) -> None:
     assert [model for _, model, _ in line[1:]] == [verdict.champion for verdict in lineage.verdicts]
     loss = [(point.step, point.value) for point in of_lineage(lineage) if point.name == "test_loss"]
     assert loss == [(number, card.test.loss) for number, _, card in line]
+
+
+def test_a_champion_whose_scorecard_is_gone_is_one_line_that_names_it(tmp_path: Path) -> None:
+    _, run = make(tmp_path / "demo", rounds=2, references=[])
+    lineage = snapshot_of(run).lineages[0]
+    file = run.scores(lineage.name, lineage.champion) / "scorecard.json"
+    file.unlink()
+    with pytest.raises(BrokenRecord) as caught:
+        list(champions(snapshot_of(run).lineages[0]))
+    assert str(caught.value).startswith(f"{file}: is missing")
 
 
 def test_an_entry_that_has_only_begun_has_no_points() -> None:
