@@ -1,0 +1,38 @@
+"""From scores to a verdict, and when a recipe has proved itself."""
+
+from pathlib import Path
+
+from orchestrator.field.next_round import first_roster
+from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.rounds.judging import Settled, judge
+from orchestrator.rounds.verdict import Candidate
+from tests.faked import faked_config, made_up
+
+
+def test_a_recipe_that_has_won_often_enough_is_exploited_from_then_on(tmp_path: Path):
+    config = faked_config(tmp_path, exploit={"after": 2}, rounds=4)
+    first = first_roster("l", config.competitors, [])
+    base = Candidate(BASE, made_up(4.0, "base"))
+    scored = {"a": made_up(3.0, "a"), "b": made_up(3.5, "b")}
+    history: list[Settled] = []
+    for number in (1, 2, 3):
+        roster = first.model_copy(update={"round": number})
+        history.append(Settled(roster, judge(config, roster, base, base, scored, history)))
+    assert [one.verdict.exploits for one in history] == [None, "a", "a"]
+    assert [one.verdict.champion for one in history] == [ModelRef("a", number) for number in (1, 2, 3)]
+    assert "from the next round on, all entries run a" in history[1].verdict.reasons[-1]
+    assert all("all entries run" not in reason for reason in history[2].verdict.reasons)
+
+
+def test_rounds_without_a_champion_are_counted(tmp_path: Path):
+    config = faked_config(tmp_path, selection={"resamples": 200, "patience": 2})
+    first = first_roster("l", config.competitors, [])
+    base = Candidate(BASE, made_up(3.0, "base"))
+    history: list[Settled] = []
+    for number in (1, 2):
+        roster = first.model_copy(update={"round": number})
+        history.append(Settled(roster, judge(config, roster, base, base, {"a": made_up(4.0, "a")}, history)))
+    assert [(one.verdict.rounds_without_champion, one.verdict.ends_lineage) for one in history] == [
+        (1, False),
+        (2, True),
+    ]
