@@ -17,6 +17,7 @@ from cluster.errors import ClusterTrouble, Forfeit
 from competitors.contract import Brief
 from competitors.events import Event
 from competitors.output import model_form
+from competitors.untrusted import append
 from orchestrator.config.sections import Racing
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.scoring_calls import score_checkpoint
@@ -72,7 +73,7 @@ async def race(context: Context, racing: Racing, brief: Brief, event: Event, run
         f"stopped by racing at {event.fraction:.0%} of its budget: {loss:.4f} nats on {racing.rows} validation rows,"
         f" place {rank_at(loss, others)} of the {len(others) + 1} that got there"
     )
-    brief.stop_file.write_text(reason, encoding="utf-8")
+    append(brief.stop_file, reason)
     return reason
 
 
