@@ -29,3 +29,8 @@ def as_code(text: str) -> str:
     """Text as a Markdown code span, in which nothing can be escaped: its fence is longer than any in the text."""
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+
+
+def discreet(text: str) -> str:
+    """Without the user and password of a URL in it: what is shown is passed on, and they are not for everyone."""
+    return re.sub(r"://[^/\s@'\"]+@", "://…@", text)

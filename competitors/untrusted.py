@@ -4,6 +4,7 @@ Links, devices and pipes are only named, never opened. Whatever is no plain data
 failure: `Forfeit`.
 """
 
+import errno
 import json
 import os
 import stat
@@ -52,6 +53,21 @@ def walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 def measure(folder: Path) -> int:
     """Bytes that the files below `folder` hold or claim to hold: reading a hole takes as long as reading data."""
     return sum(max(status.st_size, status.st_blocks * 512) for _, status in walk(folder))
+
+
+def append(file: Path, text: str) -> None:
+    """Append to a plain file, which is made where there is none. What was put in its place is left alone."""
+    try:
+        # Neither is a link followed nor a pipe waited for.
+        way = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(file, way, 0o644)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            return
+        raise
+    with os.fdopen(descriptor, "a", encoding="utf-8") as stream:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            stream.write(text)
 
 
 def refuse_odd_files(folder: Path) -> None:

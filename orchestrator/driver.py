@@ -8,7 +8,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,17 +56,18 @@ def run_tournament(
         prepare(config, config_file, run)
         config, reader = run.with_changes(config), SnapshotReader(run)
         everybody = Delivery([*watching, *observers(config, run)])
+        is_finished = reader.read().is_finished
+
+        async def drive() -> None:
+            async with everybody.serving():
+                if not is_finished:
+                    await _run_rounds(config, config_file.parent, run, address, everybody, workers)
+                everybody.end("finished")
+
         try:
-            if reader.read().is_finished:
-                asyncio.run(_drive(None, config, config_file.parent, run, everybody))
-            elif workers is not None:
-                asyncio.run(_drive(workers, config, config_file.parent, run, everybody))
-            else:
-                _run_on_ray(config, config_file.parent, run, address, everybody)
+            asyncio.run(drive())
         except asyncio.CancelledError as error:
             raise KeyboardInterrupt from error
-        except BaseExceptionGroup as group:
-            raise _first(group) from group
         return reader.read()
 
 
@@ -73,7 +75,9 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> N
     """Everything that can be wrong with the config and the data is found here, before Ray starts."""
     run.check(config)
     check_inputs(config, config_file)
-    if not run.config_file.is_file():
+    if run.config_file.is_file():
+        run.sweep()
+    else:
         run.clear()
         make_data(config, config_file, run.data)
         download_models(config, config_file, run.model)
@@ -81,53 +85,60 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> N
         run.adopt(config)
 
 
-def _run_on_ray(
-    config: TournamentConfig, config_folder: Path, run: RunDirectory, address: str | None, everybody: Delivery
+async def _run_rounds(
+    config: TournamentConfig,
+    config_folder: Path,
+    run: RunDirectory,
+    address: str | None,
+    everybody: Delivery,
+    workers: "Workers | None",
 ) -> None:
-    from cluster.connect import connected
-    from cluster.machine import largest_machine, machine_here
-    from cluster.ray_workers import RayWorkers
+    """Run the rounds that are left, on `workers` or on Ray's. KeyboardInterrupt where SIGTERM ends it."""
+    from orchestrator.tournament import Tournament
 
-    address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
-    here = address in (None, "local")
-    everybody.tell(Noted("starting Ray" if here else f"joining the Ray cluster at {address}"))
-    with connected(address) as resources:
-        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-        everybody.tell(Noted(f"on {cpus:g} CPUs and {gpus:g} GPUs; starting the first workers"))
-        machine = machine_here() if here else largest_machine()
-        for line in memory.warnings(config, config_folder, machine):
-            everybody.tell(Noted(f"warning: {line}"))
-        workers = RayWorkers(WORKER_ENVIRONMENT)
-        try:
-            asyncio.run(_drive(workers, config, config_folder, run, everybody))
-        finally:
-            workers.close()
-
-
-async def _drive(
-    workers: "Workers | None", config: TournamentConfig, config_folder: Path, run: RunDirectory, everybody: Delivery
-) -> None:
-    """Run the rounds that are left, if there are `workers` for them, and have everybody told, the end included."""
-    stopped = asyncio.Event()
+    is_stopped = False
     task = asyncio.current_task()
     assert task is not None
 
     def stop() -> None:
-        stopped.set()
+        nonlocal is_stopped
+        is_stopped = True
         task.cancel()
 
-    # `ray job stop` sends SIGTERM, which Ray's own handler would answer with a stack trace.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-    async with everybody.serving():
+    with ExitStack() as stack:
+        if workers is None:
+            address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
+            is_here = address in (None, "local")
+            everybody.tell(Noted("starting Ray" if is_here else f"joining the Ray cluster at {address}"))
+            await asyncio.sleep(0)  # so that this is said before it takes its seconds
+            workers = stack.enter_context(_on_ray(config, config_folder, address, is_here, everybody))
+        # `ray job stop` sends SIGTERM, which Ray's own handler would answer with a stack trace.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         try:
-            if workers is not None:
-                from orchestrator.tournament import Tournament
-
-                await Tournament(config, run, config_folder, workers, everybody.tell).run()
-            everybody.end("finished")
+            await Tournament(config, run, config_folder, workers, everybody.tell).run()
         except BaseExceptionGroup as group:
             # What breaks while everything is being cancelled is not why it stopped.
-            raise (KeyboardInterrupt() if stopped.is_set() else _first(group)) from group
+            raise (KeyboardInterrupt() if is_stopped else _first(group)) from group
+
+
+@contextmanager
+def _on_ray(config: TournamentConfig, config_folder: Path, address: str, everybody: Delivery) -> "Iterator[Workers]":
+    """Ray's workers at `address` while the block lasts; says what there is, and what will not fit."""
+    from cluster.connect import connected
+    from cluster.machine import largest_machine, machine_here
+    from cluster.ray_workers import RayWorkers
+
+    with connected(address) as resources:
+        cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
+        everybody.tell(Noted(f"on {cpus:g} CPUs and {gpus:g} GPUs; starting the first workers"))
+        machine = machine_here() if is_here else largest_machine()
+        for line in memory.warnings(config, config_folder, machine):
+            everybody.tell(Noted(f"warning: {line}"))
+        workers = RayWorkers(WORKER_ENVIRONMENT)
+        try:
+            yield workers
+        finally:
+            workers.close()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.digest import model_sha256
-from cluster.errors import Forfeit, UserError
+from cluster.errors import BrokenRecord, Forfeit, UserError
 from cluster.resources import Shape
 from cluster.workers import Workers
 from competitors.builtin.bases import build
@@ -123,6 +123,8 @@ class Tournament:
             try:
                 next_seed, next_champion = await promotion.promote(verdict, seed, champion)
             except Unfit as unfit:
+                if done is not None:
+                    raise BrokenRecord(f"{path}: a model that it names is gone, and {unfit}") from unfit
                 self.reject(ModelRef(unfit.competitor, roster.round), roster.lineage, unfit.reason)
                 del scored[unfit.competitor]
                 continue

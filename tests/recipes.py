@@ -1,5 +1,6 @@
 """Competitors that fail in every way the contract knows, as functions for kind `python`."""
 
+import json
 import os
 import shutil
 import signal
@@ -63,6 +64,42 @@ def writes_nan(brief: Brief, report: Report) -> None:
     weights = load_file(brief.output_dir / "model.safetensors")
     broken = {name: torch.full_like(tensor, float("nan")) for name, tensor in weights.items()}
     save_file(broken, brief.output_dir / "model.safetensors", metadata={"format": "pt"})
+
+
+def weights_of_1e30(brief: Brief, report: Report) -> None:
+    """Finite values, and a loss that is not: the head, which is the embedding too, overflows."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    weights = load_file(brief.output_dir / "model.safetensors")
+    weights["model.norm.weight"] *= 1e30
+    weights["model.embed_tokens.weight"] *= 1e15
+    save_file(weights, brief.output_dir / "model.safetensors", metadata={"format": "pt"})
+
+
+def names_an_absent_shard(brief: Brief, report: Report) -> None:
+    """The last shard was never written."""
+    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    (brief.output_dir / "model.safetensors").rename(brief.output_dir / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
+    (brief.output_dir / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def speaks_of_a_full_disk(brief: Brief, report: Report) -> None:
+    """In a place that a library's error repeats."""
+    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    config = json.loads((brief.output_dir / "config.json").read_text())
+    config["model_type"] = "No space left on device"
+    (brief.output_dir / "config.json").write_text(json.dumps(config))
+
+
+def reports_nonsense(brief: Brief, report: Report) -> None:
+    """Fields of the wrong type, a line that never ends, and words for a terminal."""
+    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    report({"event": "step", "tokens": None, "loss": float("nan")})
+    report({"event": "step", "tokens": "many", "[/bold]</script>": 1})
+    with brief.progress_file.open("a") as stream:
+        stream.write("x" * 3_000_000)
 
 
 def returns_the_seed(brief: Brief, report: Report) -> None:

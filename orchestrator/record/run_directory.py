@@ -5,6 +5,7 @@ written through the store, and every path in a record is relative to the run dir
 """
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ R = TypeVar("R", bound=Record)
 
 PREPARED = (".lock", ".changes.lock", "data", "models", "environment.json", "mlflow.json")
 """What lies in a run directory before its config does: a preparation that did not end well."""
+
+HALF_WRITTEN = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(TEMPORARY)}")
+"""How the store names what is not whole yet."""
 
 
 class RunDirectory:
@@ -114,8 +118,13 @@ class RunDirectory:
 
     def clear(self) -> None:
         """Remove what a preparation that did not end well has left here."""
-        for path in self.root.iterdir():
-            if path.name.endswith(TEMPORARY) or path == self.data:
+        self.sweep()
+        self.store.remove(self.data)
+
+    def sweep(self) -> None:
+        """Remove what a killed program was writing just then: half a seed may be as large as a whole one."""
+        for path in list(self.root.rglob(f".*{TEMPORARY}")):
+            if HALF_WRITTEN.fullmatch(path.name):
                 self.store.remove(path)
 
     def adopt(self, config: TournamentConfig) -> None:

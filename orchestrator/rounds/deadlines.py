@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from competitors.contract import Brief
 from competitors.events import Event, EventReader
+from competitors.untrusted import append
 from orchestrator.config.sections import Limits
 from orchestrator.record.events import EntryChanged, Noted, TournamentEvent
 
@@ -49,8 +50,7 @@ class Watch:
         if self.now != before:
             self._tell(self.now)
         if complaints := self.events.complaints():
-            with self.brief.log_file.open("a", encoding="utf-8") as log:
-                log.writelines(f"{complaint}\n" for complaint in complaints)
+            append(self.brief.log_file, "".join(f"{complaint}\n" for complaint in complaints))
             self._tell(Noted(f"{self.name}: {complaints[0]} (see {self.brief.log_file.name})"))
 
     @property

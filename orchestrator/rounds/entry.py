@@ -134,8 +134,8 @@ class Entry:
                 ended = watch.overdue() or races.ignored()
         finally:
             self.now = replace(watch.now, state=self.now.state)
-            races.cancel()
             await _end(call)  # and its process
+            await races.cancel()
         if races.stopped is not None:
             return forfeit(brief, self.recipe.kind, races.stopped, watch.began)
         return await self.context.evaluators.call(settle, brief, self.recipe.kind, ended, watch.began)

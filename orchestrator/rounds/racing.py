@@ -97,7 +97,8 @@ class Races:
         late = self.stopped is not None and time.monotonic() - self.asked > STOP_SECONDS
         return self.stopped if late else None
 
-    def cancel(self) -> None:
-        """The entry has ended: nobody waits for these any more."""
+    async def cancel(self) -> None:
+        """The entry has ended: nobody asks what these come to any more."""
         for task in self.tasks:
             task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)

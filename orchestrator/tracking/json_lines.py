@@ -115,9 +115,9 @@ class JsonLinesTracker:
         snapshot = self._reader.read()
         news = {one.id: one for one in happenings(snapshot, known) if one.id not in known}
         # The end of another driver is another end, once something has happened since.
-        count = sum(not one.startswith("end/") for one in known | news.keys())
+        count = sum(not one.startswith("/end/") for one in known | news.keys())
         for event in events:
-            if isinstance(event, TournamentEnded) and (key := f"end/{event.state}/{count}") not in known:
+            if isinstance(event, TournamentEnded) and (key := f"/end/{event.state}/{count}") not in known:
                 news[key] = Happening(key, time.time_ns() // 1_000_000, {"event": "end", "state": event.state})
         self._append(list(news.values()), snapshot.config.name)
         self._known = known | news.keys()

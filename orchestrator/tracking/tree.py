@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from cluster.text import discreet
 from orchestrator.config.comparison import flatten
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.record.model_ref import ModelRef
@@ -128,7 +129,7 @@ def _tournament(snapshot: Snapshot) -> View:
     return View(
         name=config.name,
         began_ms=_began(snapshot),
-        tags={"data": ", ".join(config.data.sources), "rounds": str(config.all_rounds)},
+        tags={"data": discreet(", ".join(config.data.sources)), "rounds": str(config.all_rounds)},
         note=words.about_tournament(snapshot),
         params=words.parameters(flatten(config.model_dump(mode="json", by_alias=True))),
         artifacts=list(_files(snapshot)),

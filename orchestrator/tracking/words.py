@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cluster.text import as_code
+from cluster.text import as_code, discreet
 from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
 from orchestrator.config.sections import Lineage, Reference
@@ -26,7 +26,8 @@ DESCRIPTION_LIMIT = 4_900
 
 
 def parameters(values: Iterable[tuple[str, Any]]) -> dict[str, str]:
-    """Values as MLflow takes them: keys in its alphabet and distinct, texts that fit; what is not text, as JSON."""
+    """Values as MLflow takes them: keys in its alphabet and distinct, texts that fit; what is not text, as JSON;
+    and no passwords of URLs."""
     result: dict[str, str] = {}
     for key, value in values:
         name = stem = re.sub(r"[^\w. /:-]", "-", key, flags=re.ASCII)[:KEY_LIMIT].strip(" /.") or "value"
@@ -34,7 +35,8 @@ def parameters(values: Iterable[tuple[str, Any]]) -> dict[str, str]:
         while name in result:
             count += 1
             name = f"{stem[: KEY_LIMIT - 4]}-{count}"
-        result[name] = fitted(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False), VALUE_LIMIT)
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        result[name] = fitted(discreet(text), VALUE_LIMIT)
     return result
 
 
@@ -73,8 +75,8 @@ def about_tournament(snapshot: Snapshot) -> str:
     lines += [
         "",
         f"Tournament **{escaped(config.name)}**: {len(config.lineages)} base models × {config.all_rounds} rounds ×"
-        f" {len(config.competitors)} competing recipes, on {escaped(', '.join(config.data.sources))}. In each round all"
-        " recipes train from one seed model with the same data and budget. The best seeds the next round, and becomes"
+        f" {len(config.competitors)} competing recipes, on {escaped(discreet(', '.join(config.data.sources)))}. In each"
+        " round all recipes train from one seed model with the same data and budget. The best seeds the next round, and becomes"
         " champion once it is proven better. In the chart, step 0 is the base model and horizontal lines are"
         " references.",
     ]

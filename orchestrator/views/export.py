@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from cluster.errors import BrokenRecord, UserError
-from cluster.text import as_code
+from cluster.text import as_code, discreet
 from competitors.output import model_form
 from evaluation.figures import FIGURES
 from orchestrator.record.model_ref import BASE
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 from orchestrator.views.columns import required, submission_of
-from orchestrator.views.words import discreet, is_missing
+from orchestrator.views.words import is_missing
 
 
 def export_champion(snapshot: Snapshot, dest: Path, lineage: str | None) -> Path:

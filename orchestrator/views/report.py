@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.text import discreet
 from evaluation.figures import FIGURES
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
@@ -19,7 +20,7 @@ from orchestrator.views import charts
 from orchestrator.views.charts import Chart
 from orchestrator.views.columns import shown_in
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, LineageRow, RoundRow, build
-from orchestrator.views.words import discreet, duration
+from orchestrator.views.words import duration
 
 OPEN_ROUNDS = 6
 """In a lineage of more rounds than these only the last one's table is unfolded."""

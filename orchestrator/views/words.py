@@ -1,6 +1,5 @@
 """How things are said to a person: durations, bars, lines of text that stay text."""
 
-import re
 from pathlib import Path
 
 from rich.console import Console
@@ -29,11 +28,6 @@ def duration(seconds: float) -> str:
 def signed(value: float) -> str:
     """A gain or a loss in nats."""
     return f"{value:+.4f}".replace("-", "−")
-
-
-def discreet(text: str) -> str:
-    """A page is passed on: the user and password in a URL of the config are not for everyone."""
-    return re.sub(r"://[^/\s@'\"]+@", "://…@", text)
 
 
 def is_missing(path: Path) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from cluster.errors import Forfeit
 from competitors import untrusted
-from competitors.untrusted import measure, refuse_broken_json, refuse_odd_files, walk
+from competitors.untrusted import append, measure, refuse_broken_json, refuse_odd_files, walk
 
 
 def test_everything_below_a_folder_is_met_and_no_link_is_followed(tmp_path: Path):
@@ -70,3 +70,19 @@ def test_configs_that_can_be_read_pass(tmp_path: Path):
     (tmp_path / "tokenizer_config.json").mkdir()
     with pytest.raises(Forfeit, match=r"tokenizer_config\.json is no file"):
         refuse_broken_json(tmp_path)
+
+
+def test_what_is_appended_goes_into_a_plain_file_or_nowhere(tmp_path: Path):
+    file, other = tmp_path / "log.txt", tmp_path / "other"
+    append(file, "one\n")
+    append(file, "two\n")
+    assert file.read_text() == "one\ntwo\n"
+    other.write_text("mine")
+    (tmp_path / "link").symlink_to(other)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "pipe", "folder"):
+        append(tmp_path / name, "words")
+    assert other.read_text() == "mine"
+    with pytest.raises(FileNotFoundError):
+        append(tmp_path / "gone" / "log.txt", "words")

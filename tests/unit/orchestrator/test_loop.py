@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import ClusterTrouble, Forfeit
+from cluster.errors import BrokenRecord, ClusterTrouble, Forfeit
 from cluster.store import LocalStore
 from cluster.workers import WorkerDied
 from competitors.contract import Brief
@@ -205,6 +205,20 @@ def test_a_winner_that_cannot_be_promoted_is_rejected_and_the_next_one_wins(inpu
     assert entry is not None
     assert entry.state == "rejected"
     assert "this adapter cannot be merged" in entry.reason
+
+
+def test_a_settled_model_that_is_gone_and_cannot_be_made_again_is_said_and_loses_nothing(inputs: Path, tmp_path: Path):
+    first = play(faked_config(inputs), tmp_path / "run")
+    folder = first.run.round("l", 2)
+    (folder / "seed.json").unlink()
+
+    def cannot(name: str, args: tuple[Any, ...]) -> None:
+        if name == "make_full":
+            raise Forfeit("holds no weights")
+
+    with pytest.raises(BrokenRecord, match=r"verdict\.json: a model that it names is gone, and b: .*holds no weights"):
+        play(faked_config(inputs), tmp_path / "run", FakedWorkers(fault=cannot))
+    assert outcome(play(faked_config(inputs), tmp_path / "run")) == outcome(first)
 
 
 def test_a_trainer_that_dies_once_is_tried_again(inputs: Path, tmp_path: Path):

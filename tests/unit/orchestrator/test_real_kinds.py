@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cluster.digest import model_sha256, sha256_of
 from cluster.in_process import InProcessWorkers
 from orchestrator.config.loading import load_entries
 from orchestrator.record.changes import current, enter, extend, withdraw
@@ -67,6 +68,39 @@ def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_conf
     assert reasons["writes-half"] == "used its budget, and left no valid model"
     assert "not finite" in reasons["writes-nan"]
     assert board.lineages[0].rounds[1].winner == "good"
+
+
+def test_whatever_is_handed_in_stops_nothing_and_changes_nothing_that_others_made(
+    write_config: Any, inputs: Path, tmp_path: Path
+):
+    config = write_config(
+        [
+            sft("good"),
+            sft("lora", adapter={"method": "lora", "rank": 4}),
+            {"name": "control", "kind": "unchanged"},
+            python("weights_of_1e30"),
+            python("names_an_absent_shard"),
+            python("speaks_of_a_full_disk"),
+            python("reports_nonsense"),
+        ]
+    )
+    before = _looks(inputs)
+    board = run(config, tmp_path / "run", workers())
+    assert _looks(inputs) == before
+    for row in board.lineages[0].rounds[1:]:
+        reasons = {e.competitor: e.reason for e in row.entries if e.status != "scored"}
+        assert set(reasons) == {"weights-of-1e30", "names-an-absent-shard", "speaks-of-a-full-disk"}
+        assert "is not finite" in reasons["weights-of-1e30"]
+        assert "names model-00002-of-00002.safetensors, which is not there" in reasons["names-an-absent-shard"]
+        for entry in row.entries:
+            folder = tmp_path / "run" / "lineages" / "one" / f"round-{row.round:03d}" / entry.competitor
+            assert model_sha256(folder / "submission") == entry.submission_sha256
+    assert board.lineages[0].rounds[2].dethroned
+
+
+def _looks(folder: Path) -> dict[Path, tuple[int, str]]:
+    """Which file each is, and what it holds."""
+    return {path: (path.stat().st_ino, sha256_of(path)) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_when_all_forfeit_the_incumbent_stays(write_config: Any, tmp_path: Path):

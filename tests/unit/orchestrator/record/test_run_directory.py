@@ -44,6 +44,19 @@ def test_a_folder_that_is_something_else_is_refused_and_a_failed_preparation_is_
         run.check(config())
 
 
+def test_what_a_killed_program_was_writing_is_swept_wherever_it_lies(tmp_path: Path):
+    run = RunDirectory(tmp_path)
+    half = run.round("l", 1) / ".seed.0a1b2c3d.tmp"
+    half.mkdir(parents=True)
+    (half / "model.safetensors").write_text("half")
+    theirs = run.entry("l", 1, "a") / "submission" / "notes.tmp"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("")
+    run.sweep()
+    assert not half.exists()
+    assert theirs.exists()
+
+
 def test_another_config_is_refused_with_the_differences(tmp_path: Path):
     run = RunDirectory(tmp_path)
     run.adopt(config())

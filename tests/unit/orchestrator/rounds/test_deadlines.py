@@ -69,6 +69,15 @@ def test_wrong_reports_are_left_out_and_said_in_the_entrys_log(tmp_path: Path):
     assert any(isinstance(event, Noted) and "log.txt" in event.text for event in heard)
 
 
+def test_a_log_that_is_none_any_more_ends_nothing(tmp_path: Path):
+    watch, heard = watched(tmp_path)
+    watch.brief.log_file.unlink(missing_ok=True)
+    watch.brief.log_file.mkdir()
+    reporter(watch.brief.progress_file)({"event": "dance"})
+    watch.read()
+    assert any(isinstance(event, Noted) and "dance" in event.text for event in heard)
+
+
 def test_an_entry_that_waits_for_its_place_is_not_overdue(tmp_path: Path):
     watch, _ = watched(tmp_path)
     assert watch.overdue() is None

@@ -1,87 +1,89 @@
-"""Trying again elsewhere, and whose trouble it is that an evaluator fails on a submission."""
+"""Work for the evaluators: how many at a time, how often, and whose trouble it is."""
 
 import asyncio
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.errors import ClusterTrouble, Forfeit
-from cluster.workers import WorkerDied
+from cluster.errors import ClusterTrouble, Forfeit, UserError
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.evaluators import ATTEMPTS, ATTEMPTS_ON_A_SUBMISSION, Evaluators
 from tests.faked import FakedWorkers, faked_config
 
 
-def looks_at(path: Path) -> str:
-    """What an evaluator is asked to do."""
-    return path.name
+def asked(submission: str) -> str:
+    """What an evaluator is asked to do with a submission."""
+    return submission
 
 
-Fault = Callable[[str, tuple[Any, ...]], None]
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("inputs")
 
 
-def called(tmp_path: Path, fault: Fault, on_submission: bool) -> tuple[str | BaseException, list[str]]:
-    """What comes of one call, and which calls it took."""
-    config, run, workers = faked_config(tmp_path), RunDirectory(tmp_path / "run"), FakedWorkers(fault=fault)
-
-    async def call() -> str:
-        evaluators = Evaluators(config, run, workers)
-        seed = evaluators.job("its seed", tmp_path / "base", tmp_path / "base", tmp_path / "seed-check")
-        if on_submission:
-            return await evaluators.call_on_submission(seed, looks_at, tmp_path / "x")
-        return await evaluators.call(looks_at, tmp_path / "x")
-
-    try:
-        return asyncio.run(call()), workers.calls
-    except (Forfeit, ClusterTrouble) as error:
-        return error, workers.calls
+def evaluators(inputs: Path, folder: Path, workers: FakedWorkers, **settings: Any) -> Evaluators:
+    return Evaluators(faked_config(inputs, **settings), RunDirectory(folder), workers)
 
 
-def dies(*names: str, error: Exception | None = None) -> Fault:
+def on_a_submission(inputs: Path, folder: Path, workers: FakedWorkers) -> str:
+    found = evaluators(inputs, folder, workers)
+    seed = found.job("its seed", inputs / "base", inputs / "base", folder / "seed-check")
+    return asyncio.run(found.call_on_submission(seed, asked, "b"))
+
+
+def fails(error: BaseException, *names: str) -> Callable[[str, tuple[Any, ...]], None]:
     def fault(name: str, args: tuple[Any, ...]) -> None:
         if name in names:
-            raise error or WorkerDied("its process died")
+            raise error
 
     return fault
 
 
-def test_trouble_is_tried_again_and_then_said(tmp_path: Path):
-    result, calls = called(tmp_path, dies("looks_at"), on_submission=False)
-    assert isinstance(result, ClusterTrouble)
-    assert f"its process died (looks_at, tried {ATTEMPTS} times)" in str(result)
-    assert calls == ["looks_at"] * ATTEMPTS
+def test_evaluators_that_hold_nothing_are_still_so_many_at_a_time(inputs: Path, tmp_path: Path):
+    class Counting(FakedWorkers):
+        now = most = 0
+
+        async def call(self, *args: Any, **kwargs: Any) -> Any:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            await asyncio.sleep(0.01)
+            self.now -= 1
+
+    async def scenario(evaluation: dict[str, Any]) -> int:
+        workers = Counting()
+        found = evaluators(inputs, tmp_path, workers, evaluation=evaluation)
+        await asyncio.gather(*(found.call(asked, "b") for _ in range(9)))
+        return workers.most
+
+    nothing = {"gpus": 0, "cpus": 0}
+    assert asyncio.run(scenario({"resources": nothing, "at_once": 2})) == 2
+    assert asyncio.run(scenario({"resources": nothing | {"cpus": 1}, "at_once": 2})) == 9  # those the workers limit
 
 
-def test_a_submissions_own_fault_is_said_at_once(tmp_path: Path):
-    result, calls = called(tmp_path, dies("looks_at", error=Forfeit("is not finite")), on_submission=True)
-    assert (type(result), str(result), calls) == (Forfeit, "is not finite", ["looks_at"])
+def test_trouble_is_tried_again_and_what_is_somebodys_own_is_not(inputs: Path, tmp_path: Path):
+    for error, times in ((ClusterTrouble("gone"), ATTEMPTS), (Forfeit("no model"), 1), (UserError("no rows"), 1)):
+        workers = FakedWorkers(fault=fails(error, "asked"))
+        with pytest.raises(type(error)):
+            asyncio.run(evaluators(inputs, tmp_path, workers).call(asked, "b"))
+        assert workers.calls == ["asked"] * times
 
 
-def test_what_fails_on_it_and_not_on_its_seed_is_its_own_fault(tmp_path: Path):
-    result, calls = called(tmp_path, dies("looks_at"), on_submission=True)
-    assert isinstance(result, Forfeit)
-    assert "fails on it, and not on its seed: its process died" in str(result)
-    assert calls == ["looks_at"] * ATTEMPTS_ON_A_SUBMISSION + ["score_model"]
+def test_whose_trouble_it_is_the_seed_tells(inputs: Path, tmp_path: Path):
+    workers = FakedWorkers(fault=fails(RuntimeError("odd"), "asked"))
+    with pytest.raises(Forfeit, match=r"fails on it, and not on its seed: .*odd"):
+        on_a_submission(inputs, tmp_path, workers)
+    assert workers.calls == ["asked"] * ATTEMPTS_ON_A_SUBMISSION + ["score_model"]
     assert not (tmp_path / "seed-check").exists()
+    with pytest.raises(ClusterTrouble, match="odd"):
+        on_a_submission(inputs, tmp_path, FakedWorkers(fault=fails(RuntimeError("odd"), "asked", "score_model")))
 
 
-@pytest.mark.parametrize("error", [None, Forfeit("its loss is not finite")])
-def test_what_fails_on_the_seed_too_is_the_clusters(tmp_path: Path, error: Exception | None):
-    def fault(name: str, args: tuple[Any, ...]) -> None:
-        if name == "score_model" and error is not None:
-            raise error
-        raise WorkerDied("its process died")
-
-    result, calls = called(tmp_path, fault, on_submission=True)
-    assert isinstance(result, ClusterTrouble)
-    assert calls[:ATTEMPTS_ON_A_SUBMISSION] == ["looks_at"] * ATTEMPTS_ON_A_SUBMISSION
-    assert set(calls[ATTEMPTS_ON_A_SUBMISSION:]) == {"score_model"}
-
-
-def test_a_full_disk_is_nobodys_fault_and_no_seed_is_scored(tmp_path: Path):
-    full = OSError(28, "No space left on device")
-    result, calls = called(tmp_path, dies("looks_at", error=full), on_submission=True)
-    assert isinstance(result, ClusterTrouble)
-    assert "score_model" not in calls
+def test_storage_that_fails_is_not_asked_about(inputs: Path, tmp_path: Path):
+    """A seed that can be scored needs little room; a model that is to be merged needs more."""
+    workers = FakedWorkers(fault=fails(OSError(errno.ENOSPC, "No space left on device"), "asked"))
+    with pytest.raises(ClusterTrouble, match="No space left"):
+        on_a_submission(inputs, tmp_path, workers)
+    assert "score_model" not in workers.calls

@@ -64,3 +64,8 @@ def test_an_outcome_is_a_place_and_what_it_brings(tmp_path: Path) -> None:
     assert words.outcome(verdict, first) == "1 of 2, new champion, seeds the next round"
     assert words.outcome(verdict, last) == "2 of 2"
     assert words.outcome(verdict, "withdrawn") == "out of the round"
+
+
+def test_no_password_of_a_url_is_a_parameter():
+    found = words.parameters([("tracking.uri", "http://me:secret@mlflow:5000"), ("data.source", ["s3://k:v@b/x"])])
+    assert found == {"tracking.uri": "http://…@mlflow:5000", "data.source": '["s3://…@b/x"]'}
