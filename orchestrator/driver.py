@@ -122,7 +122,9 @@ async def _run_rounds(
 
 
 @contextmanager
-def _on_ray(config: TournamentConfig, config_folder: Path, address: str, everybody: Delivery) -> "Iterator[Workers]":
+def _on_ray(
+    config: TournamentConfig, config_folder: Path, address: str | None, is_here: bool, everybody: Delivery
+) -> "Iterator[Workers]":
     """Ray's workers at `address` while the block lasts; says what there is, and what will not fit."""
     from cluster.connect import connected
     from cluster.machine import largest_machine, machine_here

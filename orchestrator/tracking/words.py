@@ -76,8 +76,8 @@ def about_tournament(snapshot: Snapshot) -> str:
         "",
         f"Tournament **{escaped(config.name)}**: {len(config.lineages)} base models × {config.all_rounds} rounds ×"
         f" {len(config.competitors)} competing recipes, on {escaped(discreet(', '.join(config.data.sources)))}. In each"
-        " round all recipes train from one seed model with the same data and budget. The best seeds the next round, and becomes"
-        " champion once it is proven better. In the chart, step 0 is the base model and horizontal lines are"
+        " round all recipes train from one seed model with the same data and budget. The best seeds the next round, and"
+        " becomes champion once it is proven better. In the chart, step 0 is the base model and horizontal lines are"
         " references.",
     ]
     for lineage in snapshot.lineages:

@@ -37,7 +37,7 @@ def test_all_that_is_on_record_is_told(tmp_path: Path) -> None:
     expected |= {"llama/1/full/forfeit", "llama/2/full/delivered", "llama/2/full/rejected"}
     crowned = [verdict for verdict in snapshot_of(run).lineages[0].verdicts if verdict.dethroned]
     expected |= {f"llama/{verdict.round}/champion" for verdict in crowned}
-    assert {key for key in told if not key.startswith("end/")} == expected
+    assert {key for key in told if not key.startswith("/end/")} == expected
     scored = told["llama/1/lora-r16/scored"]
     assert [scored[key] for key in ("event", "lineage", "round", "competitor")] == ["entry", "llama", 1, "lora-r16"]
     assert {"validation_loss", *(f"test_{name}" for name in FIGURES)} <= scored.keys()
@@ -59,9 +59,9 @@ def test_nothing_is_written_twice(tmp_path: Path) -> None:
     before = path.read_bytes()
     JsonLinesTracker(run).hear([*NEWS, TournamentEnded("stopped")])  # as a driver that goes on, and stops at once
     assert path.read_bytes() == before
-    assert ids(path)[-1].startswith("end/stopped/")
+    assert ids(path)[-1].startswith("/end/stopped/")
     JsonLinesTracker(run).hear([TournamentEnded("finished")])
-    assert ids(path)[-1].startswith("end/finished/")
+    assert ids(path)[-1].startswith("/end/finished/")
     assert len(ids(path)) == len(set(ids(path)))
 
 

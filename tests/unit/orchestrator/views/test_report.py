@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cluster.text import discreet
 from evaluation.figures import FIGURES
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
@@ -15,7 +16,6 @@ from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.views.leaderboard import Leaderboard, LineageRow, RoundRow, build
 from orchestrator.views.report import ancestry, change, describe, intervals, write_report
-from orchestrator.views.words import discreet
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, fabricate, read
 from tests.page import Page

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.views.words import bar, discreet, duration, is_missing, print_line, signed
+from cluster.text import discreet
+from orchestrator.views.words import bar, duration, is_missing, print_line, signed
 
 
 def test_durations():
