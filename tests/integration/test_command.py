@@ -20,6 +20,7 @@ def program(name: str, **settings: Any) -> dict[str, Any]:
     return section | {"resources": limits, "grace_seconds": 0.5} | settings
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sandbox.trouble() is not None, reason=f"no sandbox here: {sandbox.trouble()}")
 def test_hostile_programs_forfeit_and_the_round_goes_on(write_config: Any, tmp_path: Path):
     config = write_config(

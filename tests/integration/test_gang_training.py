@@ -29,8 +29,6 @@ ZERO3 = {"deepspeed": "zero3"}
 SAME: dict[str, dict[str, Any]] = {
     "ddp-full": {},
     "zero2-full": {"deepspeed": "zero2"},
-    "zero2-lora": {"deepspeed": "zero2", **LORA},
-    "zero3-full": {**ZERO3},
     "zero3-lora": {**ZERO3, **LORA},
 }
 """Recipes that end where one worker with the same global batch ends."""
@@ -40,6 +38,8 @@ DORA = {"adapter": {"method": "dora", "rank": 2}, "learning_rate": 0.15}
 ACCUMULATED = {"gradient_accumulation": 2, "batch_size": 2, "weight_decay": 0.1}
 MORE: dict[str, dict[str, Any]] = {
     "ddp-lora": LORA,
+    "zero2-lora": {"deepspeed": "zero2", **LORA},
+    "zero3-full": {**ZERO3},
     "ddp-accumulated": ACCUMULATED,
     "ddp-average": AVERAGE,
     "zero1-full": {"deepspeed": "zero1"},

@@ -78,6 +78,7 @@ def end(server: subprocess.Popen[bytes]) -> None:
     assert left == []
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_stranger_finds_tree_chart_and_champion(tmp_path: Path) -> None:
     with browser_page(1600, 1400) as page:  # first, since it may skip

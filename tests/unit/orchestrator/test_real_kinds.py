@@ -118,6 +118,7 @@ def test_patience_ends_a_lineage_early(write_config: Any, tmp_path: Path):
     assert Verdict.read(tmp_path / "run/lineages/one/round-002/verdict.json").ends_lineage
 
 
+@pytest.mark.slow
 def test_the_field_changes_by_evolution_by_hand_and_by_exploiting(write_config: Any, tmp_path: Path):
     carried = {"continue": True, "schedule_spans": "lineage", "score_weights": "tail_average"}
     config = write_config(
