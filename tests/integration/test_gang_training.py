@@ -21,6 +21,7 @@ from competitors.sft.training import train
 from tests.tiny import tiny_model, tiny_rows
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 TOLERANCE = 1e-4
 LORA: dict[str, Any] = {"adapter": {"method": "lora", "rank": 2}, "learning_rate": 0.1}
 AVERAGE = {"score_weights": "tail_average", "tail": 0.5, "schedule": "constant"}

@@ -70,6 +70,7 @@ def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_conf
     assert board.lineages[0].rounds[1].winner == "good"
 
 
+@pytest.mark.slow
 def test_whatever_is_handed_in_stops_nothing_and_changes_nothing_that_others_made(
     write_config: Any, inputs: Path, tmp_path: Path
 ):
