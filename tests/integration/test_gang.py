@@ -98,8 +98,8 @@ def test_a_lost_worker_costs_a_gang_the_steps_since_its_checkpoint(brief: Brief,
     assert notes[0].startswith("a worker was lost: goes on from step ")
     assert int(notes[0].rpartition(" ")[2]) >= STEPS // 10
     # Less than a whole budget and the few steps since the checkpoint were reported, not one from the start.
-    after = events[[event.get("text") for event in events].index(notes[0]) :]
-    assert min(event.step for event in after if event.event == "step") > STEPS // 10
+    after = events[[event.text for event in events].index(notes[0]) :]
+    assert min(event.step or 0 for event in after if event.event == "step") > STEPS // 10
 
 
 @pytest.mark.slow

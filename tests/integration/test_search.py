@@ -75,7 +75,9 @@ def test_a_search_with_one_trial_at_a_time_repeats(write_config: Any, tmp_path: 
 
 async def once_more(entry: Path, folder: Path, ray_address: str) -> Submission:
     """Has the search of an entry run again on the same brief, in another folder."""
-    brief = Brief.read(entry / "brief.json", root=entry.parents[3]).model_copy(update={"output_dir": folder / "submission"})
+    brief = Brief.read(entry / "brief.json", root=entry.parents[3]).model_copy(
+        update={"output_dir": folder / "submission"}
+    )
     with connected(ray_address):
         workers = RayWorkers({})
         try:
