@@ -1,5 +1,6 @@
 """The blending behind kind `soup`: which submissions, their weights, and what whoever goes on from it gets.
 
+A new average is a function here and its line in `AVERAGES`; other methods merge adapters.
 Two things are blended apart, as everywhere: the scored weights become the submission, the trunks and the
 optimizer's moments its continuation.
 """

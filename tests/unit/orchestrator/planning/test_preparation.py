@@ -1,0 +1,38 @@
+"""What is checked and made before anything is placed."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import UserError
+from evaluation.splits import read_split
+from orchestrator.planning import preparation
+from orchestrator.planning.preparation import check_inputs, download_models, make_data
+from tests.faked import ROWS, faked_config
+
+
+def test_mistakes_name_the_file_and_the_key(tmp_path: Path):
+    file = tmp_path / "mine.yaml"
+    check_inputs(faked_config(tmp_path), file)
+    with pytest.raises(UserError, match=r"mine\.yaml: lineages\[l\]\.base: \./nowhere: there is no such folder"):
+        check_inputs(faked_config(tmp_path, lineages=[{"name": "l", "base": "./nowhere"}]), file)
+    broken = [{"name": "a", "kind": "python", "entrypoint": "nowhere:f"}]
+    with pytest.raises(UserError, match=r"mine\.yaml: competitors\[a\]\.entrypoint nowhere:f does not import"):
+        check_inputs(faked_config(tmp_path, competitors=broken), file)
+
+
+def test_data_is_split_as_asked(tmp_path: Path):
+    make_data(faked_config(tmp_path), tmp_path / "mine.yaml", tmp_path / "data")
+    assert len(read_split(tmp_path / "data" / "held_out" / "validation.parquet")) == ROWS
+    data = {"source": str(tmp_path / "rows.jsonl"), "prompt": "{nothing}", "completion": "{response}"}
+    with pytest.raises(UserError, match=r"mine\.yaml: data\.prompt"):
+        make_data(faked_config(tmp_path, data=data), tmp_path / "mine.yaml", tmp_path / "other")
+
+
+def test_only_hub_models_are_downloaded_each_to_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[str, Path]] = []
+    monkeypatch.setattr(preparation.model_sources, "download", lambda spec, folder, key: asked.append((spec, folder)))
+    lineages = [{"name": n, "base": b} for n, b in (("a", "org/model"), ("b", "builtin:tiny-bpe"))]
+    config = faked_config(tmp_path, lineages=[*lineages, {"name": "c", "base": str(tmp_path / "base")}])
+    download_models(config, tmp_path / "mine.yaml", lambda spec: tmp_path / spec.replace("/", "-"))
+    assert asked == [("org/model", tmp_path / "org-model")]

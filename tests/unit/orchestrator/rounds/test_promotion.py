@@ -1,0 +1,49 @@
+"""What becomes of a round's models, and which continuations are kept."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from orchestrator.record.model_ref import ModelRef
+from orchestrator.record.records import ModelFolder
+from orchestrator.record.snapshot import Snapshot
+from orchestrator.rounds.promotion import Promotion
+from tests.faked import faked_config, play
+from tests.unit.orchestrator.rounds.test_competition import context, seed_of
+
+
+@pytest.fixture
+def played(tmp_path: Path) -> Snapshot:
+    return play(faked_config(tmp_path, rounds=1), tmp_path / "run")
+
+
+def left(snapshot: Snapshot, blends: bool, seed_changes: bool) -> list[str]:
+    """Whose continuations are kept where each entry has left one, and `b` was promoted."""
+    verdict = snapshot.lineages[0].verdicts[0]
+    if not seed_changes:
+        verdict = verdict.model_copy(update={"seed_next": verdict.seed_before})
+    folders = [snapshot.run.entry("l", 1, name) / "continuation" for name in ("a", "b")]
+    for folder in folders:
+        folder.mkdir()
+    seed = ModelFolder(model=ModelRef("b", 1), path=None, sha256="", continuation=folders[1])
+    promotion = Promotion(context(snapshot), seed_of(snapshot), [], blends)
+    asyncio.run(promotion.drop_continuations(verdict, seed))
+    return [folder.parent.name for folder in folders if folder.exists()]
+
+
+@pytest.mark.parametrize(
+    ("blends", "seed_changes", "kept"),
+    [(False, True, ["b"]), (True, True, ["b"]), (False, False, ["b"]), (True, False, ["a", "b"])],
+)
+def test_only_what_the_next_round_goes_on_from_or_may_blend_is_kept(
+    played: Snapshot, blends: bool, seed_changes: bool, kept: list[str]
+):
+    assert left(played, blends, seed_changes) == kept
+
+
+def test_seed_and_champion_are_whole_folders_of_the_same_model(played: Snapshot):
+    folder = played.run.round("l", 1)
+    records = [played.run.read(ModelFolder, folder / f"{name}.json") for name in ("seed", "champion")]
+    assert [record and record.model for record in records] == [ModelRef("b", 1)] * 2
+    assert (folder / "seed" / "config.json").read_text() == (folder / "champion" / "config.json").read_text()

@@ -1,0 +1,18 @@
+"""The table of entry columns: each has a key of leaderboard.json and prints what it has, or nothing."""
+
+from pathlib import Path
+
+from orchestrator.views.columns import COLUMNS
+from tests.fabricate import fabricate, read
+
+
+def test_every_column_has_a_value_for_a_scored_entry_and_survives_one_that_is_not(tmp_path: Path):
+    _, run = fabricate(tmp_path / "demo", forfeits={("llama", 1, "full"): "gave up"})
+    round_ = read(run).lineage("llama").rounds[0]
+    assert round_.verdict is not None
+    assert len({column.key for column in COLUMNS}) == len(COLUMNS)
+    for entry in round_.entries:
+        standing = round_.verdict.standing(entry.name)
+        for column in COLUMNS:
+            value = column.value(entry, standing)
+            assert standing is None or value is not None or column.key.startswith("train_tokens_per"), column.key
