@@ -117,8 +117,8 @@ class Tournament:
         """
         path = self.dir.round(roster.lineage, roster.round) / "verdict.json"
         before = self._candidate(roster.lineage, champion.model), self._candidate(roster.lineage, seed.model)
+        done = self.dir.read(Verdict, path)
         while True:
-            done = self.dir.read(Verdict, path)
             verdict = done or judge(self.config, roster, *before, scored, history)
             try:
                 next_seed, next_champion = await promotion.promote(verdict, seed, champion)

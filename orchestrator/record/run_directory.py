@@ -176,3 +176,12 @@ def read_json(path: Path) -> Any:
         return None
     except (ValueError, RecursionError) as error:
         raise BrokenRecord(f"{path}: is cut off or damaged ({error}): remove it and go on") from error
+
+
+def looks_of(path: Path) -> tuple[int, int, int] | None:
+    """What tells that a file was written anew: its inode, time (ns) and size; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

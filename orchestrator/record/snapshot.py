@@ -21,7 +21,7 @@ from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.record.events import EntryState, State
 from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.records import Inspection, ModelFolder, Samples, Verdict
-from orchestrator.record.run_directory import RunDirectory, read_json
+from orchestrator.record.run_directory import RunDirectory, looks_of, read_json
 
 R = TypeVar("R", bound=Record)
 
@@ -270,7 +270,7 @@ class SnapshotReader:
 
     def _unless_known(self, path: Path, read: Callable[[], Any]) -> Any:
         """What `read` makes of the file at `path`, asked again only where that is another one than before."""
-        looks = _looks(path)
+        looks = looks_of(path)
         if looks is None:
             self._kept.pop(path, None)
             return None
@@ -284,16 +284,7 @@ ROUND_FILES = ("roster.json", "verdict.json", "champion.json", "samples.json")
 ENTRY_FILES = ("brief.json", "submission.json", "inspection.json", "scorecard.json")
 
 
-def _looks(path: Path) -> tuple[int, int, int] | None:
-    """What tells that a file was written anew; None where there is none."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
-
 def _times(folder: Path, *names: str) -> dict[str, int]:
     """When each of these files was written, in milliseconds; without those that are not there."""
-    looks = {name: _looks(folder / name) for name in names}
+    looks = {name: looks_of(folder / name) for name in names}
     return {name: status[1] // 1_000_000 for name, status in looks.items() if status is not None}

@@ -18,7 +18,7 @@ from cluster.text import plain
 from competitors.events import EventReader
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.events import State, TournamentEnded, TournamentEvent
-from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.run_directory import RunDirectory, looks_of
 from orchestrator.record.snapshot import SnapshotReader
 from orchestrator.tracking import tree, words
 from orchestrator.tracking.ledger import Ledger, Sent, ledger_file
@@ -98,7 +98,7 @@ class MlflowTracker:
             if only_top and part.level != "tournament":
                 break
             # The looks of the files before what is in them: what comes later is met again.
-            follows = (state, part.sources, *map(_looks, part.files))
+            follows = (state, part.sources, *map(looks_of, part.files))
             if self._seen.get(part.key) == follows:
                 continue
             if part.parent in failed or (part.parent is not None and part.parent not in self._ledger.runs):
@@ -189,7 +189,7 @@ class MlflowTracker:
         if view.progress is not None:
             self._send_progress(key, view.progress, view.attempt)
         for path in view.artifacts:
-            looks = _looks(path)
+            looks = looks_of(path)
             if looks is not None and str(looks) != self._ledger.runs[key].artifacts.get(path.name):
                 store.log_file(sent.run_id, path)
                 self._update(key, artifacts=self._ledger.runs[key].artifacts | {path.name: str(looks)})
@@ -261,12 +261,3 @@ class MlflowTracker:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
-
-
-def _looks(path: Path) -> tuple[int, int] | None:
-    """Time and size of a file: what tells that it has changed."""
-    try:
-        stat = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return stat.st_mtime_ns, stat.st_size
