@@ -19,11 +19,11 @@ from evaluation.scorecard import Scorecard
 from evaluation.splits import read_split
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.next_round import first_roster, next_roster
 from orchestrator.field.roster import Roster
 from orchestrator.planning import model_sources
 from orchestrator.record.events import ChampionCrowned, Noted, RoundBegan, TournamentEvent, VerdictReached
-from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.records import Inspection, ModelFolder, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.competition import compete_in_round

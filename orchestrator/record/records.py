@@ -3,7 +3,7 @@
 from typing import Literal
 
 from cluster.records import Record, StoredPath
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 
 
 class ModelFolder(Record):

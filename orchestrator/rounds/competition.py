@@ -9,8 +9,8 @@ from competitors.kinds import Recipe
 from competitors.soup.recipe import SoupRecipe
 from evaluation.results import RowResults
 from orchestrator.field.evolution import root_name
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.entry import Entry

@@ -28,8 +28,8 @@ from competitors.kinds import Recipe
 from evaluation.inspection import Form, inspect
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import EntryChanged, EntryState, Noted
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.context import Context

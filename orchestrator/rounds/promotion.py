@@ -8,7 +8,7 @@ from cluster.errors import Forfeit
 from competitors.contract import Submission
 from evaluation.generation import generate
 from evaluation.promotion import make_full
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.records import ModelFolder, Sample, Samples, Verdict
 from orchestrator.rounds.context import Context
 

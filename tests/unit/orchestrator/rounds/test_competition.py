@@ -6,8 +6,8 @@ import pytest
 
 from cluster.store import LOCAL
 from competitors.soup.recipe import SoupRecipe
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import TournamentEvent
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds.competition import brief_for, ingredients

@@ -10,8 +10,8 @@ import pytest
 from cluster.resources import Shape
 from cluster.workers import nothing
 from orchestrator.config.sections import Limits
+from orchestrator.field.model_ref import BASE
 from orchestrator.field.next_round import first_roster
-from orchestrator.record.model_ref import BASE
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.competition import brief_for

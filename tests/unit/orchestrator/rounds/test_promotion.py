@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds.promotion import Promotion
