@@ -50,16 +50,17 @@ class Stream:
 
 
 def row_passes(counts: Counts, seed: int) -> Iterator[Counts]:
-    """Row numbers without end: each time the least seen rows, shuffled by `seed` among themselves.
+    """Row numbers without end: each time the least seen rows, in an order that follows from `seed` and the pass.
 
     `counts` (rows,) says how often each row was trained on before, so that going on from a continuation takes the
-    rows it has not seen, in an order of one's own. It is counted up here; the caller may set a row to NEVER.
+    rows it has not seen: with the same seed in the order in which an uninterrupted training would have, with another
+    in an order of one's own. It is counted up here; the caller may set a row to NEVER.
     """
-    rng = np.random.default_rng(seed)
     while (least := counts.min()) < NEVER:
-        rows = np.flatnonzero(counts == least)
+        order = np.random.default_rng([seed, least]).permutation(len(counts))
+        rows = order[counts[order] == least]
         counts[rows] += 1
-        yield rng.permutation(rows)
+        yield rows
 
 
 def prepare(
