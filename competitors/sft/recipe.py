@@ -38,9 +38,10 @@ OWN_GROUPS = ("galore", "apollo", "lomo", "adalomo")
 
 
 class SftRecipe(RecipeBase):
-    """A fine-tuning recipe. `batch_size` sequences per worker and forward pass, `gradient_accumulation` of
-    them per optimizer step; `warmup` is a share of the schedule's span; `tail` the share of the round that
-    `tail_average` averages or `cool_down` cools. `freeze` and `train_only` are globs over names of modules.
+    """A fine-tuning recipe. An optimizer step takes `batch_size` × `gradient_accumulation` × workers sequences; a
+    forward pass takes no more memory than `batch_size` of the longest, and holds more of short ones. `warmup` is
+    a share of the schedule's span; `tail` the share of the round that `tail_average` averages or `cool_down`
+    cools. `freeze` and `train_only` are globs over names of modules.
     """
 
     kind: Literal["sft"]
@@ -117,6 +118,11 @@ class SftRecipe(RecipeBase):
         return self.resources.workers > 1 or self.deepspeed is not None
 
     @property
+    def rows_per_step(self) -> int:
+        """Sequences that an optimizer step takes, of all workers together."""
+        return self.batch_size * self.gradient_accumulation * self.resources.workers
+
+    @property
     def _wrong_with_shards(self) -> str | None:
         """Why ZeRO-3 cannot train this adapter; None when it can."""
         adapter = self.adapter
@@ -144,11 +150,10 @@ class SftRecipe(RecipeBase):
     @property
     def _said_to_deepspeed(self) -> dict[str, tuple[Any, str]]:
         """What the recipe says about keys of DeepSpeed's: the value, and by which of its own keys."""
-        per_step = self.batch_size * self.gradient_accumulation * self.resources.workers
         return {
             "train_micro_batch_size_per_gpu": (self.batch_size, "batch_size"),
             "gradient_accumulation_steps": (self.gradient_accumulation, "gradient_accumulation"),
-            "train_batch_size": (per_step, "batch_size × gradient_accumulation × workers"),
+            "train_batch_size": (self.rows_per_step, "batch_size × gradient_accumulation × workers"),
             "gradient_clipping": (self.max_grad_norm, "max_grad_norm"),
             "optimizer.params.lr": (self.learning_rate, "learning_rate"),
             "optimizer.params.betas": (list(self.betas), "betas"),
@@ -163,11 +168,11 @@ class SftRecipe(RecipeBase):
         if self.freeze or self.train_only:
             what += f" without {', '.join(self.freeze)}" if self.freeze else f" of {', '.join(self.train_only)}"
         spans = " over the lineage" if self.schedule_spans == "lineage" else ""
-        batch = self.batch_size * self.gradient_accumulation * self.resources.workers
         gang = f"{self.resources.workers} workers, " if self.is_gang else ""
         if self.deepspeed is not None:
             gang += f"{self.deepspeed}, " if isinstance(self.deepspeed, str) else "DeepSpeed, "
-        return f"{gang}{what}, {self.optimizer}, {self.learning_rate:g} {self.schedule}{spans}, batch {batch}"
+        rate = f"{self.learning_rate:g} {self.schedule}{spans}"
+        return f"{gang}{what}, {self.optimizer}, {rate}, batch {self.rows_per_step}"
 
     @property
     def needs_gpu(self) -> str | None:

@@ -19,7 +19,7 @@ from competitors.sft import continuation, deepspeed_config, resume
 from competitors.sft.callback import BudgetCallback
 from competitors.sft.model import compute_dtype, load_model, on_gpu, refuse_unable
 from competitors.sft.recipe import SftRecipe
-from competitors.sft.stream import Counts, Stream, prepare
+from competitors.sft.stream import Counts, prepare
 from competitors.sft.trainer import RecipeTrainer, Watch, note
 
 
@@ -37,9 +37,8 @@ def train(
     torch.set_num_threads(max(1, int(brief.resources.cpus)))
     tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
     went_on = brief.seed_continuation if recipe.continue_ else None
-    sequences_per_step = recipe.batch_size * recipe.gradient_accumulation * recipe.resources.workers
     seen = _seen_before(went_on, brief) if went_on else None
-    inputs = (brief.train_data, tokenizer, brief.max_tokens, brief.budget, sequences_per_step)
+    inputs = (brief.train_data, tokenizer, brief.max_tokens, brief.budget, recipe.rows_per_step)
     stream = prepare(*inputs, recipe.packing, brief.random_seed, seen, held_back)
     folder = resume.saved(brief)
     resumed = resume.Resume.read(folder / "resume.json") if folder else None
@@ -53,7 +52,7 @@ def train(
         trainer = RecipeTrainer(
             model=_model(brief, recipe, went_on, folder, report),
             args=arguments,
-            train_dataset=_sequences_from(stream, done * sequences_per_step),
+            train_dataset=stream.sequences,
             processing_class=tokenizer,
             brief=brief,
             recipe=recipe,
@@ -86,19 +85,14 @@ def _model(brief: Brief, recipe: SftRecipe, went_on: Path | None, saved: Path | 
     return model
 
 
-def _sequences_from(stream: Stream, first: int) -> Any:
-    """The sequences that are still to be trained on."""
-    return stream.sequences.select(range(first, len(stream.sequences))) if first else stream.sequences
-
-
 def training_arguments(brief: Brief, recipe: SftRecipe, steps: int, scratch: str) -> SFTConfig:
     """What TRL and transformers are told. Saving, reporting and the schedule's end are ours."""
     dtype = compute_dtype(brief, recipe)
     return SFTConfig(
         output_dir=scratch,
         max_steps=steps,
-        per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation,
+        # To transformers a step is one batch: how it is cut into forward passes is ours.
+        per_device_train_batch_size=recipe.batch_size * recipe.gradient_accumulation,
         learning_rate=recipe.learning_rate,
         optim=recipe.optimizer,
         optim_args=",".join(f"{k}={v}" for k, v in recipe.optimizer_args.items()) or None,
@@ -114,11 +108,9 @@ def training_arguments(brief: Brief, recipe: SftRecipe, steps: int, scratch: str
         use_cpu=not on_gpu(brief),
         use_liger_kernel=recipe.liger,
         dataset_kwargs={"skip_prepare_dataset": True},
-        train_sampling_strategy="sequential",
-        shuffle_dataset=False,
-        dataloader_drop_last=True,
         seed=brief.random_seed,
         logging_strategy="no",
+        logging_nan_inf_filter=False,  # would wait for the loss in every step
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
