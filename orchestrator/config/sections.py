@@ -55,9 +55,13 @@ class Budget(Settings):
     tokens: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=1)
+    total_tokens: int | None = Field(None, ge=1)
+    total_gpu_hours: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _some_budget(self) -> "Budget":
+        if self.total_tokens is not None or self.total_gpu_hours is not None:
+            return self
         if self.tokens is None and self.minutes is None and self.steps is None:
             raise ValueError("give at least one of tokens, minutes and steps")
         return self

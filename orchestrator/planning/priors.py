@@ -1,0 +1,88 @@
+"""What is known beforehand of good recipes, each number with where it comes from: what `competitors: auto` starts from.
+
+A race then finds out which of them holds for this base and these data, so they need to be right within a factor.
+
+- *Rate of full fine-tuning, by width.* 5e-5 · (2000 / width)^0.781 is the fit of Thinking Machines for Llama's
+  family from 1B to 70B (tinker-cookbook, `hyperparam_utils.get_lr`, after Schulman et al., "LoRA Without Regret",
+  2025). Below a width of 2,000 nobody has published one: WIDTHS_MEASURED are ours, from docs/LOG.md 2026-11-25, and
+  between two points the rate goes by a power of the width.
+- *Rate of LoRA*: ten times that of full fine-tuning, whatever the rank, where alpha stays at 32 and every linear layer
+  has an adapter (the same study). Hayou et al. 2024 (LoRA+): B wants more than A, RATIO times as much.
+- *Batch*: the best rate goes by the square root of the batch for Adam (Malladi et al. 2022); a small batch loses
+  nothing but time, and LoRA suffers from large ones (LoRA Without Regret). So as many rows as leave STEPS steps.
+- *Rank*: instruction data hold about a bit a token, an adapter about two a parameter (the same study, after Allen-Zhu
+  and Li 2024), so the rank that has a parameter for two tokens.
+- *Four bits* where the weights alone are too much: QLoRA (Dettmers et al. 2023) trains as well as LoRA in 16 bits.
+- *Characters a token*, by the vocabulary: a fit to English text through three tokenizers (512, 32,000 and 128,256).
+"""
+
+import itertools
+import math
+
+WIDTHS_MEASURED = ((64, 4.0e-3), (288, 1.0e-3), (2000, 5.0e-5))
+"""(width, best rate of full fine-tuning) with AdamW at REFERENCE_BATCH rows a step; the last is the published fit."""
+EXPONENT_OF_WIDTH = 0.781
+"""Beyond the largest of them."""
+REFERENCE_BATCH = 16
+SPREAD = 3.0
+"""Between two neighbouring rates of a field: a race and the climb after it find what lies between and above."""
+LORA_FACTOR = 10.0
+LORA_ALPHA = 32
+LORA_PLUS_RATIO = 16.0
+TOKENS_PER_PARAMETER = 2.0
+RANKS = (16, 128)
+STEPS = 400
+BATCHES = (4, 32)
+
+
+def full_rate(width: int, batch: int) -> float:
+    """The best rate of full fine-tuning to be expected of a base of this width at `batch` rows a step."""
+    return _rate_by_width(width) * math.sqrt(batch / REFERENCE_BATCH)
+
+
+def _rate_by_width(width: int) -> float:
+    widest, rate = WIDTHS_MEASURED[-1]
+    if width >= widest:
+        return float(rate * (widest / width) ** EXPONENT_OF_WIDTH)
+    for (left, high), (right, low) in itertools.pairwise(WIDTHS_MEASURED):
+        if left <= width < right:
+            return float(high * (width / left) ** (math.log(low / high) / math.log(right / left)))
+    return WIDTHS_MEASURED[0][1]
+
+
+def batch_for(line_tokens: int | None, tokens_per_row: float) -> int:
+    """Rows of an optimizer step: the largest power of two with which `line_tokens` make STEPS steps, within BATCHES."""
+    if line_tokens is None:
+        return REFERENCE_BATCH
+    rows = line_tokens / max(tokens_per_row, 1.0) / STEPS
+    return _power_of_two(rows, *BATCHES)
+
+
+def rank_for(tokens: float, sizes_per_rank: int, width: int) -> int:
+    """The rank that holds `tokens` of training data: `sizes_per_rank` parameters of the adapter come with each."""
+    wanted = tokens / TOKENS_PER_PARAMETER / max(sizes_per_rank, 1)
+    low, high = RANKS
+    return _power_of_two(2 * wanted - 1e-9, min(low, max(width // 2, 1)), min(high, max(width // 2, 1)))
+
+
+def characters_per_token(vocabulary: int) -> float:
+    """Of English text, for a tokenizer of that many words."""
+    return max(1.0, 0.33 * math.log2(max(vocabulary, 2)) - 0.9)
+
+
+def ladder(low: float, high: float) -> list[float]:
+    """Rates a factor of at most SPREAD apart, from one below `low` to one above `high`, rounded to two digits."""
+    bottom, top = low / SPREAD, high * SPREAD
+    steps = math.ceil(math.log(top / bottom) / math.log(SPREAD) - 1e-9)
+    return [rounded(bottom * (top / bottom) ** (step / steps)) for step in range(steps + 1)]
+
+
+def rounded(rate: float) -> float:
+    """To two digits."""
+    return float(f"{rate:.2g}")
+
+
+def _power_of_two(value: float, low: int, high: int) -> int:
+    """The largest power of two that is at most `value`, within bounds."""
+    exponent = math.floor(math.log2(value)) if value >= 1 else 0
+    return int(min(max(2**exponent, low), high))
