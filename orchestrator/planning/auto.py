@@ -5,6 +5,7 @@ not otherwise; LoRA on every linear layer beside it, over four bits where even t
 tournament get the same field: methods by their largest base, rates from the widest's to the narrowest's.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -82,9 +83,7 @@ def _lora_recipes(lora: Raw, low: float, high: float, width: int, is_alone: bool
     """Rates around ten times full fine-tuning's; alone in the field also a higher rank and LoRA+."""
     low, high = low * priors.LORA_FACTOR, high * priors.LORA_FACTOR
     name, adapter = lora["adapter"]["method"], lora["adapter"]
-    rates = priors.ladder(low, high)
-    if not is_alone:
-        rates = rates[:-1]  # where full fine-tuning fits, a rate above LoRA's best has nothing to win
+    rates = priors.ladder(low, high) if is_alone else priors.pair(low, high)
     made = [lora | {"name": f"{name}-{rate:g}", "learning_rate": rate} for rate in rates]
     if is_alone:
         middle = priors.rounded((low * high) ** 0.5)
@@ -119,21 +118,30 @@ def _first_that_fits(basis: Basis, base: BaseShape, batch: int, ways: Iterable[R
 
 
 def _held(way: Raw, basis: Basis, base: BaseShape, rows: int, workers: int) -> Raw | None:
-    """`way` with `rows` of each worker in as few passes as memory allows, the last resort being to keep no activations.
-
-    Recomputing them costs a third more; passes of a quarter of the rows cost less than that.
-    """
-    room = _room_gb(basis.machine)
-    for keeps_activations, fewest in ((True, max(rows // 4, 1)), (False, 1)):
+    """`way` with `rows` of each worker in as few passes as memory allows; last of all it keeps no activations."""
+    machine = basis.machine
+    for room, keeps_activations, fewest in _rooms(machine, rows):
         at_once = rows
         while at_once >= fewest:
             passes: Raw = {"batch_size": at_once, "gradient_accumulation": rows // at_once}
             made = way | passes | ({} if keeps_activations else {"gradient_checkpointing": True})
             needed = _needed_gb(made, basis, base, workers)
             if needed <= room:
-                return made | {"resources": _resources(basis.machine, workers, needed, room)}
+                return made | {"resources": _resources(machine, workers, needed)}
             at_once //= 2
     return None
+
+
+def _rooms(machine: Machine, rows: int) -> list[tuple[float, bool, int]]:
+    """What to try in turn: GB that a worker may take, whether it keeps activations, the fewest rows of a pass.
+
+    To recompute activations costs a third more, on a GPU less than passes of an eighth of the rows. On a CPU small
+    passes cost little, so that first one CPU's share of the memory is tried, with which all can train side by side.
+    """
+    room = _room_gb(machine)
+    if machine.gpus > 0:
+        return [(room, True, max(rows // 4, 1)), (room, False, 1)]
+    return [(room / max(machine.cpus, 1), True, 1), (room, True, 1), (room, False, 1)]
 
 
 def _needed_gb(way: Raw, basis: Basis, base: BaseShape, workers: int) -> float:
@@ -149,12 +157,13 @@ def _room_gb(machine: Machine) -> float:
     return machine.memory_gb * USED_SHARE["cpu"]
 
 
-def _resources(machine: Machine, workers: int, needed: float, room: float) -> Raw:
+def _resources(machine: Machine, workers: int, needed: float) -> Raw:
     """A GPU and its share of the CPUs; without GPUs as many CPUs as its share of the memory, so that all find room."""
     if machine.gpus > 0:
         cpus = int(min(max(machine.cpus // machine.gpus, 1), CPUS_PER_GPU))
         return {"workers": workers, "cpus": cpus, "gpus": 1}
-    return {"cpus": int(min(max(-(-needed * machine.cpus // room), 1), machine.cpus))}
+    share = needed / _room_gb(machine)
+    return {"cpus": int(min(max(math.ceil(share * machine.cpus), 1), machine.cpus))}
 
 
 def _precision(machine: Machine) -> Raw:

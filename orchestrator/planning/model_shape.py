@@ -83,7 +83,7 @@ def describe_folder(folder: Path) -> BaseShape | None:
     key_value = (config.get("head_dim") or hidden // heads) * (config.get("num_key_value_heads") or heads)
     tensors, stored = _headers(folder)
     if not tensors:
-        tensors = _llama(layers, hidden, intermediate, key_value, vocabulary, config.get("tie_word_embeddings", True))
+        tensors = llama(layers, hidden, intermediate, key_value, vocabulary, config.get("tie_word_embeddings", True))
         stored = 2 * sum(size_of(shape) for shape in tensors.values())
     return BaseShape(
         layers=layers,
@@ -126,7 +126,7 @@ def _builtin(name: str) -> BaseShape | None:
     base = BUILTIN_BASES[name]
     hidden, intermediate = base.hidden, base.intermediate
     key_value = hidden * base.key_value_heads // base.heads
-    tensors = _llama(base.layers, hidden, intermediate, key_value, BUILTIN_VOCABULARY, tied=True)
+    tensors = llama(base.layers, hidden, intermediate, key_value, BUILTIN_VOCABULARY, tied=True)
     return BaseShape(
         layers=base.layers,
         hidden=hidden,
@@ -140,7 +140,7 @@ def _builtin(name: str) -> BaseShape | None:
     )
 
 
-def _llama(
+def llama(
     layers: int, hidden: int, intermediate: int, key_value: int, vocabulary: int, tied: bool
 ) -> dict[str, tuple[int, ...]]:
     """The tensors of a Llama of these sizes."""

@@ -26,6 +26,7 @@ EXPONENT_OF_WIDTH = 0.781
 REFERENCE_BATCH = 16
 SPREAD = 3.0
 """Between two neighbouring rates of a field: a race and the climb after it find what lies between and above."""
+MOST_RATES = 5
 LORA_FACTOR = 10.0
 LORA_ALPHA = 32
 LORA_PLUS_RATIO = 16.0
@@ -71,10 +72,18 @@ def characters_per_token(vocabulary: int) -> float:
 
 
 def ladder(low: float, high: float) -> list[float]:
-    """Rates a factor of at most SPREAD apart, from one below `low` to one above `high`, rounded to two digits."""
+    """Rates a factor of SPREAD or less apart, from one below `low` to one above `high`, rounded to two digits.
+
+    MOST_RATES of them at most: where `low` and `high` lie far apart, so do they.
+    """
     bottom, top = low / SPREAD, high * SPREAD
-    steps = math.ceil(math.log(top / bottom) / math.log(SPREAD) - 1e-9)
+    steps = min(math.ceil(math.log(top / bottom) / math.log(SPREAD) - 1e-9), MOST_RATES - 1)
     return [rounded(bottom * (top / bottom) ** (step / steps)) for step in range(steps + 1)]
+
+
+def pair(low: float, high: float) -> list[float]:
+    """Two rates, a factor of SPREAD apart around one, or further where `low` and `high` are."""
+    return [rounded(low / SPREAD**0.5), rounded(high * SPREAD**0.5)]
 
 
 def rounded(rate: float) -> float:

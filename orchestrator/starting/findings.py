@@ -71,17 +71,18 @@ def look(base: str, data: str, address: str | None) -> Findings:
         longest_wanted=wanted,
         held_out=min(HELD_OUT_AT_MOST, len(dataset) // 10),
         machine=machine,
-        pace=None if machine.gpus else _pace(base, folder, shape, texts, max_tokens),
+        pace=None if machine.gpus else pace_of(base, folder, shape, texts, max_tokens),
     )
 
 
-def _pace(
+def pace_of(
     base: str,
     folder: Path | None,
     shape: BaseShape,
     texts: Sequence[tuple[str, str]],
     max_tokens: int,
 ) -> Pace:
+    """How fast the base trains here; one that is built in is built for it."""
     if folder is None and base.startswith(model_sources.BUILTIN):
         with TemporaryDirectory() as scratch:
             folder = Path(scratch) / "base"

@@ -21,6 +21,11 @@ def competing(*items: Any) -> dict[str, Any]:
     return MINIMAL | {"competitors": list(items)}
 
 
+def sft() -> dict[str, Any]:
+    """A plain recipe."""
+    return {"name": "f", "kind": "sft", "learning_rate": 1e-4}
+
+
 def test_it_is_a_schema_and_what_is_printed():
     Draft7Validator.check_schema(config_schema())
     assert json.loads(schema_text()) == config_schema()
@@ -39,15 +44,15 @@ def test_the_configs_that_come_along_are_valid(path: Path):
     [
         MINIMAL,
         MINIMAL | {"competitors": "auto"},
-        competing({"name": "f", "kind": "sft", "learning_rate": {"each": [1e-4, 2e-4]}, "batch_size": {"each": [8]}}),
-        competing({"name": "f", "kind": "sft", "learning_rate": 1e-4, "adapter": {"method": "lora", "rank": {"each": [4]}}}),
+        competing(sft() | {"learning_rate": {"each": [1e-4, 2e-4]}, "batch_size": {"each": [8]}}),
+        competing(sft() | {"adapter": {"method": "lora", "rank": {"each": [4, 8]}}}),
         competing(
-            {"name": "f", "kind": "sft", "learning_rate": 1e-4, "adapter": {"method": "lora"}},
+            sft() | {"adapter": {"method": "lora"}},
             {"name": "g", "like": "f", "adapter": {"rank": 64}},
             {"name": "h", "like": "f", "adapter": "none"},
         ),
-        competing({"name": "f", "kind": "sft", "learning_rate": 1e-4, "adapter": "none", "continue": True}),
-        competing({"name": "s", "kind": "search", "recipe": {"batch_size": 8}, "space": {"learning_rate": [1e-3, 2e-3]}}),
+        competing(sft() | {"adapter": "none", "continue": True}),
+        competing({"name": "s", "kind": "search", "recipe": {"batch_size": 8}, "space": {"learning_rate": [0.1, 0.2]}}),
         competing({"name": "u", "kind": "unchanged"}),
         MINIMAL | {"budget": {"total_tokens": 20_000_000}},
     ],
@@ -65,10 +70,10 @@ def test_what_yaml_allows_is_valid(config: dict[str, Any], tmp_path: Path):
         MINIMAL | {"roundz": 3},
         MINIMAL | {"competitors": "aut"},
         {key: value for key, value in MINIMAL.items() if key != "data"},
-        competing({"name": "f", "kind": "stf", "learning_rate": 1e-4}),
+        competing(sft() | {"kind": "stf"}),
         competing({"name": "f", "kind": "sft"}),
-        competing({"name": "f", "kind": "sft", "learning_rate": 1e-4, "adaptr": None}),
-        competing({"name": "f", "kind": "sft", "learning_rate": "fast"}),
+        competing(sft() | {"adaptr": None}),
+        competing(sft() | {"learning_rate": "fast"}),
         competing({"name": "g", "like": "f", "learnin_rate": 1}),
         MINIMAL | {"budget": {"tokns": 3}},
     ],
