@@ -20,6 +20,7 @@ MAX_EPOCHS_BY_TIME = 64
 """With only minutes as a budget nothing says how many rows will be needed: prepare this many epochs, or
 `MAX_ROWS_BY_TIME` rows."""
 MAX_ROWS_BY_TIME = 4_000_000
+COUNTED_ROWS = 8192
 CHUNK = 1024
 IGNORED = -100
 NEVER = 2**40
@@ -61,6 +62,24 @@ def row_passes(counts: Counts, seed: int) -> Iterator[Counts]:
         rows = order[counts[order] == least]
         counts[rows] += 1
         yield rows
+
+
+def count_tokens(train_data: Path, tokenizer_folder: Path, max_tokens: int) -> tuple[int, int]:
+    """How many rows have a completion within `max_tokens`, and how many tokens all those hold, prompts included.
+
+    Of more than `COUNTED_ROWS` rows so many are looked at, evenly spread, and the counts are scaled up.
+    """
+    import pyarrow.parquet as pq
+    from transformers import AutoTokenizer
+
+    table = pq.read_table(train_data, columns=["prompt", "completion"])
+    looked_at = np.unique(np.linspace(0, table.num_rows - 1, min(table.num_rows, COUNTED_ROWS)).astype(np.int64))
+    part = table.take(looked_at)
+    texts = (part["prompt"].to_pylist(), part["completion"].to_pylist())
+    encoded = encode(*texts, AutoTokenizer.from_pretrained(tokenizer_folder), max_tokens)
+    lengths = [len(row.ids) for row in encoded if row.completion_tokens]
+    scale = table.num_rows / len(looked_at)
+    return round(len(lengths) * scale), round(sum(lengths) * scale)
 
 
 def prepare(

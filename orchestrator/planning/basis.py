@@ -38,7 +38,7 @@ def make_field(config: TournamentConfig, config_folder: Path, address: str | Non
         tokens_per_row=tokens_per_row,
         max_tokens=config.data.max_tokens,
         line_tokens=_line_tokens(config),
-        spans_rounds=config.budget.total_tokens is None and config.budget.total_gpu_hours is None,
+        spans_rounds=config.budget.whole is None,
         machine=machine_of(address or config.cluster.address),
         has_four_bits=importlib.util.find_spec("bitsandbytes") is not None,
     )
