@@ -18,7 +18,7 @@ from rich.console import Console
 
 from cluster.errors import ClusterTrouble, TournamentError, UserError
 from competitors.kinds import Recipe
-from orchestrator.config.loading import load_config
+from orchestrator.config.loading import AUTO, load_config
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
 
@@ -265,8 +265,9 @@ def _load(
         from orchestrator.planning.basis import make_field
 
         where = run_dir(stand_in) if callable(run_dir) else run_dir
-        if where is not None and (run := RunDirectory(where)).config_file.is_file():
-            return run.config.competitors
+        there = RunDirectory(where) if where is not None else None
+        if there is not None and there.config_file.is_file() and there.config.competitors_by == AUTO:
+            return there.config.competitors
         return make_field(stand_in, config.parent, address)
 
     return load_config(config, overrides, make)

@@ -58,11 +58,13 @@ def make_recipes(basis: Basis) -> list[SftRecipe]:
     lora = _first_that_fits(basis, largest, batch, [_adapter(way, rank) for way in LORA])
     if full is None and lora is None:
         raise UserError(f"competitors: auto: {_too_small(basis, largest, rank)}")
-    rates = [priors.full_rate(base.hidden, _rows_per_step(full or lora or {})) for base in basis.bases]
+    widths = [base.hidden for base in basis.bases]
     made: list[Raw] = []
     if full is not None:
+        rates = [priors.full_rate(width, _rows_per_step(full)) for width in widths]
         made += _full_recipes(full, min(rates), max(rates))
     if lora is not None:
+        rates = [priors.lora_rate(width, _rows_per_step(lora)) for width in widths]
         made += _lora_recipes(lora, min(rates), max(rates), largest.hidden, is_alone=full is None)
     shared: Raw = {"kind": "sft", "schedule": "linear", "continue": True}
     if basis.spans_rounds:  # one schedule over all rounds: what is scored before its end is an average, which is free
@@ -80,8 +82,7 @@ def _full_recipes(full: Raw, low: float, high: float) -> list[Raw]:
 
 
 def _lora_recipes(lora: Raw, low: float, high: float, width: int, is_alone: bool) -> list[Raw]:
-    """Rates around ten times full fine-tuning's; alone in the field also a higher rank and LoRA+."""
-    low, high = low * priors.LORA_FACTOR, high * priors.LORA_FACTOR
+    """Rates around LoRA's best; alone in the field also a higher rank and LoRA+."""
     name, adapter = lora["adapter"]["method"], lora["adapter"]
     rates = priors.ladder(low, high) if is_alone else priors.pair(low, high)
     made = [lora | {"name": f"{name}-{rate:g}", "learning_rate": rate} for rate in rates]
@@ -93,7 +94,14 @@ def _lora_recipes(lora: Raw, low: float, high: float, width: int, is_alone: bool
                 lora | {"name": f"{name}-r{rank}", "adapter": adapter | {"rank": rank}, "learning_rate": middle}
             )
         plus = adapter | {"lora_plus_ratio": priors.LORA_PLUS_RATIO}
-        made.append(lora | {"name": f"{name}-plus", "adapter": plus, "learning_rate": priors.rounded(middle / 4)})
+        made.append(
+            lora
+            | {
+                "name": f"{name}-plus",
+                "adapter": plus,
+                "learning_rate": priors.rounded(middle / (priors.LORA_PLUS_RATIO / 2)),
+            }
+        )
     return made
 
 

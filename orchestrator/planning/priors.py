@@ -4,10 +4,9 @@ A race then finds out which of them holds for this base and these data, so they 
 
 - *Rate of full fine-tuning, by width.* 5e-5 · (2000 / width)^0.781 is the fit of Thinking Machines for Llama's
   family from 1B to 70B (tinker-cookbook, `hyperparam_utils.get_lr`, after Schulman et al., "LoRA Without Regret",
-  2025). Below a width of 2,000 nobody has published one: WIDTHS_MEASURED are ours, from docs/LOG.md 2026-11-25, and
-  between two points the rate goes by a power of the width.
+  2025). Below a width of 2,000 nobody has published one: the other points are ours (docs/LOG.md, 2026-11-25).
 - *Rate of LoRA*: ten times that of full fine-tuning, whatever the rank, where alpha stays at 32 and every linear layer
-  has an adapter (the same study). Hayou et al. 2024 (LoRA+): B wants more than A, RATIO times as much.
+  has an adapter (the same study); at small widths less (ours). Hayou et al. 2024 (LoRA+): B wants more than A.
 - *Batch*: the best rate goes by the square root of the batch for Adam (Malladi et al. 2022); a small batch loses
   nothing but time, and LoRA suffers from large ones (LoRA Without Regret). So as many rows as leave STEPS steps.
 - *Rank*: instruction data hold about a bit a token, an adapter about two a parameter (the same study, after Allen-Zhu
@@ -18,16 +17,18 @@ A race then finds out which of them holds for this base and these data, so they 
 
 import itertools
 import math
+from collections.abc import Sequence
 
-WIDTHS_MEASURED = ((64, 4.0e-3), (288, 1.0e-3), (2000, 5.0e-5))
+FULL_RATES = ((64, 4.0e-3), (288, 1.0e-3), (2000, 5.0e-5))
 """(width, best rate of full fine-tuning) with AdamW at REFERENCE_BATCH rows a step; the last is the published fit."""
+LORA_FACTORS = ((64, 3.0), (2000, 10.0))
+"""(width, LoRA's best rate in multiples of full fine-tuning's); the last is published, and the same for all above."""
 EXPONENT_OF_WIDTH = 0.781
-"""Beyond the largest of them."""
+"""Of full fine-tuning's rate beyond the largest width."""
 REFERENCE_BATCH = 16
 SPREAD = 3.0
 """Between two neighbouring rates of a field: a race and the climb after it find what lies between and above."""
 MOST_RATES = 5
-LORA_FACTOR = 10.0
 LORA_ALPHA = 32
 LORA_PLUS_RATIO = 16.0
 TOKENS_PER_PARAMETER = 2.0
@@ -38,17 +39,22 @@ BATCHES = (4, 32)
 
 def full_rate(width: int, batch: int) -> float:
     """The best rate of full fine-tuning to be expected of a base of this width at `batch` rows a step."""
-    return _rate_by_width(width) * math.sqrt(batch / REFERENCE_BATCH)
+    widest = FULL_RATES[-1][0]
+    beyond = (widest / width) ** EXPONENT_OF_WIDTH if width > widest else 1.0
+    return float(_between(FULL_RATES, width) * beyond * math.sqrt(batch / REFERENCE_BATCH))
 
 
-def _rate_by_width(width: int) -> float:
-    widest, rate = WIDTHS_MEASURED[-1]
-    if width >= widest:
-        return float(rate * (widest / width) ** EXPONENT_OF_WIDTH)
-    for (left, high), (right, low) in itertools.pairwise(WIDTHS_MEASURED):
+def lora_rate(width: int, batch: int) -> float:
+    """The best rate of LoRA on every linear layer, whatever its rank, with alpha at LORA_ALPHA."""
+    return full_rate(width, batch) * _between(LORA_FACTORS, width)
+
+
+def _between(points: Sequence[tuple[int, float]], width: int) -> float:
+    """The value at `width`: between two points by a power of the width, beyond the ends as at the end."""
+    for (left, first), (right, last) in itertools.pairwise(points):
         if left <= width < right:
-            return float(high * (width / left) ** (math.log(low / high) / math.log(right / left)))
-    return WIDTHS_MEASURED[0][1]
+            return float(first * (width / left) ** (math.log(last / first) / math.log(right / left)))
+    return points[0][1] if width <= points[0][0] else points[-1][1]
 
 
 def batch_for(line_tokens: int | None, tokens_per_row: float) -> int:

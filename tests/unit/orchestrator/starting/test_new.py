@@ -103,9 +103,14 @@ def test_a_run_goes_on_with_its_field_on_another_machine(
 def test_a_list_in_the_place_of_auto_is_another_config(here: Path, capsys: pytest.CaptureFixture[str]):
     tournament(capsys, "new", "base", "sums.jsonl")
     listed = load_config(here / "base-sums.yaml", ["competitors=[{name: a, kind: unchanged}]"])
-    RunDirectory(here / "run").adopt(listed)
-    with pytest.raises(UserError, match="competitors_by: auto is hand there"):
-        RunDirectory(here / "run").check(cli._load(here / "base-sums.yaml", None, None, here / "run"))
+    run = RunDirectory(here / "run")
+    run.adopt(listed)
+    made = cli._load(here / "base-sums.yaml", None, None, run.root)
+    with pytest.raises(UserError, match=r"belongs to another config: competitors\.full"):
+        run.check(made)
+    # Written out by hand, the same recipes are the same config.
+    run.adopt(made)
+    run.check(made.model_copy(update={"competitors_by": "hand"}))
 
 
 def test_gpus_are_budgeted_in_hours(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
