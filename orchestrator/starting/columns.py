@@ -5,6 +5,7 @@ from typing import Any
 
 from cluster.errors import UserError
 from cluster.records import Record
+from cluster.text import plain
 
 PROMPTS = ("instruction", "prompt", "question", "query", "inputs", "problem", "source", "input")
 """Names of what a model is given, the most telling first."""
@@ -27,7 +28,7 @@ def find_templates(source: str, rows: Sequence[Mapping[str, Any]]) -> Templates:
     """The templates for `rows`, some of a dataset's. UserError, with the columns there are, where none can be found."""
     columns = list(rows[0])
     texts = {column.lower(): column for column in columns if _is_text(column, rows)}
-    there = f"{source} has the columns {', '.join(columns)}"
+    there = f"{source} has the columns {plain(', '.join(columns))}"
     prompt = next((texts[name] for name in PROMPTS if name in texts), None)
     completion = next((texts[name] for name in COMPLETIONS if name in texts), None)
     if prompt is not None and completion is not None:

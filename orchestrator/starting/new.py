@@ -10,6 +10,7 @@ import yaml
 from cluster.errors import UserError
 from cluster.machine import Machine
 from cluster.store import LOCAL
+from cluster.text import plain
 from competitors.capture import captured_output
 from evaluation import sources
 from orchestrator.config.schema import MODELINE, SCHEMA_FILE, schema_text
@@ -41,7 +42,7 @@ def write_config(base: str, data: str, budget: str, out: Path | None, address: s
         found = look(base, data, address)
     if out.absolute().parent != Path.cwd():
         found = _with_absolute_paths(found)
-    LOCAL.write_text(out.absolute(), config_text(found, seconds, name, out))
+    LOCAL.write_text(out.absolute(), config_text(found, seconds, name, out, address))
     LOCAL.write_text(out.absolute().parent / SCHEMA_FILE, schema_text())
     return out
 
@@ -56,7 +57,7 @@ def seconds_of(budget: str) -> float:
     return seconds
 
 
-def config_text(found: Findings, seconds: float, name: str, out: Path) -> str:
+def config_text(found: Findings, seconds: float, name: str, out: Path, address: str | None) -> str:
     """The config's YAML."""
     cut = (
         f"{WHOLE_PERCENT} of 100 rows are whole at this length; longer ones are cut on the right"
@@ -71,7 +72,7 @@ def config_text(found: Findings, seconds: float, name: str, out: Path) -> str:
         f"name: {_quoted(name)}",
         "seed: 0  # another one: other rows held out, other orders of the data",
         "data:",
-        f"  source: {_quoted(found.source)}  # {found.rows:,} rows; columns: {', '.join(found.columns)}",
+        f"  source: {_quoted(found.source)}  # {found.rows:,} rows; columns: {plain(', '.join(found.columns), 160)}",
         f"  prompt: {_quoted(found.templates.prompt)}  # what the model is given, {{column}} by column",
         f"  completion: {_quoted(found.templates.completion)}  # what it is to write: only this is learned and scored",
         f"  max_tokens: {found.max_tokens}  # {cut}",
@@ -87,6 +88,7 @@ def config_text(found: Findings, seconds: float, name: str, out: Path) -> str:
         "# A field for this base, these data, the budget and the hardware: `tournament plan` shows it. A list of",
         "# recipes of your own may stand in its place: docs/competitors.",
         "competitors: auto",
+        *([] if address is None else [f"cluster: {{address: {_quoted(address)}}}"]),
     ]
     return "\n".join(lines) + "\n"
 
