@@ -5,6 +5,7 @@ What runs in a worker is replaced by its name; everything that the driver decide
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,14 @@ class FakedWorkers(InProcessWorkers):
 
 
 def hand_in(brief: Brief) -> None:
-    """A submission that says who made it."""
+    """A submission that says who made it, and what it went on from; it leaves a continuation."""
     brief.output_dir.mkdir(parents=True, exist_ok=True)
-    (brief.output_dir / "config.json").write_text(f'{{"by": "{brief.competitor}", "on": "{brief.seed_sha256}"}}')
+    before = brief.seed_continuation
+    after = "nobody" if before is None else f"{before.parent.name} in {before.parent.parent.name}"
+    words = {"by": brief.competitor, "on": brief.seed_sha256, "after": after}
+    (brief.output_dir / "config.json").write_text(json.dumps(words))
+    brief.continuation_dir.mkdir(exist_ok=True)
+    (brief.continuation_dir / "continuation.json").write_text("{}")
     (brief.output_dir / "model.safetensors").write_bytes(b"")
 
 
@@ -136,6 +142,18 @@ def faked_config(inputs: Path, **settings: Any) -> TournamentConfig:
         }
         | settings
     )
+
+
+def allocated(inputs: Path, **settings: Any) -> TournamentConfig:
+    """A whole budget, of which a race, a climb and a line of two rounds are made."""
+    field = [{"name": name, "kind": "sft", "learning_rate": 1e-3} for name in ("a", "b")]
+    fixed = {"rounds": 4, "budget": {"total_tokens": 100_000}, "competitors": field}
+    return faked_config(inputs, **(fixed | settings))
+
+
+def climbing(name: str, number: int) -> float:
+    """Losses of a tournament whose second child of `a` leads."""
+    return 4.0 - number / 2 - (0.1 if name.startswith("a") else 0.0) - (0.1 if name == "a.2b" else 0.0)
 
 
 def play(
