@@ -95,18 +95,23 @@ def config_text(found: Findings, seconds: float, name: str, out: Path, address: 
 
 def _budget(found: Findings, seconds: float) -> tuple[str, list[str]]:
     """The budget, and how it came about in lines of words."""
-    hours = seconds / 3600
     if found.pace is None:
         gpus = found.machine.gpus
-        return f"{{total_gpu_hours: {hours * gpus:g}}}", [f"The whole for a lineage: {hours:g} h of {gpus:g} GPUs."]
+        return f"{{total_gpu_hours: {seconds / 3600 * gpus:g}}}", [
+            f"The whole for a lineage: {_time(seconds)} of {gpus:g} GPUs."
+        ]
     tokens = max(int(float(f"{seconds * TRAINING_SHARE * found.pace.tokens_per_second:.2g}")), 1)
     rows = found.rows - 2 * found.held_out
     passes = tokens / (rows * found.tokens_per_row)
     return f"{{total_tokens: {tokens:_}}}", [
-        f"The whole for a lineage: {hours:g} h, {TRAINING_SHARE:.0%} of it training, at"
+        f"The whole for a lineage: {_time(seconds)}, {TRAINING_SHARE:.0%} of it training, at"
         f" {found.pace.tokens_per_second:,.0f} tokens a second in one process",
         f"({found.pace.found_by}). That is {passes:.1f} times the training rows.",
     ]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:g} h" if seconds >= 3600 else f"{seconds / 60:g} min"
 
 
 def _machine_in_words(machine: Machine) -> str:
