@@ -67,9 +67,9 @@ def test_what_new_writes_is_planned_and_runs(here: Path, capsys: pytest.CaptureF
     assert raw["competitors"] == "auto"
     assert raw["budget"] == {"total_tokens": 4_300_000}  # 0.8 of 5,400 s at the made-up pace
 
-    planned = json.loads(tournament(capsys, "plan", "base-sums.yaml", "--json", "--set", "budget={tokens: 3000}"))
+    planned = json.loads(tournament(capsys, "plan", "base-sums.yaml", "--json", "--set", "budget={tokens: 1000}"))
     # As the run command does, but over the workers of this process.
-    short = ["budget={tokens: 3000}", "rounds=1", "evaluation.samples=0", "selection.resamples=200"]
+    short = ["budget={tokens: 1000}", "rounds=1", "evaluation.samples=0", "selection.resamples=200"]
     config = load_config(path, short, lambda config: make_field(config, here))
     run = RunDirectory(here / "run")
     workers = InProcessWorkers(trainers=1, evaluators=0)
