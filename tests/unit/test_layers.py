@@ -21,6 +21,7 @@ ROOMS = {
     "orchestrator.config": {"orchestrator.field"},
     "orchestrator.record": {"orchestrator.field", "orchestrator.config"},
     "orchestrator.planning": {"orchestrator.config"},
+    "orchestrator.starting": {"orchestrator.config", "orchestrator.planning"},
     "orchestrator.rounds": {"orchestrator.field", "orchestrator.config", "orchestrator.record"},
     "orchestrator.views": {"orchestrator.field", "orchestrator.config", "orchestrator.record"},
     "orchestrator.tracking": {"orchestrator.field", "orchestrator.config", "orchestrator.record"},
