@@ -38,7 +38,7 @@ UNEVEN: dict[str, dict[str, Any]] = {
     "ddp-uneven": {"gradient_accumulation": 2},
     "zero1-uneven": {"deepspeed": "zero1", "gradient_accumulation": 2},
     "zero2-uneven": {"deepspeed": "zero2", "gradient_accumulation": 2},
-    "zero3-uneven": {**ZERO3, **LORA, "gradient_accumulation": 2},
+    "zero3-uneven": {**ZERO3, **LORA, "learning_rate": 0.02, "gradient_accumulation": 2},
 }
 """The same over rows of many lengths, whose steps are several forward passes."""
 
