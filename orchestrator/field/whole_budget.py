@@ -65,7 +65,7 @@ class Past:
     tied: Sequence[str]
     """Of a race: those that its winner does not beat beyond doubt, best first."""
     spent: Mapping[str, float]
-    """By every entry, in the budget's unit, what was lost with a process included."""
+    """By every entry, in the budget's unit."""
     tokens: Mapping[str, int]
     found: Mapping[str, SftRecipe]
     """What a search has found."""
