@@ -306,6 +306,7 @@ def going_on() -> Iterator[None]:
 
 def main() -> NoReturn:
     """Entry point: maps our own errors to exit codes, each in one line."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # `plan` and `new` count tokens here
     try:
         app(standalone_mode=False)
     except typer.Exit as error:

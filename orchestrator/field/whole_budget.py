@@ -22,6 +22,7 @@ class Allocation(Settings):
     climb: bool = True
     margin_nats: float = Field(0.02, ge=0, description="a doubling of the rate has to lead by so much to be taken")
     keep_optimizer: bool = True
+    several_lines: bool = Field(True, description="where the data is short, and soups of their ends")
 
 
 class Corpus(Record):

@@ -20,7 +20,7 @@ ROOMS = {
     "orchestrator.field": set[str](),
     "orchestrator.config": {"orchestrator.field"},
     "orchestrator.record": {"orchestrator.field", "orchestrator.config"},
-    "orchestrator.planning": {"orchestrator.config"},
+    "orchestrator.planning": {"orchestrator.field", "orchestrator.config"},
     "orchestrator.starting": {"orchestrator.config", "orchestrator.planning"},
     "orchestrator.rounds": {"orchestrator.field", "orchestrator.config", "orchestrator.record"},
     "orchestrator.views": {"orchestrator.field", "orchestrator.config", "orchestrator.record"},
