@@ -83,26 +83,21 @@ def _full_recipes(full: Raw, low: float, high: float) -> list[Raw]:
 
 def _lora_recipes(lora: Raw, low: float, high: float, width: int, is_alone: bool) -> list[Raw]:
     """Rates around LoRA's best; alone in the field also a higher rank and LoRA+."""
-    name, adapter = lora["adapter"]["method"], lora["adapter"]
+    adapter: Raw = lora["adapter"]
+
+    def made(word: str, rate: float, **changes: Any) -> Raw:
+        return lora | {"name": f"{adapter['method']}-{word}", "learning_rate": rate, "adapter": adapter | changes}
+
     rates = priors.ladder(low, high) if is_alone else priors.pair(low, high)
-    made = [lora | {"name": f"{name}-{rate:g}", "learning_rate": rate} for rate in rates]
-    if is_alone:
-        middle = priors.rounded((low * high) ** 0.5)
-        rank = min(4 * adapter["rank"], 2 * priors.RANKS[1], max(width // 2, 1))
-        if rank > adapter["rank"]:
-            made.append(
-                lora | {"name": f"{name}-r{rank}", "adapter": adapter | {"rank": rank}, "learning_rate": middle}
-            )
-        plus = adapter | {"lora_plus_ratio": priors.LORA_PLUS_RATIO}
-        made.append(
-            lora
-            | {
-                "name": f"{name}-plus",
-                "adapter": plus,
-                "learning_rate": priors.rounded(middle / (priors.LORA_PLUS_RATIO / 2)),
-            }
-        )
-    return made
+    recipes = [made(f"{rate:g}", rate) for rate in rates]
+    if not is_alone:
+        return recipes
+    middle = priors.rounded((low * high) ** 0.5)
+    rank = min(4 * adapter["rank"], 2 * priors.RANKS[1], max(width // 2, 1))
+    if rank > adapter["rank"]:
+        recipes.append(made(f"r{rank}", middle, rank=rank))
+    plus = priors.LORA_PLUS_RATIO
+    return [*recipes, made("plus", priors.rounded(middle / (plus / 2)), lora_plus_ratio=plus)]
 
 
 def _adapter(way: Raw, rank: int) -> Raw:
