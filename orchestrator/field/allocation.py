@@ -22,7 +22,7 @@ from orchestrator.field.evolution import child_name
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Phase, Roster, RosterEntry
 from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line
-from orchestrator.field.short_data import LONGEST_LINE_PASSES, lengths, soups
+from orchestrator.field.short_data import LONGEST_LINE_PASSES, batch_of_a_line, lengths, soups
 from orchestrator.field.trunk import RANK_FACTOR, factors, recipe_of
 from orchestrator.field.whole_budget import Allocation, Corpus, Past, Whole
 
@@ -180,11 +180,12 @@ class Plan:
         """Several lines from the trunk, each on its own order of the data; after them, soups of their ends."""
         number, start, one = len(history) + 1, history[-1].trunk, self._pass(history)
         taken = {entry.recipe.name for past in history for entry in past.roster.entries}
+        recipe = carried(trunk, batch_of_a_line(self.corpus.rows, trunk.batch))
         entries = []
         for index, passes in enumerate(lengths(left / one, rounds_left, history)):
             name = child_name(trunk.name, number, index, taken)
-            entry = self._entry(going_on(miniature(trunk)), name, trunk.name, number, start, {})
-            budget = self.whole.allowance(min(passes * one, left), trunk, self.has_gpus)
+            entry = self._entry(going_on(miniature(recipe)), name, trunk.name, number, start, {})
+            budget = self.whole.allowance(min(passes * one, left), recipe, self.has_gpus)
             entries.append(entry.model_copy(update={"budget": budget, "data_order": 100 * number + index}))
         if entries:
             return self._roster(number, "lines", entries)

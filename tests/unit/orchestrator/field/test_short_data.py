@@ -5,7 +5,7 @@ import pytest
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster, RosterEntry
-from orchestrator.field.short_data import lengths, soups
+from orchestrator.field.short_data import batch_of_a_line, lengths, soups
 from orchestrator.field.whole_budget import Past
 
 TRUNK = ModelRef("a", 1)
@@ -18,6 +18,13 @@ def lines(number: int, losses: dict[str, float], passes: list[float]) -> Past:
     tokens = {name: int(1000 * length) for name, length in zip(losses, passes, strict=True)}
     scored = {name: loss for name, loss in losses.items() if loss < 9}
     return Past(roster, scored, TRUNK, (), {name: float(count) for name, count in tokens.items()}, tokens, {})
+
+
+@pytest.mark.parametrize(
+    ("rows", "at_least", "batch"), [(210, 1, 4), (700, 1, 14), (5000, 1, 16), (20, 1, 1), (210, 8, 8)]
+)
+def test_a_pass_has_its_steps(rows: int, at_least: int, batch: int):
+    assert batch_of_a_line(rows, at_least) == batch
 
 
 def test_first_one_line_of_each_length_then_the_rest_at_the_best_of_them_then_soups():

@@ -1,0 +1,92 @@
+"""A whole budget with real training, without Ray: a race, and one line, killed in its middle and gone on with."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.in_process import InProcessWorkers
+from orchestrator.field.model_ref import ModelRef
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.snapshot import LineageSnapshot, SnapshotReader
+from tests.tournaments import losses, make_inputs, run, sft, write_tournament
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def workers() -> InProcessWorkers:
+    """One call at a time: they load models."""
+    return InProcessWorkers(trainers=1, evaluators=0)
+
+
+def lineage(run_dir: Path) -> LineageSnapshot:
+    return SnapshotReader(RunDirectory(run_dir)).read().lineages[0]
+
+
+def adapters(inputs: Path, folder: Path) -> Path:
+    """Two rounds of a line of one of two adapters."""
+    lora = {"method": "lora", "rank": 4}
+    field = [sft("lora", learning_rate=0.08, adapter=lora), sft("slow-lora", learning_rate=1e-4, adapter=lora)]
+    budget = {"total_tokens": 6_000}
+    rules = {"several_lines": False, "share": 0.05}
+    samples = {"samples": 0}
+    return write_tournament(inputs, folder, field, rounds=3, budget=budget, allocation=rules, evaluation=samples)
+
+
+def test_an_adapters_line_goes_on_with_its_adapter_and_after_a_kill(inputs: Path, tmp_path: Path):
+    config = adapters(inputs, tmp_path)
+    board = run(config, tmp_path / "run", workers())
+    one = lineage(tmp_path / "run")
+    assert [r.roster.phase for r in one.rounds] == ["race", "line", "line"]
+    last = one.rounds[2].entries[0]
+    assert last.brief is not None
+    assert last.entry.continues == ModelRef(last.name, 2)
+    # It stands on the base, not on a merged seed, and so do its forebears.
+    assert {e.brief.seed_sha256 for r in one.rounds for e in r.entries if e.brief and e.entry.continues} == {
+        one.rounds[0].entries[0].brief.seed_sha256  # type: ignore[union-attr]
+    }
+    assert "goes on with the seed's optimizer" in (last.folder / "progress.jsonl").read_text()
+    assert (last.folder / "submission" / "adapter_config.json").is_file()
+    assert one.champion == ModelRef(last.name, 3)
+    assert (one.rounds[2].folder / "champion" / "model.safetensors").is_file()
+    row = board.lineages[0]
+    assert 5_500 < row.tokens_spent <= 6_000
+    assert row.tokens_on_champions_line > 0.7 * row.tokens_spent
+
+    killed = tmp_path / "killed"
+    kill_in_the_line(config, killed)
+    assert losses(run(config, killed, workers())) == losses(board)
+    again = lineage(killed).rounds[1].entries[0]
+    assert again.brief is not None
+    assert again.brief.attempt > 1, "it went on from a checkpoint"
+
+
+def kill_in_the_line(config: Path, run_dir: Path) -> None:
+    """Run the tournament, and kill it with SIGKILL once its line's first round has saved something to go on from."""
+    command = [sys.executable, "-m", "tests.driver_in_process", str(config), str(run_dir)]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    deadline = time.monotonic() + 600
+    while not list(run_dir.glob("lineages/one/round-002/*/scratch/resume/resume.json")):
+        assert driver.poll() is None, driver.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    driver.kill()
+    driver.communicate()
+
+
+def test_short_data_ends_in_a_soup(inputs: Path, tmp_path: Path):
+    field = [sft("full", learning_rate=0.02), sft("slow", learning_rate=1e-4)]
+    changes = {"rounds": 4, "budget": {"total_tokens": 25_000}, "allocation": {"climb": False}}
+    run(write_tournament(inputs, tmp_path, field, **changes), tmp_path / "run", workers())
+    one = lineage(tmp_path / "run")
+    assert [r.roster.phase for r in one.rounds] == ["race", "lines", "soup"]
+    assert {entry.state for r in one.rounds for entry in r.entries} == {"scored"}
+    best = min(e.scorecard.validation.loss for e in one.rounds[-1].entries if e.scorecard)
+    assert one.verdicts[-1].seed_validation_loss == best
