@@ -33,7 +33,7 @@ RUNTIME_GB = 0.55
 FOUR_BITS = 0.52
 """Bytes per weight in NF4 with doubly quantised scales (Dettmers et al. 2023)."""
 TILE_TOKENS, TILE_WORDS = 4096, 32768
-HEAD_COPIES_ON_CPU = 3
+HEAD_COPIES_ON_CPU = 4
 """Of a chunk of logits."""
 TEMPORARIES = 3
 """Copies of its largest tensor that an optimizer's step makes at once on a CPU."""
