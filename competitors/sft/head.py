@@ -14,12 +14,15 @@ import torch
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import cross_entropy, linear_cross_entropy
 
-from competitors.sft.passes import PLAIN_LOGITS_BYTES
+from competitors.sft.passes import CHUNK_OF_LOGITS_BYTES
 from competitors.sft.stream import IGNORED
 
 SCALINGS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 """Keys of a model's config by which its head is no plain linear layer; TRL knows them."""
 PROBE_TOKENS = 8
+FEW_LOGITS_BYTES = 2**22
+"""In so few, chunks cost more than they save; in more, they are also the more exact: torch's plain cross-entropy adds
+up a large vocabulary with an error of some 1e-6 nats."""
 
 
 class Summed(NamedTuple):
@@ -73,12 +76,17 @@ def summed_nats(hidden: torch.Tensor, head: Any, targets: torch.Tensor) -> torch
     if not len(chosen):
         nothing: torch.Tensor = (hidden.sum() + head.weight.sum()) * 0.0  # a gradient has to come, if of zeros
         return nothing
-    words = head.weight.shape[0]
-    rows = max(1, PLAIN_LOGITS_BYTES // (4 * words))
-    options = LinearCrossEntropyOptions(batch_chunk_size=rows) if len(chosen) > rows else None
+    row_bytes = 4 * head.weight.shape[0]
+    options = LinearCrossEntropyOptions(batch_chunk_size=max(1, CHUNK_OF_LOGITS_BYTES // row_bytes))
+    is_small = len(chosen) * row_bytes <= FEW_LOGITS_BYTES
     bias = getattr(head, "bias", None)
     return linear_cross_entropy(
-        chosen, head.weight, targets[is_predicted], linear_bias=bias, reduction="sum", options=options
+        chosen,
+        head.weight,
+        targets[is_predicted],
+        linear_bias=bias,
+        reduction="sum",
+        options=None if is_small else options,
     )
 
 

@@ -14,8 +14,8 @@ PASS_TOKENS_ON_CPU, PASS_TOKENS_ON_GPU = 64, 2048
 ENOUGH_TOKENS_ON_CPU = 1024
 """A CPU computes no faster with more tokens in a pass, and only takes more memory."""
 
-PLAIN_LOGITS_BYTES = 2**26
-"""So large may the logits be that exist at once on a CPU; torch cuts what is more into chunks."""
+CHUNK_OF_LOGITS_BYTES = 2**25
+"""So large a part of the logits exists at once on a CPU."""
 
 UPDATING_IN_BACKWARD = ("lomo", "adalomo")
 """Optimizers that change the weights in the backward pass: more passes would be more steps."""

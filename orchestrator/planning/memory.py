@@ -16,7 +16,7 @@ from cluster.records import Record
 from competitors.contract import RecipeBase
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.adapters import Adapter, is_trained, names_target
-from competitors.sft.passes import PLAIN_LOGITS_BYTES, pass_limit_tokens
+from competitors.sft.passes import CHUNK_OF_LOGITS_BYTES, pass_limit_tokens
 from competitors.sft.recipe import SftRecipe
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning.model_shape import BaseShape, describe_base, module_of, size_of
@@ -33,7 +33,7 @@ RUNTIME_GB = 0.55
 FOUR_BITS = 0.52
 """Bytes per weight in NF4 with doubly quantised scales (Dettmers et al. 2023)."""
 TILE_TOKENS, TILE_WORDS = 4096, 32768
-HEAD_COPIES_ON_CPU = 3
+HEAD_COPIES_ON_CPU = 4
 """Of a chunk of logits."""
 TEMPORARIES = 3
 """Copies of its largest tensor that an optimizer's step makes at once on a CPU."""
@@ -191,7 +191,7 @@ def _head_bytes(recipe: SftRecipe, base: BaseShape, tokens: int, compute: float,
     if on_gpu:
         return min(tokens, TILE_TOKENS) * TILE_WORDS * compute
     gradient = 0.0 if recipe.adapter else 4.0 * base.vocabulary * base.hidden
-    return HEAD_COPIES_ON_CPU * min(PLAIN_LOGITS_BYTES, 4.0 * tokens * base.vocabulary) + gradient
+    return HEAD_COPIES_ON_CPU * min(CHUNK_OF_LOGITS_BYTES, 4.0 * tokens * base.vocabulary) + gradient
 
 
 def _layers_with_activations(recipe: SftRecipe, base: BaseShape) -> int:

@@ -53,8 +53,10 @@ class Plan(Record):
     """Upper bound over the whole tournament; None without a token budget."""
     allocations: list[PlannedAllocation] = []
     """How a whole budget is shared out in each lineage; empty where each round and entry has its own."""
+    training_hours: float | None
+    """Upper bound for training, all entries one after the other; None without a budget of minutes."""
     gpu_hours: float | None
-    """Upper bound for training; None without a budget of minutes."""
+    """The same by the GPUs that they hold; None also where there is none."""
     warnings: list[str]
     assumptions: list[str]
     unchecked: list[str]
@@ -82,11 +84,12 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
     trainings = len(training) * len(config.lineages) * config.all_rounds
     if allocations:
         trainings = sum(row.trainings for one in allocations for row in one.rounds)
-    gpus = [recipe.resources.gpus_where(True) * recipe.resources.workers for recipe in training]
+    has_gpus = machine is None or machine.gpus > 0
+    gpus = sum(recipe.resources.gpus_where(has_gpus) * recipe.resources.workers for recipe in training)
     hours = None if config.budget.minutes is None else config.budget.minutes / 60
     per_round = len(config.lineages) * config.all_rounds
     assumptions = [
-        "GPU hours and tokens are upper bounds: budgets used up, start-up and scoring not counted",
+        "hours and tokens are upper bounds: budgets used up, start-up and scoring not counted",
         *ASSUMPTIONS,
     ]
     if any(recipe.resources.gpus == "auto" for recipe in config.competitors):
@@ -104,7 +107,8 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         allocations=allocations,
         trainings=trainings,
         training_tokens=_tokens_in_all(config, trainings),
-        gpu_hours=None if hours is None else sum(gpus) * hours * per_round,
+        training_hours=None if hours is None else hours * trainings,
+        gpu_hours=None if hours is None or not gpus else gpus * hours * per_round,
         warnings=warnings(config, config_file.parent, machine),
         assumptions=assumptions,
         unchecked=unchecked,
@@ -191,7 +195,8 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
 
 def print_plan(console: Console, plan: Plan) -> None:
     """The plan as a person reads it."""
-    console.print(f"{plan.tournament}: {plan.rounds} rounds, {len(plan.lineages)} lineages", highlight=False)
+    size = f"{_counted(plan.rounds, 'round')}, {_counted(len(plan.lineages), 'lineage')}"
+    console.print(f"{plan.tournament}: {size}", highlight=False)
     for title, lines in (("lineages", plan.lineages), ("references", plan.references)):
         for line in lines:
             console.print(f"  {title[:-1]} {line}", markup=False, highlight=False, soft_wrap=True)
@@ -200,8 +205,7 @@ def print_plan(console: Console, plan: Plan) -> None:
         console.print(allocation_table(one))
         console.print(in_words(one), markup=False, highlight=False, soft_wrap=True)
     tokens = "" if plan.training_tokens is None else f", at most {plan.training_tokens:,} training tokens"
-    hours = "no budget of minutes" if plan.gpu_hours is None else f"at most {plan.gpu_hours:,.1f} GPU hours"
-    console.print(f"{plan.trainings} trainings{tokens}, {hours}", highlight=False)
+    console.print(f"{_counted(plan.trainings, 'training')}{tokens}, {_hours(plan)}", highlight=False)
     for title, lines in (
         ("warning", plan.warnings),
         ("placement", plan.placement),
@@ -210,6 +214,18 @@ def print_plan(console: Console, plan: Plan) -> None:
     ):
         for line in lines:
             console.print(f"{title}: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _hours(plan: Plan) -> str:
+    if plan.gpu_hours is not None:
+        return f"at most {plan.gpu_hours:,.1f} GPU hours"
+    if plan.training_hours is not None:
+        return f"at most {plan.training_hours:,.1f} hours of training, without a GPU"
+    return "no budget of minutes"
 
 
 def _entries_table(plan: Plan) -> Table:

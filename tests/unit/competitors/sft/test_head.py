@@ -97,7 +97,8 @@ def test_an_adapter_over_a_frozen_head():
 
 
 def test_logits_that_are_too_many_at_once_are_cut_into_chunks(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(head, "PLAIN_LOGITS_BYTES", 4 * 48 * 4)
+    monkeypatch.setattr(head, "FEW_LOGITS_BYTES", 0)
+    monkeypatch.setattr(head, "CHUNK_OF_LOGITS_BYTES", 4 * 48 * 4)
     model = model_of("tied").eval()
     assert_same(model, choose(model)[0])
 

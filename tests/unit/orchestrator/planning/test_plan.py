@@ -1,0 +1,39 @@
+"""What `plan` says of a tournament's size and time."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from cluster.machine import Machine
+from orchestrator.planning import plan as planning
+from orchestrator.planning.plan import make_plan, print_plan
+from tests.faked import faked_config
+
+LINEAGES = [{"name": name, "base": "builtin:tiny-bpe"} for name in ("l", "m")]
+
+
+def said(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, **settings: Any) -> str:
+    """The plan's text on a machine of so many GPUs."""
+    monkeypatch.setattr(planning, "machine_here", lambda: Machine(memory_gb=8, gpus=gpus, gpu_memory_gb=24))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    config = faked_config(folder, **settings)
+    console = Console(width=200, record=True)
+    print_plan(console, make_plan(config, folder / "tournament.yaml", None))
+    return console.export_text()
+
+
+def test_one_of_each_is_no_plural(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert "faked: 2 rounds, 1 lineage\n" in said(tmp_path, monkeypatch, 0)
+    text = said(tmp_path, monkeypatch, 0, rounds=1, lineages=LINEAGES)
+    assert "faked: 1 round, 2 lineages\n" in text
+    assert "4 trainings, no budget of minutes" in text
+
+
+def test_gpu_hours_are_those_of_gpus_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    minutes = {"budget": {"minutes": 30}}
+    assert "4 trainings, at most 2.0 GPU hours" in said(tmp_path, monkeypatch, 1, **minutes)
+    text = said(tmp_path, monkeypatch, 0, **minutes)
+    assert "4 trainings, at most 2.0 hours of training, without a GPU" in text
+    assert "GPU hours" not in text
