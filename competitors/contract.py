@@ -146,6 +146,7 @@ class Submission(Record):
     sha256: str | None = None
     seed_sha256: str
     train_tokens: int = 0
+    lost_tokens: int = Field(0, description="trained and lost with a process, then trained again")
     train_steps: int = 0
     train_seconds: float = Field(0.0, description="from the first training step")
     wall_seconds: float = Field(0.0, description="from placement, start-up included")

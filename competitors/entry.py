@@ -119,8 +119,10 @@ def _failed(brief: Brief, kind: str, error: Exception, began: float) -> Submissi
 
 def _submission(brief: Brief, kind: str, reason: str, began: float) -> Submission:
     """What the entry cost, from its own reports; a forfeit until said otherwise."""
-    said = {"tokens": 0, "step": 0, "seconds": 0.0}
+    said, lost = {"tokens": 0, "step": 0, "seconds": 0.0}, 0
     for event in read_events(brief.progress_file):
+        if event.event == "started" and event.tokens is not None:  # by another try, where one was before
+            lost += max(0, int(said["tokens"]) - event.tokens)
         said |= {name: value for name in said if (value := getattr(event, name)) is not None}
     wall = time.time() - began
     return Submission(
@@ -130,6 +132,7 @@ def _submission(brief: Brief, kind: str, reason: str, began: float) -> Submissio
         reason=plain(reason),
         seed_sha256=brief.seed_sha256,
         train_tokens=int(said["tokens"]),
+        lost_tokens=lost,
         train_steps=int(said["step"]),
         train_seconds=said["seconds"],
         wall_seconds=wall,

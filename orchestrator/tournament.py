@@ -13,24 +13,27 @@ from cluster.errors import BrokenRecord, Forfeit, UserError
 from cluster.resources import Shape
 from cluster.workers import Workers
 from competitors.builtin.bases import build
+from competitors.sft.stream import count_tokens
 from competitors.soup.recipe import SoupRecipe
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.splits import read_split
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.field.next_round import first_roster, next_roster
+from orchestrator.field.allocation import Corpus
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import Roster
 from orchestrator.planning import model_sources
 from orchestrator.record.events import ChampionCrowned, Noted, RoundBegan, TournamentEvent, VerdictReached
-from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.records import Inspection, ModelFolder, Verdict
 from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.snapshot import has_ended
 from orchestrator.rounds.competition import compete_in_round
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.entry import reject
 from orchestrator.rounds.evaluators import Evaluators, Prompt
 from orchestrator.rounds.judging import Settled, judge
+from orchestrator.rounds.opening import next_field, refuse_hours_without_gpus
 from orchestrator.rounds.promotion import Promotion, Unfit
 from orchestrator.rounds.scoring_calls import score
 from orchestrator.rounds.verdict import Candidate
@@ -70,36 +73,47 @@ class Tournament:
         await promotion.sample(base, self.dir.round(lineage.name, 0))
         seed = champion = base
         history: list[Settled] = []
-        while (opened := self.open_round(lineage, history)) is not None:
+        corpus = await self.corpus(lineage, base) if self.config.is_allocated else None
+        while True:
+            opened = self.open_round(lineage, history, corpus)
+            if history:
+                await promotion.drop_continuations(history[-1].verdict, opened and opened[1], seed)
+            if opened is None:
+                break
             config, roster = opened
             rounds = config.rounds_as_of(roster.round)
             scored = await compete_in_round(self.context, roster, rounds, seed, base)
             verdict, seed, champion = await self.settle(roster, champion, seed, scored, history, promotion)
             history.append(Settled(roster, verdict))
-            if verdict.ends_lineage:
-                break
 
-    def open_round(self, lineage: Lineage, history: list[Settled]) -> tuple[TournamentConfig, Roster] | None:
+    def open_round(
+        self, lineage: Lineage, history: list[Settled], corpus: Corpus | None
+    ) -> tuple[TournamentConfig, Roster] | None:
         """The next round's roster, on record, with the config as changed by then; None after the last round."""
         number = len(history) + 1
         with self.dir.changing():
             config = self.dir.with_changes(self.config)
-            if number > config.all_rounds:
+            if has_ended(config, [settled.verdict for settled in history]):
                 return None
             roster = self.dir.roster(lineage.name, number)
             if roster is None:
-                roster = self._next_roster(config, lineage, history)
+                roster = next_field(self.dir, config, lineage.name, history, corpus, self.context.workers.has_gpus)
                 self.dir.write(roster, self.dir.round(lineage.name, number) / "roster.json")
         self.tell(RoundBegan(roster, config.all_rounds))
         return config, roster
 
-    @staticmethod
-    def _next_roster(config: TournamentConfig, lineage: Lineage, history: list[Settled]) -> Roster:
-        if not history:
-            return first_roster(lineage.name, config.competitors, config.changes)
-        before, verdict = history[-1].roster, history[-1].verdict
-        rules = (config.evolution, config.exploit, config.changes, config.seed)
-        return next_roster(before, verdict.ranking, verdict.exploits, *rules)
+    async def corpus(self, lineage: Lineage, base: ModelFolder) -> Corpus:
+        """How much there is to train on, in the tokens of the lineage's base."""
+        file = self.dir.round(lineage.name, 0) / "corpus.json"
+        if (done := self.dir.read(Corpus, file)) is not None:
+            return done
+        assert base.path is not None
+        shape = Shape("trainer", 1, 0)
+        arguments = (self.dir.split("train"), base.path, self.config.data.max_tokens)
+        rows, tokens = await self.evaluators.call(count_tokens, *arguments, shape=shape)
+        if not rows:
+            raise UserError(f"data.max_tokens: no training row has a completion within {self.config.data.max_tokens}")
+        return self.dir.write(Corpus(rows=rows, tokens=tokens), file)
 
     async def settle(
         self,
@@ -131,7 +145,6 @@ class Tournament:
             break
         if done is None:
             self.dir.write(verdict, path)
-        await promotion.drop_continuations(verdict, next_seed)
         self.tell(VerdictReached(verdict, again=done is not None))
         if verdict.dethroned:
             self._tell_of_champion(verdict, next_champion, again=done is not None)
@@ -200,6 +213,7 @@ class Tournament:
 
     def _refuse_impossible(self) -> None:
         workers = self.context.workers
+        refuse_hours_without_gpus(self.config, workers.has_gpus)
         for recipe in self.config.competitors:
             shape = Shape.of("trainer", recipe.resources, workers.has_gpus, recipe.is_gang)
             workers.refuse_impossible(shape, f"competitors[{recipe.name}]")

@@ -17,9 +17,9 @@ from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.splits import Manifest
 from orchestrator.config.sections import Lineage
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.next_round import first_roster, next_roster
 from orchestrator.field.roster import Roster
-from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.records import Inspection, ModelFolder, Sample, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader

@@ -77,7 +77,8 @@ class FakedWorkers(InProcessWorkers):
         return Submission(
             competitor=brief.competitor, kind=recipe.kind, status="delivered", reason="used its budget", form="full",
             sha256=hashlib.sha256(f"{brief.competitor}@{brief.round}".encode()).hexdigest(),
-            seed_sha256=brief.seed_sha256, train_tokens=100,
+            seed_sha256=brief.seed_sha256, train_tokens=brief.budget.tokens or 100,
+            has_continuation=(brief.continuation_dir / "continuation.json").is_file(),
         )  # fmt: skip
 
     def _score(self, job: Any, *_: Any) -> Scorecard:

@@ -48,6 +48,17 @@ class Meter:
             shares.append(self.tokens(step) / int(self.tokens_after[-1]))
         return min(1.0, max(shares))
 
+    def share(self, step: int) -> float:
+        """Share of the budget as it was given that is spent after `step` steps, 0 to 1.
+
+        Less than `spent` by what is left over where no whole step fits any more: where several rounds make up one
+        schedule, a round then lies where it would in an uninterrupted training.
+        """
+        shares = [0.0 if self.budget.seconds is None else self.seconds / self.budget.seconds]
+        shares += [self.tokens(step) / self.budget.tokens] if self.budget.tokens is not None else []
+        shares += [step / self.budget.steps] if self.budget.steps is not None else []
+        return min(1.0, max(shares))
+
     def is_spent(self, step: int) -> bool:
         """Whether training ends after `step` steps."""
         return step >= len(self.tokens_after) - 1 or self.spent(step) >= 1.0

@@ -144,11 +144,10 @@ class SftRecipe(RecipeBase):
     @property
     def _said_to_deepspeed(self) -> dict[str, tuple[Any, str]]:
         """What the recipe says about keys of DeepSpeed's: the value, and by which of its own keys."""
-        per_step = self.batch_size * self.gradient_accumulation * self.resources.workers
         return {
             "train_micro_batch_size_per_gpu": (self.batch_size, "batch_size"),
             "gradient_accumulation_steps": (self.gradient_accumulation, "gradient_accumulation"),
-            "train_batch_size": (per_step, "batch_size × gradient_accumulation × workers"),
+            "train_batch_size": (self.batch, "batch_size × gradient_accumulation × workers"),
             "gradient_clipping": (self.max_grad_norm, "max_grad_norm"),
             "optimizer.params.lr": (self.learning_rate, "learning_rate"),
             "optimizer.params.betas": (list(self.betas), "betas"),
@@ -157,17 +156,21 @@ class SftRecipe(RecipeBase):
         }
 
     @property
+    def batch(self) -> int:
+        """Sequences of an optimizer step, over all workers."""
+        return self.batch_size * self.gradient_accumulation * self.resources.workers
+
+    @property
     def summary(self) -> str:
         """Method, optimizer, rate, schedule and batch."""
         what = self.adapter.summary if self.adapter else "full"
         if self.freeze or self.train_only:
             what += f" without {', '.join(self.freeze)}" if self.freeze else f" of {', '.join(self.train_only)}"
         spans = " over the lineage" if self.schedule_spans == "lineage" else ""
-        batch = self.batch_size * self.gradient_accumulation * self.resources.workers
         gang = f"{self.resources.workers} workers, " if self.is_gang else ""
         if self.deepspeed is not None:
             gang += f"{self.deepspeed}, " if isinstance(self.deepspeed, str) else "DeepSpeed, "
-        return f"{gang}{what}, {self.optimizer}, {self.learning_rate:g} {self.schedule}{spans}, batch {batch}"
+        return f"{gang}{what}, {self.optimizer}, {self.learning_rate:g} {self.schedule}{spans}, batch {self.batch}"
 
     @property
     def needs_gpu(self) -> str | None:

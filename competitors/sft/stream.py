@@ -20,6 +20,7 @@ MAX_EPOCHS_BY_TIME = 64
 """With only minutes as a budget nothing says how many rows will be needed: prepare this many epochs, or
 `MAX_ROWS_BY_TIME` rows."""
 MAX_ROWS_BY_TIME = 4_000_000
+COUNTED_ROWS = 8192
 CHUNK = 1024
 IGNORED = -100
 NEVER = 2**40
@@ -50,16 +51,35 @@ class Stream:
 
 
 def row_passes(counts: Counts, seed: int) -> Iterator[Counts]:
-    """Row numbers without end: each time the least seen rows, shuffled by `seed` among themselves.
+    """Row numbers without end: each time the least seen rows, in an order that follows from `seed` and the pass.
 
     `counts` (rows,) says how often each row was trained on before, so that going on from a continuation takes the
-    rows it has not seen, in an order of one's own. It is counted up here; the caller may set a row to NEVER.
+    rows it has not seen: with the same seed in the order in which an uninterrupted training would have, with another
+    in an order of one's own. It is counted up here; the caller may set a row to NEVER.
     """
-    rng = np.random.default_rng(seed)
     while (least := counts.min()) < NEVER:
-        rows = np.flatnonzero(counts == least)
+        order = np.random.default_rng([seed, least]).permutation(len(counts))
+        rows = order[counts[order] == least]
         counts[rows] += 1
-        yield rng.permutation(rows)
+        yield rows
+
+
+def count_tokens(train_data: Path, tokenizer_folder: Path, max_tokens: int) -> tuple[int, int]:
+    """How many rows have a completion within `max_tokens`, and how many tokens all those hold, prompts included.
+
+    Of more than `COUNTED_ROWS` rows so many are looked at, evenly spread, and the counts are scaled up.
+    """
+    import pyarrow.parquet as pq
+    from transformers import AutoTokenizer
+
+    table = pq.read_table(train_data, columns=["prompt", "completion"])
+    looked_at = np.unique(np.linspace(0, table.num_rows - 1, min(table.num_rows, COUNTED_ROWS)).astype(np.int64))
+    part = table.take(looked_at)
+    texts = (part["prompt"].to_pylist(), part["completion"].to_pylist())
+    encoded = encode(*texts, AutoTokenizer.from_pretrained(tokenizer_folder), max_tokens)
+    lengths = [len(row.ids) for row in encoded if row.completion_tokens]
+    scale = table.num_rows / len(looked_at)
+    return round(len(lengths) * scale), round(sum(lengths) * scale)
 
 
 def prepare(

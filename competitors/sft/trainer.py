@@ -63,13 +63,13 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         stream: Stream,
         seen: Any,
         report: Report,
-        went_on: Path | None,
+        took_over: Path | None,
         resumed: resume.Resume | None,
         watch: Watch | None = None,
         **trainer: Any,
     ) -> None:
         self.brief, self.recipe, self.stream, self.watch = brief, recipe, stream, watch
-        self.seen, self.report, self.went_on, self.resumed = seen, report, went_on, resumed
+        self.seen, self.report, self.took_over, self.resumed = seen, report, took_over, resumed
         self.done, self.done_seconds = (resumed.step, resumed.seconds) if resumed else (0, 0.0)
         self.clock = Clock()
         self.meter = Meter(brief.budget, stream.tokens_after, self.clock)
@@ -99,18 +99,17 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
     def take_over(self) -> None:
         """Once model and optimizer are where they will be trained: put the state in that was left for them."""
         self.holding = holding(self.model, self.optimizer)
-        name = self.recipe.optimizer
         if self.resumed is not None:
             folder = resume.saved(self.brief)
             assert folder is not None
             continuation.load_masters(folder / "trunk.safetensors", self.holding)
-            if (why := continuation.load_optimizer(folder, self.holding, name)) is not None:
+            if (why := continuation.load_optimizer(folder, self.holding, self.recipe)) is not None:
                 note(self.report, f"goes on with a fresh optimizer: {why}")
             self._load_average(folder)
-        elif self.went_on is not None and self.recipe.adapter is None:
-            why = continuation.load_optimizer(self.went_on, self.holding, name)
+        elif self.took_over is not None:
+            why = continuation.load_optimizer(self.took_over, self.holding, self.recipe)
             if why is None and self.is_deepspeed_enabled:
-                continuation.load_masters(self.went_on / "trunk.safetensors", self.holding)
+                continuation.load_masters(self.took_over / "trunk.safetensors", self.holding)
             note(self.report, f"starts with a fresh optimizer: {why}" if why else "goes on with the seed's optimizer")
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -121,11 +120,13 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
             extra["num_decay_steps"] = round(float(extra.pop("decay", 0.2)) * VIRTUAL_STEPS)
         warmup = round(recipe.warmup * VIRTUAL_STEPS)
         inner = get_scheduler(recipe.schedule, _throwaway_optimizer(), warmup, VIRTUAL_STEPS, extra)
-        position = self.brief.progress if recipe.schedule_spans == "lineage" else (0.0, 1.0)
+        spans_rounds = recipe.schedule_spans == "lineage"
+        position = self.brief.progress if spans_rounds else (0.0, 1.0)
+        spent = self.meter.share if spans_rounds else self.meter.spent
         cool_down = recipe.tail if recipe.score_weights == "cool_down" else 0.0
 
         def factor(step: int) -> float:
-            return rate_factor(inner.lr_lambdas[0], position, self.meter.spent(self.done + step), cool_down)
+            return rate_factor(inner.lr_lambdas[0], position, spent(self.done + step), cool_down)
 
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
         return self.lr_scheduler
@@ -150,8 +151,8 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         """Leave the continuation as the weights and the optimizer are now."""
         seen = np.zeros(self.stream.rows, np.int64) if self.seen is None else self.seen.copy()
         np.add.at(seen, self.stream.order[: int(self.stream.rows_after[step])], 1)
-        folder, name = folder or self.brief.continuation_dir, self.recipe.optimizer
-        continuation.save(folder, self.holding, name, self.recipe.adapter is None, step, seen)
+        folder = folder or self.brief.continuation_dir
+        continuation.save(folder, self.holding, self.recipe, self.brief, step, seen)
 
     def hand_in(self) -> None:
         """Write the submission: the weights that the recipe wants scored."""

@@ -37,9 +37,8 @@ def train(
     torch.set_num_threads(max(1, int(brief.resources.cpus)))
     tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
     went_on = brief.seed_continuation if recipe.continue_ else None
-    sequences_per_step = recipe.batch_size * recipe.gradient_accumulation * recipe.resources.workers
     seen = _seen_before(went_on, brief) if went_on else None
-    inputs = (brief.train_data, tokenizer, brief.max_tokens, brief.budget, sequences_per_step)
+    inputs = (brief.train_data, tokenizer, brief.max_tokens, brief.budget, recipe.batch)
     stream = prepare(*inputs, recipe.packing, brief.random_seed, seen, held_back)
     folder = resume.saved(brief)
     resumed = resume.Resume.read(folder / "resume.json") if folder else None
@@ -50,17 +49,18 @@ def train(
         # Made before the model: it is what tells transformers to load it in ZeRO-3's shards.
         arguments = training_arguments(brief, recipe, stream.steps - done, scratch)
         set_seed(brief.random_seed)
+        model, took_over = _model(brief, recipe, went_on, folder, report)
         trainer = RecipeTrainer(
-            model=_model(brief, recipe, went_on, folder, report),
+            model=model,
             args=arguments,
-            train_dataset=_sequences_from(stream, done * sequences_per_step),
+            train_dataset=_sequences_from(stream, done * recipe.batch),
             processing_class=tokenizer,
             brief=brief,
             recipe=recipe,
             stream=stream,
             seen=seen,
             report=report,
-            went_on=went_on,
+            took_over=took_over,
             resumed=resumed,
             watch=watch,
         )
@@ -75,15 +75,20 @@ def train(
     trainer.hand_in()
 
 
-def _model(brief: Brief, recipe: SftRecipe, went_on: Path | None, saved: Path | None, report: Report) -> Any:
-    """The model with the weights that training goes on from: what was saved, else the seed's trunk, else the seed."""
+def _model(
+    brief: Brief, recipe: SftRecipe, went_on: Path | None, saved: Path | None, report: Report
+) -> tuple[Any, Path | None]:
+    """The model with the weights that training goes on from: what was saved, else the seed's trunk, else the seed.
+
+    With it the continuation whose optimizer goes on with those weights, if there is one.
+    """
     model = load_model(brief, recipe)
     if saved is not None:
         why = continuation.load_weights(saved, model)
         assert why is None, why
     elif went_on is not None:
-        _take_over_trunk(went_on, model, recipe, report)
-    return model
+        return model, went_on if _takes_over_trunk(went_on, model, brief, recipe, report) else None
+    return model, None
 
 
 def _sequences_from(stream: Stream, first: int) -> Any:
@@ -145,9 +150,12 @@ def _seen_before(folder: Path, brief: Brief) -> Any:
     return continuation.load_seen(folder, pq.read_metadata(brief.train_data).num_rows)
 
 
-def _take_over_trunk(folder: Path, model: Any, recipe: SftRecipe, report: Report) -> None:
-    """Go on from the seed's trunk."""
-    if recipe.adapter is not None:
-        note(report, "starts a new adapter on the seed: takes over its place in the data only")
-    elif (why := continuation.load_trunk(folder, model)) is not None:
+def _takes_over_trunk(folder: Path, model: Any, brief: Brief, recipe: SftRecipe, report: Report) -> bool:
+    """Go on from the trunk. False where an adapter has to start anew: then no optimizer's state is of use."""
+    why = continuation.load_trunk(folder, model, recipe, brief)
+    if why is not None and recipe.adapter is not None:
+        note(report, f"starts a new adapter on the seed, and takes over its place in the data only: {why}")
+        return False
+    if why is not None:
         note(report, f"starts from the seed's scored weights, not its trunk: {why}")
+    return True

@@ -280,15 +280,17 @@ def _blend_continuations(brief: Brief, ingredients: list[Ingredient]) -> None:
         for name, values in first.scalars.items()
     }
     steps = max(record.steps for _, record in alike)
-    blended = Continuation(optimizer=first.optimizer, full_model=True, steps=steps, scalars=scalars)
+    blended = first.model_copy(
+        update={"steps": steps, "scalars": scalars, "stands_on": brief.seed_sha256, "random_seed": brief.random_seed}
+    )
     kept = {name: tensor.contiguous() for name, tensor in trunk.items() if name in first.scalars}
     moments = {name: tensor.contiguous() for name, tensor in tensors.items()}
     continuation.write(brief.continuation_dir, blended, kept, moments, _all_seen(brief, ingredients))
 
 
-def _trains(record: Continuation) -> tuple[str, tuple[str, ...]]:
-    """Which optimizer trains which parameters."""
-    return record.optimizer, tuple(sorted(record.scalars))
+def _trains(record: Continuation) -> tuple[str, int, tuple[str, ...]]:
+    """Which optimizer trains which parameters, on which batch: whose moments mean the same."""
+    return record.optimizer, record.batch, tuple(sorted(record.scalars))
 
 
 def _all_seen(brief: Brief, ingredients: list[Ingredient]) -> Counts:

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.records import Settings
 from cluster.resources import Resources
 from competitors.contract import Allowance
+from orchestrator.field.allocation import Whole
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -50,21 +51,36 @@ class Reference(Settings):
 
 
 class Budget(Settings):
-    """Per competitor and round; whichever ends first. Start-up is not charged."""
+    """Per competitor and round, whichever ends first: `tokens`, `minutes`, `steps`. Or the whole of each lineage,
+    everything that anybody trains in it: `total_tokens` or `total_gpu_hours`. Start-up is not charged."""
 
     tokens: int | None = Field(None, ge=1)
     minutes: float | None = Field(None, gt=0)
     steps: int | None = Field(None, ge=1)
+    total_tokens: int | None = Field(None, ge=1)
+    total_gpu_hours: float | None = Field(None, gt=0)
 
     @model_validator(mode="after")
-    def _some_budget(self) -> "Budget":
-        if self.tokens is None and self.minutes is None and self.steps is None:
-            raise ValueError("give at least one of tokens, minutes and steps")
+    def _one_form(self) -> "Budget":
+        given = [name for name, value in self.model_dump().items() if value is not None]
+        whole = [name for name in given if name.startswith("total_")]
+        if not given:
+            raise ValueError("give total_tokens or total_gpu_hours, or at least one of tokens, minutes and steps")
+        if whole and len(given) > 1:
+            other = next(name for name in given if name != whole[0])
+            raise ValueError(f"{whole[0]} is a whole budget: give it or {other}, not both")
         return self
 
     @property
+    def whole(self) -> Whole | None:
+        """The whole budget of a lineage; None where each entry has its own."""
+        if self.total_tokens is not None:
+            return Whole(self.total_tokens)
+        return None if self.total_gpu_hours is None else Whole(self.total_gpu_hours * 3600, "device_seconds")
+
+    @property
     def allowance(self) -> Allowance:
-        """The same in the units of the contract."""
+        """That of each entry in the units of the contract; without limits where there is a whole budget."""
         seconds = None if self.minutes is None else self.minutes * 60
         return Allowance(tokens=self.tokens, seconds=seconds, steps=self.steps)
 

@@ -21,6 +21,7 @@ from orchestrator.config.sections import (
     Selection,
     Tracking,
 )
+from orchestrator.field.allocation import Allocation
 from orchestrator.field.changes import Change, rounds_in_all
 from orchestrator.field.evolution import Evolution
 from orchestrator.field.exploit import Exploit
@@ -42,6 +43,7 @@ class TournamentConfig(Settings):
     rounds: int = Field(ge=1)
     budget: Budget
     competitors: list[Recipe] = Field(min_length=1)
+    allocation: Allocation = Allocation()
     selection: Selection = Selection()
     evolution: Evolution | None = None
     exploit: Exploit | None = None
@@ -75,6 +77,32 @@ class TournamentConfig(Settings):
         for recipe in self.competitors:
             check_soup(recipe, names)
         return self
+
+    @model_validator(mode="after")
+    def _allocation_decides_alone(self) -> "TournamentConfig":
+        if not self.is_allocated:
+            return self
+        decided = {
+            "evolution": self.evolution,
+            "exploit": self.exploit,
+            "selection.patience": self.selection.patience,
+            "selection.seed": self.selection.seed if self.selection.seed != "winner" else None,
+        }
+        for key, value in decided.items():
+            if value is not None:
+                raise ValueError(f"{key}: goes with equal rounds; a whole budget is shared out by the allocation")
+        if self.rounds < 2:
+            raise ValueError("rounds: a whole budget needs at least 2, one to race and one to go on with what won")
+        if self.budget.total_gpu_hours is not None:
+            for recipe in self.competitors:
+                if recipe.trains and recipe.resources.gpus == 0:
+                    raise ValueError(f"competitors[{recipe.name}].resources.gpus: without any it spends no GPU hours")
+        return self
+
+    @property
+    def is_allocated(self) -> bool:
+        """Whether the allocation decides who enters a round: with a whole budget, unless its rounds are equal."""
+        return self.budget.whole is not None and self.allocation.kind == "race"
 
     @property
     def all_rounds(self) -> int:

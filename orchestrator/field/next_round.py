@@ -2,11 +2,24 @@
 
 from collections.abc import Sequence
 
+from competitors.contract import Allowance
 from competitors.kinds import Recipe
+from orchestrator.field.allocation import Whole
 from orchestrator.field.changes import Change, with_changes
 from orchestrator.field.evolution import Evolution, evolve
 from orchestrator.field.exploit import Exploit, exploit
 from orchestrator.field.roster import Roster, RosterEntry
+
+
+def with_budget(roster: Roster, budget: Allowance) -> Roster:
+    """The roster with the same budget for each of its entries."""
+    return roster.model_copy(update={"entries": [e.model_copy(update={"budget": budget}) for e in roster.entries]})
+
+
+def equal_share(whole: Whole, spent: float, roster: Roster, rounds_left: int, has_gpus: bool) -> Allowance:
+    """What of a whole budget is left for each entry of `roster` that trains, if all rounds spend the same."""
+    trains = [entry.recipe for entry in roster.entries if entry.recipe.trains]
+    return whole.allowance((whole.total - spent) / rounds_left / len(trains), trains[0], has_gpus)
 
 
 def first_roster(lineage: str, recipes: Sequence[Recipe], changes: Sequence[Change]) -> Roster:

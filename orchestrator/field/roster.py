@@ -1,11 +1,17 @@
-"""The field of a round as a record: who competes, and where each recipe comes from."""
+"""The field of a round as a record: who competes, with what budget, from what, and where each recipe comes from."""
 
 from typing import Literal
 
 from cluster.records import Record
+from competitors.contract import Allowance
 from competitors.kinds import Recipe
+from orchestrator.field.model_ref import ModelRef
 
-MadeBy = Literal["config", "entered", "evolution", "exploit"]
+MadeBy = Literal["config", "entered", "evolution", "exploit", "allocation"]
+
+Phase = Literal["explore", "exploit", "race", "climb", "line", "lines", "soup"]
+"""Equal rounds explore recipes or exploit one; a whole budget is raced for, climbs, and goes into one line, or on
+short data into several, which soups blend: see allocation.py."""
 
 
 class RosterEntry(Record):
@@ -19,6 +25,16 @@ class RosterEntry(Record):
     """Its first round."""
     origins: dict[str, str] = {}
     """Of each value that differs from the parent's: where it comes from, in words."""
+    budget: Allowance | None = None
+    """What it may spend in this round; None only in a field that is not on record."""
+    continues: ModelRef | None = None
+    """The submission that it goes on from, on what that stands on, with its trunk, its optimizer and its place in the
+    data; None for one that starts from the round's seed."""
+    span: tuple[float, float] | None = None
+    """Where this round starts and ends on its schedule, as shares of the whole of that; None: as the round lies among
+    all rounds."""
+    data_order: int | None = None
+    """Entries of the same number see the rows in the same order; None: in one of its own."""
 
     @property
     def origin(self) -> str:
@@ -49,7 +65,7 @@ class Roster(Record):
 
     lineage: str
     round: int
-    phase: Literal["explore", "exploit"] = "explore"
+    phase: Phase = "explore"
     entries: list[RosterEntry]
     reasons: list[str] = []
     """What differs from the round before, in words."""

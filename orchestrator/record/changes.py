@@ -55,7 +55,7 @@ def next_open_round(config: TournamentConfig, run: RunDirectory) -> int:
 def enter(run: RunDirectory, recipes: list[Recipe]) -> Change:
     """Have `recipes` compete from the next open round on. UserError when a name is taken or no round is left."""
     with run.changing():
-        config = run.config
+        config = _changeable(run)
         number = _open_round(config, run)
         taken = {name for lineage in config.lineages for name in everyone(config, run, lineage.name)}
         taken |= set(current(config, run))
@@ -70,7 +70,7 @@ def enter(run: RunDirectory, recipes: list[Recipe]) -> Change:
 def withdraw(run: RunDirectory, name: str) -> Change:
     """Have a competitor compete no longer from the next open round on. UserError when there is none, or no other."""
     with run.changing():
-        config = run.config
+        config = _changeable(run)
         number, there = _open_round(config, run), current(config, run)
         if name not in there:
             raise UserError(f'{run.root}: no competitor "{name}" competes there{nearest(name, there)}')
@@ -84,10 +84,21 @@ def withdraw(run: RunDirectory, name: str) -> Change:
 def extend(run: RunDirectory, rounds: int) -> Change:
     """Have every lineage run `rounds` more rounds."""
     with run.changing():
-        config = run.config
+        config = _changeable(run)
         change = Change(from_round=min(next_open_round(config, run), config.all_rounds + 1), extend=rounds)
         run.record_change(config, change)
     return change
+
+
+def _changeable(run: RunDirectory) -> TournamentConfig:
+    """The config of a run whose field may change. UserError where its whole budget is shared out already."""
+    config = run.config
+    if config.budget.whole is not None:
+        raise UserError(
+            f"{run.root}: its whole budget is shared out among its competitors and rounds: start another tournament,"
+            " from its champion if you like"
+        )
+    return config
 
 
 def _open_round(config: TournamentConfig, run: RunDirectory) -> int:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from competitors.contract import Allowance
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Verdict
 
 State = Literal["running", "finished", "stopped"]

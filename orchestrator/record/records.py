@@ -3,7 +3,7 @@
 from typing import Literal
 
 from cluster.records import Record, StoredPath
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 
 
 class ModelFolder(Record):
@@ -76,6 +76,8 @@ class Verdict(Record):
     """Best first."""
     rounds_without_champion: int
     ends_lineage: bool
+    tied: list[str] = []
+    """Of a race for a whole budget: whom its winner does not beat beyond doubt, best first."""
     exploits: str | None = None
     """The recipe that all entries of the rounds that follow run; None while recipes are explored."""
     reasons: list[str]

@@ -22,8 +22,8 @@ from orchestrator.config.comparison import differences
 from orchestrator.config.loading import explain
 from orchestrator.config.tournament import TournamentConfig, folder_name
 from orchestrator.field.changes import Change
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster
-from orchestrator.record.model_ref import ModelRef
 
 R = TypeVar("R", bound=Record)
 

@@ -17,9 +17,9 @@ from evaluation.scorecard import Scorecard
 from evaluation.splits import Manifest
 from orchestrator.config.sections import Lineage
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.record.events import EntryState, State
-from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.records import Inspection, ModelFolder, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory, looks_of, read_json
 

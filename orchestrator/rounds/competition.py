@@ -5,16 +5,16 @@ import hashlib
 from typing import Any
 
 from competitors.contract import Brief, Ingredient, Submission
-from competitors.kinds import Recipe
 from competitors.soup.recipe import SoupRecipe
 from evaluation.results import RowResults
 from orchestrator.field.evolution import root_name
-from orchestrator.field.roster import Roster
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
+from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.entry import Entry
-from orchestrator.rounds.racing import Rungs
+from orchestrator.rounds.racing import Rungs, racing_in
+from orchestrator.rounds.starts import start_of
 
 
 async def compete_in_round(
@@ -25,32 +25,36 @@ async def compete_in_round(
     `rounds` is how many there are to be: where a schedule that spans the lineage ends.
     """
     rungs: Rungs = {}
+    racing = racing_in(roster, context.config.racing)
     recipes = [entry.recipe for entry in roster.entries]
     running: dict[str, asyncio.Task[RowResults | None]] = {}
 
-    async def one(recipe: Recipe) -> RowResults | None:
-        brief = brief_for(context, roster, recipe, seed, rounds)
+    async def one(entry: RosterEntry) -> RowResults | None:
+        recipe, start = entry.recipe, start_of(context.run, roster.lineage, entry, seed, base)
+        brief = brief_for(context, roster, entry, start, rounds)
         if isinstance(recipe, SoupRecipe):
             await asyncio.gather(*(running[other.name] for other in recipes if _is_ingredient(other, recipe)))
             kept = context.run.split("slice")
             held_back = {
-                "ingredients": ingredients(context, roster, recipe, seed),
+                "ingredients": ingredients(context, roster, recipe, start),
                 "slice_data": kept if kept.exists() else None,
             }
             brief = brief.model_copy(update=held_back)
-        return await Entry(context, brief, recipe, base, rungs).run()
+        return await Entry(context, brief, recipe, base, racing, rungs).run()
 
     async with asyncio.TaskGroup() as group:
-        for recipe in sorted(recipes, key=lambda recipe: isinstance(recipe, SoupRecipe)):
-            running[recipe.name] = group.create_task(one(recipe))
+        for entry in sorted(roster.entries, key=lambda entry: isinstance(entry.recipe, SoupRecipe)):
+            running[entry.recipe.name] = group.create_task(one(entry))
     results = {recipe.name: running[recipe.name].result() for recipe in recipes}
     return {name: result for name, result in results.items() if result is not None}
 
 
-def brief_for(context: Context, roster: Roster, recipe: Recipe, seed: ModelFolder, rounds: int) -> Brief:
-    """What the competitor gets this round. Nothing in it leads to held-out data."""
-    config, number = context.config, roster.round
-    key = f"{config.seed}/{roster.lineage}/{number}/{recipe.name}"
+def brief_for(context: Context, roster: Roster, entry: RosterEntry, seed: ModelFolder, rounds: int) -> Brief:
+    """What the competitor gets this round, starting from `seed`. Nothing in it leads to held-out data."""
+    config, number, recipe = context.config, roster.round, entry.recipe
+    own = f"{number}/{recipe.name}" if entry.data_order is None else f"data order {entry.data_order}"
+    key, racing = f"{config.seed}/{roster.lineage}/{own}", racing_in(roster, config.racing)
+    assert entry.budget is not None
     assert seed.path is not None
     return Brief(
         tournament=config.name,
@@ -62,12 +66,12 @@ def brief_for(context: Context, roster: Roster, recipe: Recipe, seed: ModelFolde
         seed_continuation=seed.continuation,
         train_data=context.run.split("train"),
         max_tokens=config.data.max_tokens,
-        budget=config.budget.allowance,
-        progress=((number - 1) / rounds, number / rounds),
+        budget=entry.budget,
+        progress=entry.span or ((number - 1) / rounds, number / rounds),
         output_dir=context.run.entry(roster.lineage, number, recipe.name) / "submission",
         random_seed=int.from_bytes(hashlib.sha256(key.encode()).digest()[:4]) % 2**31,
         resources=recipe.resources.resolved(context.workers.has_gpus),
-        race_at=tuple(config.racing.at) if config.racing else (),
+        race_at=tuple(racing.at) if racing else (),
     )
 
 

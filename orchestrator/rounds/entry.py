@@ -28,8 +28,9 @@ from competitors.kinds import Recipe
 from evaluation.inspection import Form, inspect
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
+from orchestrator.config.sections import Racing
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import EntryChanged, EntryState, Noted
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.context import Context
@@ -44,8 +45,17 @@ POLL_SECONDS = 0.5
 class Entry:
     """A recipe that competes in a round; `run` takes it from wherever its records say it is to its end."""
 
-    def __init__(self, context: Context, brief: Brief, recipe: Recipe, base: ModelFolder, rungs: Rungs) -> None:
-        self.context, self.brief, self.recipe, self.base, self.rungs = context, brief, recipe, base, rungs
+    def __init__(
+        self,
+        context: Context,
+        brief: Brief,
+        recipe: Recipe,
+        base: ModelFolder,
+        racing: Racing | None = None,
+        rungs: Rungs | None = None,
+    ) -> None:
+        self.context, self.brief, self.recipe, self.base = context, brief, recipe, base
+        self.racing, self.rungs = racing, {} if rungs is None else rungs
         self.folder = brief.output_dir.parent
         self.now = EntryChanged(brief.lineage, brief.round, brief.competitor, recipe.kind, brief.budget, state="queued")
         self.shape = Shape.of("trainer", brief.resources, context.workers.has_gpus, recipe.is_gang)
@@ -121,7 +131,7 @@ class Entry:
                 self.shape, compete, brief, located, priority=TRAINER, placed=lambda: self._placed(watch)
             )
         )
-        races, ended, racing = Races(), None, self.context.config.racing
+        races, ended, racing = Races(), None, self.racing
         try:
             while ended is None:
                 await asyncio.wait({call}, timeout=POLL_SECONDS)

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+from evaluation.compare import improvements
 from evaluation.results import RowResults
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field import exploit
+from orchestrator.field.allocation import Lead, trunk_after
 from orchestrator.field.roster import Roster
 from orchestrator.record.records import Verdict
 from orchestrator.rounds.verdict import Candidate, beats_all, choose
@@ -29,7 +31,34 @@ def judge(
     """The verdict of the round of `roster`, given the rounds before it."""
     without = history[-1].verdict.rounds_without_champion if history else 0
     verdict = choose(roster.lineage, roster.round, champion, seed, scored, config.selection, config.seed, without)
+    if config.is_allocated:
+        return _and_trunk(config, verdict, roster, seed, scored)
     return _and_exploit(config, verdict, roster, scored, history)
+
+
+def _and_trunk(
+    config: TournamentConfig, verdict: Verdict, roster: Roster, seed: Candidate, scored: dict[str, RowResults]
+) -> Verdict:
+    """The verdict with what the allocation goes on with in the place of the lowest loss so far."""
+    rules = config.selection
+
+    def lead(name: str, over: str) -> Lead:
+        gain = improvements(scored[over], {name: scored[name]}, rules.confidence, rules.resamples, config.seed)[name]
+        return Lead(gain.mean, gain.low)
+
+    losses = {name: scored[name].loss for name in verdict.ranking}
+    trunk, tied, why = trunk_after(config.allocation, roster, losses, seed.model, seed.validation.loss, lead)
+    own = trunk.competitor is not None and trunk.round == roster.round
+    loss = losses[str(trunk.competitor)] if own else verdict.seed_validation_loss
+    # The last reason is about the seed by the rule of the lowest loss.
+    return verdict.model_copy(
+        update={
+            "seed_next": trunk,
+            "seed_validation_loss": loss,
+            "tied": tied,
+            "reasons": [*verdict.reasons[:-1], why],
+        }
+    )
 
 
 def _and_exploit(

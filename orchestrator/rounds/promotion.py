@@ -8,9 +8,11 @@ from cluster.errors import Forfeit
 from competitors.contract import Submission
 from evaluation.generation import generate
 from evaluation.promotion import make_full
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
+from orchestrator.field.roster import Roster
 from orchestrator.record.records import ModelFolder, Sample, Samples, Verdict
 from orchestrator.rounds.context import Context
+from orchestrator.rounds.starts import stands_on
 
 
 class Unfit(Exception):
@@ -36,14 +38,14 @@ class Promotion:
         """
         folder = self.context.run.round(verdict.lineage, verdict.round)
         known = {seed.model: seed, champion.model: champion}
-        known[verdict.seed_next] = await self._made(verdict.seed_next, folder / "seed", known, seed, verdict)
+        known[verdict.seed_next] = await self._made(verdict.seed_next, folder / "seed", known, verdict)
         if verdict.dethroned:
-            known[verdict.champion] = await self._made(verdict.champion, folder / "champion", known, seed, verdict)
+            known[verdict.champion] = await self._made(verdict.champion, folder / "champion", known, verdict)
             await self.sample(known[verdict.champion], folder)
         return known[verdict.seed_next], known[verdict.champion]
 
     async def _made(
-        self, model: ModelRef, out: Path, known: dict[ModelRef, ModelFolder], seed: ModelFolder, verdict: Verdict
+        self, model: ModelRef, out: Path, known: dict[ModelRef, ModelFolder], verdict: Verdict
     ) -> ModelFolder:
         """A full model folder of `model` at `out`, and the record beside it."""
         run, file = self.context.run, out.with_suffix(".json")
@@ -55,13 +57,14 @@ class Promotion:
             assert source is not None
             await asyncio.to_thread(run.store.link_folder, source, out)  # a copy, where the disk knows no links
             return run.write(known[model].model_copy(update={"path": out}), file)
-        return run.write(await self._merged(model, out, seed, verdict), file)
+        return run.write(await self._merged(model, out, verdict), file)
 
-    async def _merged(self, model: ModelRef, out: Path, seed: ModelFolder, verdict: Verdict) -> ModelFolder:
+    async def _merged(self, model: ModelRef, out: Path, verdict: Verdict) -> ModelFolder:
+        run, entry = self.context.run, self.context.run.scores(verdict.lineage, model)
+        seed = stands_on(run, verdict.lineage, model, self.base)
         assert model.competitor is not None
         assert seed.path is not None
         assert self.base.path is not None
-        run, entry = self.context.run, self.context.run.scores(verdict.lineage, model)
         submission = run.read(Submission, entry / "submission.json")
         assert submission is not None
         assert submission.form is not None
@@ -95,14 +98,16 @@ class Promotion:
         samples = [Sample(prompt=p, expected=c, completion=t) for (p, c), t in zip(rows, texts, strict=True)]
         run.write(Samples(samples=samples), folder / "samples.json")
 
-    async def drop_continuations(self, verdict: Verdict, seed: ModelFolder) -> None:
+    async def drop_continuations(self, before: Verdict, roster: Roster | None, seed: ModelFolder) -> None:
         """An optimizer's state is twice the model: only what the next round can go on from, or blend, is kept.
 
-        Up to this round: a resumed run passes here again, with later rounds on record.
+        `before` is the last round's verdict, `roster` the next round's, None where none follows.
         """
-        if verdict.seed_next == verdict.seed_before and self.blends:
+        if before.seed_next == before.seed_before and self.blends:
             return
-        for number in range(1, verdict.round + 1):
-            for continuation in self.context.run.round(verdict.lineage, number).glob("*/continuation"):
-                if continuation != seed.continuation:
-                    await asyncio.to_thread(self.context.run.store.remove, continuation)
+        run, going_on = self.context.run, [entry.continues for entry in roster.entries] if roster else []
+        kept = {run.scores(before.lineage, model) / "continuation" for model in going_on if model is not None}
+        for number in range(1, before.round + 1):
+            for continuation in run.round(before.lineage, number).glob("*/continuation"):
+                if continuation != seed.continuation and continuation not in kept:
+                    await asyncio.to_thread(run.store.remove, continuation)

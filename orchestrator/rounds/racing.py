@@ -18,6 +18,7 @@ from competitors.contract import Brief
 from competitors.events import Event
 from competitors.output import model_form
 from orchestrator.config.sections import Racing
+from orchestrator.field.roster import Roster
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.scoring_calls import score_checkpoint
 
@@ -29,6 +30,20 @@ STOP_SECONDS = 10.0
 
 Rungs = dict[float, dict[str, float]]
 """Of a round that races: the losses at each share of the budget, by competitor."""
+
+
+LARGE_FIELD = 8
+LARGE_RACE = Racing(at=[0.5], keep=0.5)
+"""Where more than so many race for a whole budget, half of them are stopped half-way, and leave what they had not yet
+spent to the line."""
+
+
+def racing_in(roster: Roster, rules: Racing | None) -> Racing | None:
+    """By what rules a round's entries are stopped early. What goes on from a race never is."""
+    if roster.phase in ("climb", "line", "lines", "soup"):
+        return None
+    is_large = sum(entry.recipe.trains for entry in roster.entries) > LARGE_FIELD
+    return LARGE_RACE if rules is None and roster.phase == "race" and is_large else rules
 
 
 def rank_at(loss: float, others: list[float]) -> int:

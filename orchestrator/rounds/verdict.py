@@ -12,7 +12,7 @@ from cluster.ranking import ranked
 from evaluation.compare import Improvement, improvements
 from evaluation.results import RowResults
 from orchestrator.config.sections import Selection
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.records import Standing, Verdict
 
 

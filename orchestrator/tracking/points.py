@@ -9,7 +9,7 @@ from competitors.contract import Submission
 from competitors.events import Event
 from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
-from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.records import Standing
 from orchestrator.record.snapshot import LineageSnapshot
 

@@ -19,7 +19,7 @@ from typing import Literal
 from cluster.text import discreet
 from orchestrator.config.comparison import flatten
 from orchestrator.config.sections import Lineage, Reference
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.palette import style
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, RoundSnapshot, Snapshot, has_ended
 from orchestrator.tracking import words

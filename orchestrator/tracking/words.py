@@ -11,8 +11,8 @@ from cluster.text import as_code, discreet
 from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
 from orchestrator.config.sections import Lineage, Reference
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import RosterEntry
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Verdict
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 from orchestrator.tracking.location import CHART_FILTER, CHART_LINK, TREE_LINK

@@ -17,7 +17,7 @@ from evaluation.evaluator import ScoringJob, score_model
 from evaluation.figures import FIGURES
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views.words import print_line
 

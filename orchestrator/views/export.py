@@ -6,7 +6,7 @@ from cluster.errors import BrokenRecord, UserError
 from cluster.text import as_code, discreet
 from competitors.output import model_form
 from evaluation.figures import FIGURES
-from orchestrator.record.model_ref import BASE
+from orchestrator.field.model_ref import BASE
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 from orchestrator.views.columns import required, submission_of
 from orchestrator.views.words import is_missing

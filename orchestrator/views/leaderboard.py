@@ -12,8 +12,8 @@ from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from cluster.records import Record
 from evaluation.scorecard import Scorecard
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.events import State
-from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.records import Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, RoundSnapshot, Snapshot

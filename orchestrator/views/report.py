@@ -11,9 +11,9 @@ from typing import Any
 
 from cluster.text import discreet
 from evaluation.figures import FIGURES
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Sample
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 from orchestrator.views import charts

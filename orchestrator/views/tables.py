@@ -13,9 +13,9 @@ from rich.text import Text
 from competitors.contract import USED_ITS_BUDGET, Allowance
 from evaluation.figures import FIGURES
 from evaluation.figures.figure import Figure
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import EntryChanged
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, Snapshot, has_ended
 from orchestrator.views.columns import Column, shown_in

@@ -12,9 +12,9 @@ from cluster.workers import WorkerDied
 from competitors.contract import Brief
 from competitors.events import reporter
 from orchestrator.config.loading import load_config
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.changes import enter, extend, withdraw
 from orchestrator.record.events import ChampionCrowned, EntryChanged, RoundBegan, TournamentEvent, VerdictReached
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds import racing

@@ -38,6 +38,16 @@ def test_every_seed_has_its_own_order_and_each_epoch_takes_every_row_once():
     assert sorted(one[:20]) == sorted(one[20:]) == list(range(20))
 
 
+def test_going_on_with_the_same_seed_takes_the_rows_that_an_uninterrupted_training_would():
+    passes = row_passes(np.zeros(20, np.int64), 1)
+    whole = [*next(passes), *next(passes)]
+    for at in (0, 7, 20, 31):
+        seen = np.bincount(whole[:at], minlength=20)
+        rest = row_passes(seen, 1)
+        went_on = [*next(rest), *next(rest)]
+        assert went_on[: 40 - at] == whole[at:]
+
+
 def test_rows_that_are_never_to_be_taken_are_not_and_none_at_all_is_an_end():
     counts = np.array([NEVER, 0, 0])
     passes = row_passes(counts, 1)

@@ -51,7 +51,7 @@ def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: 
         ("competitors.a.adapter={method: lorra}", 'unknown method "lorra"; did you mean "lora"?'),
         ("rounds=0", "rounds: Input should be greater than or equal to 1"),
         ("rounds=two", "rounds: Input should be a valid integer"),
-        ("budget={}", "budget: give at least one of tokens, minutes and steps"),
+        ("budget={}", "budget: give total_tokens or total_gpu_hours, or at least one of tokens"),
         ("lineages=[]", "lineages: List should have at least 1 item"),
         ("references=[{name: r}]", "references[r]: give either model or published"),
         ("competitors.a.name=champion", '"champion" is the name of a folder of ours'),

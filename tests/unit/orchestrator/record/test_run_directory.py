@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import BrokenRecord, UserError
-from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.run_directory import RunDirectory, read_json
 from tests.unit.orchestrator.field.test_next_round import config

@@ -7,7 +7,7 @@ import pytest
 
 from cluster.errors import BrokenRecord
 from competitors.contract import Submission
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.records import Inspection
 from orchestrator.record.snapshot import SnapshotReader
 from tests.fabricate import fabricate

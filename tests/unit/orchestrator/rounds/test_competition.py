@@ -6,8 +6,8 @@ import pytest
 
 from cluster.store import LOCAL
 from competitors.soup.recipe import SoupRecipe
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import TournamentEvent
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds.competition import brief_for, ingredients
@@ -37,13 +37,13 @@ def seed_of(snapshot: Snapshot) -> ModelFolder:
 
 def test_a_brief_names_its_place_in_the_whole_and_a_seed_of_its_own(played: Snapshot):
     roster = played.lineages[0].rounds[0].roster
-    briefs = [brief_for(context(played), roster, e.recipe, seed_of(played), 4) for e in roster.entries]
+    briefs = [brief_for(context(played), roster, e, seed_of(played), 4) for e in roster.entries]
     assert [brief.progress for brief in briefs] == [(0.0, 0.25)] * 2
     assert briefs[0].random_seed != briefs[1].random_seed
-    again = brief_for(context(played), roster, roster.entries[0].recipe, seed_of(played), 4)
+    again = brief_for(context(played), roster, roster.entries[0], seed_of(played), 4)
     assert again == briefs[0]
     later = roster.model_copy(update={"round": 2})
-    assert brief_for(context(played), later, roster.entries[0].recipe, seed_of(played), 4).random_seed not in {
+    assert brief_for(context(played), later, roster.entries[0], seed_of(played), 4).random_seed not in {
         brief.random_seed for brief in briefs
     }
 

@@ -10,8 +10,8 @@ import pytest
 from cluster.resources import Shape
 from cluster.workers import nothing
 from orchestrator.config.sections import Limits
-from orchestrator.field.next_round import first_roster
-from orchestrator.record.model_ref import BASE
+from orchestrator.field.model_ref import BASE
+from orchestrator.field.next_round import first_roster, with_budget
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.competition import brief_for
@@ -52,9 +52,9 @@ def entry(inputs: Path, folder: Path, workers: SlowToEnd, limits: Limits) -> Ent
     config, run = faked_config(inputs, limits=limits.model_dump()), RunDirectory(folder)
     context = Context(config, run, inputs, workers, Evaluators(config, run, workers), lambda event: None)
     base = ModelFolder(model=BASE, path=inputs / "base", sha256="")
-    roster = first_roster("l", config.competitors, [])
-    brief = brief_for(context, roster, config.competitors[0], base, 2)
-    return Entry(context, brief, config.competitors[0], base, {})
+    roster = with_budget(first_roster("l", config.competitors, []), config.budget.allowance)
+    brief = brief_for(context, roster, roster.entries[0], base, 2)
+    return Entry(context, brief, config.competitors[0], base)
 
 
 @pytest.mark.parametrize(

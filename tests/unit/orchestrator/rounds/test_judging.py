@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.next_round import first_roster
-from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.verdict import Candidate
 from tests.faked import faked_config, made_up

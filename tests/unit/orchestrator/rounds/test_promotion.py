@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
+from orchestrator.field.roster import Roster
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds.promotion import Promotion
@@ -18,7 +19,7 @@ def played(tmp_path: Path) -> Snapshot:
     return play(faked_config(tmp_path, rounds=1), tmp_path / "run")
 
 
-def left(snapshot: Snapshot, blends: bool, seed_changes: bool) -> list[str]:
+def left(snapshot: Snapshot, blends: bool, seed_changes: bool, following: Roster | None = None) -> list[str]:
     """Whose continuations are kept where each entry has left one, and `b` was promoted."""
     verdict = snapshot.lineages[0].verdicts[0]
     if not seed_changes:
@@ -28,7 +29,7 @@ def left(snapshot: Snapshot, blends: bool, seed_changes: bool) -> list[str]:
         folder.mkdir()
     seed = ModelFolder(model=ModelRef("b", 1), path=None, sha256="", continuation=folders[1])
     promotion = Promotion(context(snapshot), seed_of(snapshot), [], blends)
-    asyncio.run(promotion.drop_continuations(verdict, seed))
+    asyncio.run(promotion.drop_continuations(verdict, following, seed))
     return [folder.parent.name for folder in folders if folder.exists()]
 
 
@@ -40,6 +41,13 @@ def test_only_what_the_next_round_goes_on_from_or_may_blend_is_kept(
     played: Snapshot, blends: bool, seed_changes: bool, kept: list[str]
 ):
     assert left(played, blends, seed_changes) == kept
+
+
+def test_what_an_entry_of_the_next_round_goes_on_from_is_kept(played: Snapshot):
+    first = played.lineages[0].rounds[0].roster
+    going_on = first.entries[0].model_copy(update={"continues": ModelRef("a", 1)})
+    following = first.model_copy(update={"round": 2, "entries": [going_on]})
+    assert left(played, False, True, following) == ["a", "b"]
 
 
 def test_seed_and_champion_are_whole_folders_of_the_same_model(played: Snapshot):

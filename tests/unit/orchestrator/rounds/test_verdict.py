@@ -4,8 +4,8 @@ import numpy as np
 
 from evaluation.results import RowResults
 from orchestrator.config.sections import Selection
-from orchestrator.record.model_ref import BASE as BASE_MODEL
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import BASE as BASE_MODEL
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.rounds.verdict import Candidate, choose
 
 TOKENS = np.full(300, 10.0)

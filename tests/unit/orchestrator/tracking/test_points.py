@@ -8,7 +8,7 @@ from cluster.errors import BrokenRecord
 from competitors.events import Event
 from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
-from orchestrator.record.model_ref import BASE
+from orchestrator.field.model_ref import BASE
 from orchestrator.tracking.points import champions, of_entry, of_event, of_lineage, of_scorecard, scores_of
 from tests.tracked import make, snapshot_of
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from evaluation.figures import FIGURES
 from orchestrator.config.sections import Lineage, Reference
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.tracking import words
 from orchestrator.tracking.words import escaped, parameters
 from tests.tracked import make, snapshot_of

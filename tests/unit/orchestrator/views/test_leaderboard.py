@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import BrokenRecord
 from evaluation.figures import FIGURES
-from orchestrator.record.model_ref import ModelRef
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views import leaderboard

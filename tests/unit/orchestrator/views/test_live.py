@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from competitors.contract import Allowance
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.record.events import (
     ChampionCrowned,
@@ -19,7 +20,6 @@ from orchestrator.record.events import (
     TournamentEnded,
     VerdictReached,
 )
-from orchestrator.record.model_ref import ModelRef
 from orchestrator.views.live import LINE_SECONDS, Lines, LiveTable, make_live
 from tests.fabricate import fabricate, read
 

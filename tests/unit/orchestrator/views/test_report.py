@@ -10,9 +10,9 @@ import pytest
 
 from cluster.text import discreet
 from evaluation.figures import FIGURES
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
-from orchestrator.record.model_ref import BASE, ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.views.leaderboard import Leaderboard, LineageRow, RoundRow, build
 from orchestrator.views.report import ancestry, change, describe, intervals, write_report

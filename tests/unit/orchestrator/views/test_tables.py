@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from evaluation.figures import FIGURES
-from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.views.columns import shown_in
 from orchestrator.views.leaderboard import build

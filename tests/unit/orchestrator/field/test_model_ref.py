@@ -3,7 +3,7 @@
 import pytest
 
 from cluster.records import Record
-from orchestrator.record.model_ref import BASE, ModelRef
+from orchestrator.field.model_ref import BASE, ModelRef
 
 
 class Holder(Record):

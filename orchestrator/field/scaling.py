@@ -1,0 +1,58 @@
+"""An sft recipe at another batch, at another rate, or as a part of a whole plan. Pure functions.
+
+The square-root rule for Adam and its kin (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient
+algorithms", arXiv:2205.10287): at `f` times the batch the rate is multiplied with √f, and β₂ is raised to the power
+of `f`, so that moments are averaged over as many sequences as before. Plain SGD's rate goes with `f` (Goyal et al.
+2017, arXiv:1706.02677). Weight decay is kept per sequence.
+"""
+
+from math import sqrt
+from typing import Any
+
+from competitors.sft.recipe import SftRecipe
+
+
+def carried(recipe: SftRecipe, batch: int) -> SftRecipe:
+    """`recipe` at about `batch` sequences per optimizer step: at least one, and as many for each worker."""
+    workers = recipe.resources.workers
+    rows = max(1, round(batch / workers))
+    factor = rows * workers / recipe.batch
+    if factor == 1:
+        return recipe
+    at_once = next(size for size in range(min(rows, recipe.batch_size), 0, -1) if rows % size == 0)
+    rate = factor if "sgd" in recipe.optimizer else sqrt(factor)
+    changes: dict[str, Any] = {
+        "batch_size": at_once,
+        "gradient_accumulation": rows // at_once,
+        "learning_rate": _rounded(recipe.learning_rate * rate),
+        "betas": (recipe.betas[0], _rounded(recipe.betas[1] ** factor)),
+        "weight_decay": _rounded(recipe.weight_decay * factor / rate),
+    }
+    return recipe.model_copy(update=changes)
+
+
+def at_rate(recipe: SftRecipe, factor: float) -> SftRecipe:
+    """`recipe` at `factor` times its learning rate."""
+    return recipe.model_copy(update={"learning_rate": _rounded(recipe.learning_rate * factor)})
+
+
+def miniature(recipe: SftRecipe) -> SftRecipe:
+    """`recipe` as a miniature of the whole plan: its rate goes linearly to zero within its small share, so that it can
+    be judged as it ends, and nothing that it has learnt is thrown away when another goes on from it."""
+    plan = {"schedule": "linear", "schedule_args": {}, "schedule_spans": "round", "score_weights": "last"}
+    return recipe.model_copy(update=plan | {"continue_": False})
+
+
+def going_on(recipe: SftRecipe) -> SftRecipe:
+    """`recipe` as it goes on from a trunk, which has been warmed up."""
+    return recipe.model_copy(update={"continue_": True, "warmup": 0.0})
+
+
+def part_of_a_line(recipe: SftRecipe, is_last: bool) -> SftRecipe:
+    """One round of a line whose one schedule goes linearly to zero. What is scored before its end is a tail average."""
+    scored = "last" if is_last else "tail_average"
+    return going_on(miniature(recipe)).model_copy(update={"schedule_spans": "lineage", "score_weights": scored})
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.9g}")

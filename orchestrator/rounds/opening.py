@@ -1,0 +1,82 @@
+"""Who enters the next round of a lineage: what the field's pure functions make of the record so far."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cluster.errors import UserError
+from competitors.contract import Submission
+from competitors.search.recipe import SearchRecipe
+from competitors.search.record import SearchRecord
+from competitors.sft.recipe import SftRecipe
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.allocation import Corpus, Past, Plan
+from orchestrator.field.next_round import equal_share, first_roster, next_roster, with_budget
+from orchestrator.field.roster import Roster
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.rounds.judging import Settled
+
+
+def next_field(
+    run: RunDirectory,
+    config: TournamentConfig,
+    lineage: str,
+    history: Sequence[Settled],
+    corpus: Corpus | None,
+    has_gpus: bool,
+) -> Roster:
+    """The roster of the round after `history`. `corpus` is there where a whole budget is allocated."""
+    if config.is_allocated:
+        assert config.budget.whole is not None
+        assert corpus is not None
+        plan = Plan(lineage, config.allocation, config.budget.whole, corpus, config.all_rounds, has_gpus)
+        return plan.next_roster(config.competitors, [_past(run, config, settled, has_gpus) for settled in history])
+    if not history:
+        roster = first_roster(lineage, config.competitors, config.changes)
+    else:
+        before, verdict = history[-1].roster, history[-1].verdict
+        rules = (config.evolution, config.exploit, config.changes, config.seed)
+        roster = next_roster(before, verdict.ranking, verdict.exploits, *rules)
+    whole = config.budget.whole
+    if whole is None:
+        return with_budget(roster, config.budget.allowance)
+    spent = sum(sum(_past(run, config, settled, has_gpus).spent.values()) for settled in history)
+    return with_budget(roster, equal_share(whole, spent, roster, config.all_rounds - len(history), has_gpus))
+
+
+def refuse_hours_without_gpus(config: TournamentConfig, has_gpus: bool) -> None:
+    """UserError for a budget of GPU hours where there is no GPU."""
+    if config.budget.total_gpu_hours is not None and not has_gpus:
+        raise UserError("budget.total_gpu_hours: there is no GPU here; give total_tokens")
+
+
+def _past(run: RunDirectory, config: TournamentConfig, settled: Settled, has_gpus: bool) -> Past:
+    """A settled round as far as it matters for what follows."""
+    verdict, roster = settled.verdict, settled.roster
+    folders = {e.recipe.name: run.entry(roster.lineage, roster.round, e.recipe.name) for e in roster.entries}
+    submissions = {name: run.read(Submission, folder / "submission.json") for name, folder in folders.items()}
+    cost = {name: one for name, one in submissions.items() if one is not None}
+    if config.budget.total_gpu_hours is None:
+        spent = {name: float(one.train_tokens + one.lost_tokens) for name, one in cost.items()}
+    else:
+        held = {e.recipe.name: e.recipe.resources.resolved(has_gpus).devices for e in roster.entries}
+        spent = {name: one.train_seconds * held[name] for name, one in cost.items()}
+    return Past(
+        roster=roster,
+        losses={standing.competitor: standing.validation_loss for standing in verdict.entries},
+        trunk=verdict.seed_next,
+        tied=verdict.tied,
+        spent=spent,
+        tokens={name: one.train_tokens for name, one in cost.items()},
+        found=_found(run, roster, folders),
+    )
+
+
+def _found(run: RunDirectory, roster: Roster, folders: Mapping[str, Path]) -> dict[str, SftRecipe]:
+    """What searches found, as recipes of their own."""
+    found = {}
+    for entry in roster.entries:
+        if isinstance(entry.recipe, SearchRecipe):
+            record = run.read(SearchRecord, folders[entry.recipe.name] / "search.json")
+            if record is not None:
+                found[entry.recipe.name] = entry.recipe.made(record.trials[record.best].values)
+    return found

@@ -1,0 +1,209 @@
+"""How a whole budget is shared out: pure decisions, from made-up rounds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from cluster.errors import UserError
+from competitors.kinds import Recipe
+from competitors.search.recipe import SearchRecipe
+from competitors.sft.recipe import SftRecipe
+from competitors.soup.recipe import SoupRecipe
+from competitors.unchanged import UnchangedRecipe
+from orchestrator.field.allocation import Allocation, Corpus, Lead, Past, Plan, Whole, rates, trunk_after
+from orchestrator.field.model_ref import BASE, ModelRef
+from orchestrator.field.roster import Roster
+
+CORPUS = Corpus(rows=10_000, tokens=1_000_000)
+TOTAL = 2_000_000
+
+
+def sft(name: str, **settings: Any) -> SftRecipe:
+    return SftRecipe.model_validate({"name": name, "kind": "sft", "learning_rate": 4e-3} | settings)
+
+
+FIELD: list[Recipe] = [sft("a"), sft("b", learning_rate=1e-3), UnchangedRecipe(name="control", kind="unchanged")]
+
+
+def plan(total: float = TOTAL, rounds: int = 5, gpus: bool = False, **rules: Any) -> Plan:
+    return Plan("l", Allocation(**rules), Whole(total), CORPUS, rounds, gpus)
+
+
+def past(roster: Roster, losses: Mapping[str, float], trunk: ModelRef, tied: Sequence[str] = ()) -> Past:
+    """A round in which everybody spent their budget."""
+    spent = {
+        e.recipe.name: float(e.budget.tokens or 0) if e.budget and e.recipe.trains else 0.0 for e in roster.entries
+    }
+    tokens = {name: int(amount) for name, amount in spent.items()}
+    return Past(roster, losses, trunk, tied, spent, tokens, {})
+
+
+def learning_rates(roster: Roster) -> list[float]:
+    return [e.recipe.learning_rate for e in roster.entries if isinstance(e.recipe, SftRecipe)]
+
+
+def test_a_race_is_of_miniatures_from_the_base_on_the_same_rows():
+    roster = plan().next_roster(FIELD, [])
+    assert (roster.phase, [e.recipe.name for e in roster.entries]) == ("race", ["a", "b", "control"])
+    first = roster.entries[0]
+    assert isinstance(first.recipe, SftRecipe)
+    assert (first.budget and first.budget.tokens) == TOTAL * 0.005
+    assert (first.recipe.batch, first.recipe.schedule, first.recipe.learning_rate) == (1, "linear", 1e-3)
+    assert {e.data_order for e in roster.entries} == {0}
+    assert first.continues is None
+
+
+def test_a_probe_has_its_steps_and_a_large_field_its_bound():
+    least = 32 * 100  # tokens of 32 rows
+    small = plan(total=100_000).next_roster(FIELD, [])
+    assert [e.budget and e.budget.tokens for e in small.entries][:2] == [least, least]
+    large = plan().next_roster([sft(f"r{i}") for i in range(40)], [])
+    assert sum(e.budget.tokens or 0 for e in large.entries if e.budget) <= 0.1 * TOTAL
+    on_gpus = plan(gpus=True).next_roster(FIELD, [])
+    assert [e.recipe.batch for e in on_gpus.entries if isinstance(e.recipe, SftRecipe)] == [16, 16]
+
+
+def test_a_budget_too_small_for_the_field_says_what_would_do():
+    field = [sft(name) for name in "abcd"]
+    with pytest.raises(UserError, match=r"budget.total_tokens: 10,000 are too few for 4 competitors.*at least 51,200"):
+        plan(total=10_000).next_roster(field, [])
+    assert plan(total=51_200).next_roster(field, []).phase == "race"
+
+
+def test_a_search_races_with_enough_for_its_trials():
+    search = SearchRecipe.model_validate(
+        {"name": "s", "kind": "search", "recipe": {"batch_size": 2}, "trials": 4, "share": 0.5}
+        | {"space": {"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}}
+    )
+    one, other = plan(total=500_000).miniatures([search, sft("a")])
+    assert one == 32 * 2 * 100 * 4 / 0.5
+    assert other < one
+
+
+def climbed(history: list[Past], losses: Mapping[str, float], trunk: str, tied: Sequence[str] = ()) -> list[Past]:
+    """With the next round of the plan over, whose losses are these."""
+    roster = plan().next_roster(FIELD, history)
+    return [*history, past(roster, losses, ModelRef(trunk, roster.round), tied)]
+
+
+def test_children_climb_from_the_winner_with_its_state_and_stop_where_the_rate_is_settled():
+    history = climbed([], {"a": 3.0, "b": 3.1, "control": 4.0}, "a", tied=["b"])
+    roster = plan().next_roster(FIELD, history)
+    assert roster.phase == "climb"
+    assert [e.recipe.name for e in roster.entries] == ["a.2a", "a.2b", "a.2c", "b.2a"]
+    assert learning_rates(roster) == pytest.approx([1e-3, 2e-3, 4e-3, 2.5e-4])
+    assert [e.continues for e in roster.entries] == [ModelRef("a", 1)] * 3 + [ModelRef("b", 1)]
+    assert rates(roster) == {"a.2a": 1, "a.2b": 2, "a.2c": 4}
+
+    settled = climbed(history, {"a.2b": 2.8, "a.2a": 2.9, "a.2c": 2.95}, "a.2b")
+    line = plan().next_roster(FIELD, settled)
+    assert (line.phase, [e.recipe.name for e in line.entries]) == ("line", ["a.2b"])
+
+    higher = plan().next_roster(FIELD, climbed(history, {"a.2c": 2.8, "a.2b": 2.9, "a.2a": 3.0}, "a.2c"))
+    assert (higher.phase, learning_rates(higher)) == ("climb", pytest.approx([4e-3, 8e-3, 1.6e-2]))
+
+    lower = plan().next_roster(FIELD, climbed(history, {"a.2a": 2.8, "a.2b": 2.9, "a.2c": 3.0}, "a.2a"))
+    assert (lower.phase, learning_rates(lower)) == ("climb", pytest.approx([1e-3, 5e-4, 2.5e-4]))
+
+    flat = plan().next_roster(FIELD, climbed(history, {"a.2a": 2.8, "a.2b": 2.81, "a.2c": 3.0}, "a.2a"))
+    assert flat.phase == "line"
+
+
+def test_an_adapter_climbs_in_rate_and_rank_and_only_the_wider_one_starts_afresh():
+    field = [sft("l", adapter={"method": "lora", "rank": 8, "alpha": 8})]
+    first = plan().next_roster(field, [])
+    roster = plan().next_roster(field, [past(first, {"l": 3.0}, ModelRef("l", 1))])
+    *rated, wider = roster.entries
+    assert [e.continues for e in rated] == [ModelRef("l", 1)] * 3
+    assert isinstance(wider.recipe, SftRecipe)
+    assert wider.recipe.adapter
+    assert (wider.continues, wider.recipe.adapter.rank, wider.recipe.adapter.alpha) == (None, 32, 32)
+    assert "l.2d" not in rates(roster)
+
+
+def test_the_line_is_one_schedule_over_everything_that_is_left():
+    history = climbed([], {"a": 3.0, "b": 3.1}, "a")
+    history = climbed(history, {"a.2a": 2.8, "a.2b": 2.81, "a.2c": 3.0}, "a.2a")
+    spans, spent = [], sum(sum(one.spent.values()) for one in history)
+    for number in (3, 4, 5):
+        roster = plan().next_roster(FIELD, history)
+        (entry,) = roster.entries
+        assert isinstance(entry.recipe, SftRecipe)
+        assert entry.continues == ModelRef("a.2a", number - 1)
+        assert entry.recipe.score_weights == ("last" if number == 5 else "tail_average")
+        spans.append(entry.span)
+        history.append(past(roster, {"a.2a": 2.5}, ModelRef("a.2a", number)))
+    assert [start for start, _ in spans] == pytest.approx([0, 1 / 3, 2 / 3], abs=1e-5)
+    assert spans[-1][1] == 1
+    assert spans[0][1] == pytest.approx(spans[1][0], abs=1e-5)
+    assert sum(sum(one.spent.values()) for one in history) == pytest.approx(TOTAL, abs=3)
+    assert spent < 0.03 * TOTAL
+
+
+def test_what_a_line_did_not_spend_goes_to_its_next_rounds():
+    history = climbed([], {"a": 3.0, "b": 3.1}, "a")
+    before = sum(history[0].spent.values())
+    roster = plan(climb=False, rounds=3).next_roster(FIELD, history)
+    half = past(roster, {"a": 2.9}, ModelRef("a", 2))
+    history.append(Past(half.roster, half.losses, half.trunk, (), {"a": 1000.0}, {"a": 1000}, {}))
+    (last,) = plan(climb=False, rounds=3).next_roster(FIELD, history).entries
+    assert last.budget
+    assert last.budget.tokens == int(TOTAL - before - 1000)
+    assert last.span == pytest.approx((1000 / (TOTAL - before), 1.0))
+
+
+def test_where_nothing_came_below_the_base_all_race_again_much_cooler():
+    first = plan().next_roster(FIELD, [])
+    again = plan().next_roster(FIELD, [past(first, {"b": 5.0, "a": 6.0}, BASE)])
+    assert (again.phase, learning_rates(again)) == ("race", pytest.approx([1e-3 / 8, 2.5e-4 / 8]))
+    last = plan(rounds=2).next_roster(FIELD, [past(first, {"b": 5.0, "a": 6.0}, BASE)])
+    assert [(e.recipe.name, e.continues) for e in last.entries] == [("b", None)]
+
+
+def test_without_hand_over_everybody_starts_from_the_merged_seed():
+    history = climbed([], {"a": 3.0, "b": 3.1}, "a")
+    assert {e.continues for e in plan(keep_optimizer=False).next_roster(FIELD, history).entries} == {None}
+
+
+def test_a_line_of_what_a_search_found():
+    first = plan().next_roster(FIELD, [])
+    one = past(first, {"a": 3.0}, ModelRef("a", 1))
+    found = Past(one.roster, one.losses, one.trunk, (), one.spent, one.tokens, {"a": sft("a", learning_rate=0.5)})
+    (line,) = plan(climb=False).next_roster(FIELD, [found]).entries
+    assert isinstance(line.recipe, SftRecipe)
+    assert line.recipe.learning_rate == 0.5
+
+
+def decided(roster: Roster, losses: dict[str, float], proven: bool = True, **rules: Any) -> Any:
+    def lead(name: str, over: str) -> Lead:
+        mean = losses[over] - losses[name]
+        return Lead(mean, mean - (0.0 if proven else 1.0) - 1e-9)
+
+    ordered = dict(sorted(losses.items(), key=lambda item: item[1]))
+    return trunk_after(Allocation(**rules), roster, ordered, BASE, 4.0, lead)
+
+
+def test_a_race_is_won_by_who_trains_and_says_whom_it_cannot_tell_apart():
+    soup = SoupRecipe(name="soup", kind="soup")
+    roster = plan().next_roster([*FIELD, soup], [])
+    trunk, tied, why = decided(roster, {"soup": 2.0, "a": 3.0, "b": 3.5})
+    assert (trunk, tied) == (ModelRef("a", 1), [])
+    assert "a won the race" in why
+    assert decided(roster, {"a": 3.0, "b": 3.5}, proven=False)[1] == ["b"]
+    assert decided(roster, {"a": 5.0, "b": 4.5})[0] == BASE
+    assert decided(roster, {})[0] == BASE
+
+
+def test_a_rate_is_raised_only_for_a_proven_lead_beyond_the_margin():
+    roster = plan().next_roster(FIELD, climbed([], {"a": 3.0, "b": 3.1}, "a", tied=["b"]))
+
+    def goes_on(losses: dict[str, float], **settings: Any) -> str:
+        return str(decided(roster, losses, **settings)[0].competitor)
+
+    assert goes_on({"a.2a": 2.80, "a.2b": 2.77, "a.2c": 2.79}) == "a.2b"
+    assert goes_on({"a.2a": 2.80, "a.2b": 2.79, "a.2c": 2.77}) == "a.2a"  # 0.03 where two doublings ask for 0.04
+    assert goes_on({"a.2a": 2.80, "a.2b": 2.79, "a.2c": 2.77}, margin_nats=0.0) == "a.2c"
+    assert goes_on({"a.2a": 2.80, "a.2b": 2.77, "a.2c": 2.75}, proven=False) == "a.2a"
+    assert goes_on({"a.2a": 2.80, "b.2a": 2.79}) == "b.2a"  # whom the race could not tell from it asks for no margin
+    assert goes_on({"a.2b": 2.9, "a.2c": 2.8}) == "a.2c"  # the one that kept the rate was not scored
