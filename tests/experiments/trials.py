@@ -12,7 +12,7 @@ import random
 import struct
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from cluster.connect import connected
+from competitors.contract import Brief
+from competitors.sft.recipe import SftRecipe
 from competitors.sft.trainer import RecipeTrainer
 from competitors.sft.training import train
 from tests.experiments import recipes
@@ -128,7 +130,7 @@ def population(cell: Cell, folder: Path) -> Outcome:
     from ray.tune.schedulers import PopulationBasedTraining
 
     random.seed(cell.seed)
-    np.random.seed(cell.seed)  # noqa: NPY002 - what Tune draws from
+    np.random.seed(cell.seed)
     space = _tune_space(cell.setting.adapters)
     scheduler = PopulationBasedTraining(
         time_attr="training_iteration",
@@ -233,10 +235,8 @@ def _on_the_ledger(ledger: Ledger, trial: str) -> Iterator[Callable[[], tuple[in
             looked = counter.tokens if is_time else looked
             return counter.tokens + before[0], is_time and ledger.is_spent
 
-        try:
+        with suppress(AllSpent):
             yield step
-        except AllSpent:
-            pass
 
 
 def stopped_early(cell: Cell, folder: Path, ledger: Ledger, values: dict[str, Any]) -> None:
@@ -291,20 +291,25 @@ def member(cell: Cell, folder: Path, ledger: Ledger, values: dict[str, Any]) -> 
                 "seed_continuation": at.continuation,
             }
         )
-        brief.output_dir.mkdir(parents=True)
-        told: dict[str, Any] = {}
-        with _on_the_ledger(ledger, trial) as step:
+        now = _trained_on(cell, brief, recipe, ledger, trial)
+        at = _Place(interval + 1, at.tokens + now.tokens, brief.continuation_dir)
+        told = {"loss": now.validation, "test": now.test, "model": str(brief.output_dir), "own_tokens": at.tokens}
+        tune.report({**told, "recipe": recipe.summary}, checkpoint=at.checkpoint(here / "checkpoint"))
 
-            def watch(trainer: RecipeTrainer, spent: float) -> None:
-                step()
-                if spent == 1:
-                    now = point(cell, trainer)
-                    told.update(loss=now.validation, test=now.test, tokens=now.tokens)
 
-            train(brief, recipe, lambda event: None, watch)
-        at = _Place(interval + 1, at.tokens + told.pop("tokens"), brief.continuation_dir)
-        told |= {"model": str(brief.output_dir), "recipe": recipe.summary, "own_tokens": at.tokens}
-        tune.report(told, checkpoint=at.checkpoint(here / "checkpoint"))
+def _trained_on(cell: Cell, brief: Brief, recipe: SftRecipe, ledger: Ledger, trial: str) -> Point:
+    """Where a member is at the end of an interval."""
+    brief.output_dir.mkdir(parents=True)
+    ends: list[Point] = []
+    with _on_the_ledger(ledger, trial) as step:
+
+        def watch(trainer: RecipeTrainer, spent: float) -> None:
+            step()
+            if spent == 1:
+                ends.append(point(cell, trainer))
+
+        train(brief, recipe, lambda event: None, watch)
+    return ends[0]
 
 
 @dataclass(frozen=True)
