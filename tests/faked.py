@@ -5,6 +5,7 @@ What runs in a worker is replaced by its name; everything that the driver decide
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,9 +101,14 @@ class FakedWorkers(InProcessWorkers):
 
 
 def hand_in(brief: Brief) -> None:
-    """A submission that says who made it."""
+    """A submission that says who made it, and what it went on from; it leaves a continuation."""
     brief.output_dir.mkdir(parents=True, exist_ok=True)
-    (brief.output_dir / "config.json").write_text(f'{{"by": "{brief.competitor}", "on": "{brief.seed_sha256}"}}')
+    before = brief.seed_continuation
+    after = "nobody" if before is None else f"{before.parent.name} in {before.parent.parent.name}"
+    words = {"by": brief.competitor, "on": brief.seed_sha256, "after": after}
+    (brief.output_dir / "config.json").write_text(json.dumps(words))
+    brief.continuation_dir.mkdir(exist_ok=True)
+    (brief.continuation_dir / "continuation.json").write_text("{}")
     (brief.output_dir / "model.safetensors").write_bytes(b"")
 
 

@@ -1,17 +1,20 @@
 """The whole loop without Ray: from base to champion, going on after a stop at any moment, and who owns a failure."""
 
+import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cluster.errors import BrokenRecord, ClusterTrouble, Forfeit
+from cluster.errors import BrokenRecord, ClusterTrouble, Forfeit, UserError
 from cluster.store import LocalStore
 from cluster.workers import WorkerDied
 from competitors.contract import Brief
 from competitors.events import reporter
 from orchestrator.config.loading import load_config
+from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.changes import enter, extend, withdraw
 from orchestrator.record.events import ChampionCrowned, EntryChanged, RoundBegan, TournamentEvent, VerdictReached
@@ -110,14 +113,33 @@ def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return snapshot, store.count
 
 
-def test_it_goes_on_from_between_any_two_writes(inputs: Path, tmp_path: Path, undisturbed: tuple[Snapshot, int]):
-    whole, operations = undisturbed
-    assert operations > 30
-    for last in range(1, operations + 1):
-        folder, store = tmp_path / str(last), StoppingStore(last)
+def allocated(inputs: Path, **settings: Any) -> TournamentConfig:
+    """A whole budget, of which a race, a climb and a line of two rounds are made."""
+    field = [{"name": name, "kind": "sft", "learning_rate": 1e-3} for name in ("a", "b")]
+    fixed = {"rounds": 4, "budget": {"total_tokens": 100_000}, "competitors": field}
+    return faked_config(inputs, **(fixed | settings))
+
+
+def climbing(name: str, number: int) -> float:
+    """Losses of a tournament whose second child of `a` leads."""
+    return 4.0 - number / 2 - (0.1 if name.startswith("a") else 0.0) - (0.1 if name == "a.2b" else 0.0)
+
+
+@pytest.mark.parametrize(("of", "every"), [(faked_config, 1), (allocated, 5)], ids=["equal rounds", "a whole budget"])
+def test_it_goes_on_from_between_any_two_writes(
+    inputs: Path, tmp_path: Path, of: Callable[[Path], TournamentConfig], every: int
+):
+    config, counting = of(inputs), StoppingStore()
+
+    def run(folder: str, store: StoppingStore) -> Snapshot:
+        return play(config, tmp_path / folder, FakedWorkers(climbing, store=store), store)
+
+    whole = run("whole", counting)
+    assert counting.count > 30
+    for last in range(1, counting.count + 1, every):
         with pytest.raises((Stopped, ClusterTrouble)):  # the latter where it was a worker that wrote
-            play(faked_config(inputs), folder, store=store)
-        again = play(faked_config(inputs), folder)
+            run(str(last), StoppingStore(last))
+        again = run(str(last), StoppingStore())
         assert outcome(again) == outcome(whole), f"stopped before operation {last}"
         assert models(again) == models(whole), f"stopped before operation {last}"
 
@@ -149,6 +171,62 @@ def test_a_run_that_was_moved_goes_on(inputs: Path, tmp_path: Path, undisturbed:
     assert outcome(moved) == outcome(whole)
     texts = [path.read_text() for path in moved.run.root.rglob("*.json")]
     assert not any(str(tmp_path / "here") in text for text in texts)
+
+
+def test_a_whole_budget_is_raced_for_climbs_and_goes_into_one_line(inputs: Path, tmp_path: Path):
+    snapshot = play(allocated(inputs), tmp_path / "run", FakedWorkers(climbing))
+    lineage = snapshot.lineages[0]
+    assert [one.roster.phase for one in lineage.rounds] == ["race", "climb", "line", "line"]
+    assert [v.seed_next for v in lineage.verdicts] == [
+        ModelRef("a", 1), ModelRef("a.2b", 2), ModelRef("a.2b", 3), ModelRef("a.2b", 4)
+    ]  # fmt: skip
+    assert lineage.champion == ModelRef("a.2b", 4)
+    handed_in = {
+        name: json.loads(path.read_text())
+        for name in ("a.2b", "a.2c")
+        for path in sorted(snapshot.run.lineage("l").glob(f"*/{name}/submission/config.json"))
+    }
+    assert handed_in["a.2c"]["after"] == "a in round-001"
+    assert handed_in["a.2b"]["after"] == "a.2b in round-003"
+    base = {entry.brief.seed_sha256 for one in lineage.rounds for entry in one.entries if entry.brief}
+    assert len(base) == 1, "what goes on stands on what its forebear stood on"
+    spent = [e.submission.train_tokens for one in lineage.rounds for e in one.entries if e.submission]
+    assert 99_990 < sum(spent) <= 100_000
+    kept = sorted(str(path.parent.parent.name) for path in snapshot.run.root.rglob("continuation.json"))
+    assert kept == ["a.2b"]
+
+
+def test_a_line_that_fails_for_a_round_goes_on_from_where_it_was(inputs: Path, tmp_path: Path):
+    def fails_once(brief: Brief) -> None:
+        if brief.round == 3:
+            raise Forfeit("lost its way")
+        hand_in(brief)
+
+    workers = FakedWorkers(climbing, acts={"a.2b": fails_once})
+    lineage = play(allocated(inputs), tmp_path / "run", workers).lineages[0]
+    assert lineage.verdicts[2].seed_next == ModelRef("a.2b", 2)
+    last = lineage.rounds[3].roster.entries[0]
+    assert (last.continues, last.span) == (ModelRef("a.2b", 2), (0.0, 1.0))
+
+
+@pytest.mark.parametrize("change", [lambda run: extend(run, 1), lambda run: withdraw(run, "a")])
+def test_a_whole_budget_leaves_nothing_for_later_changes(
+    inputs: Path, tmp_path: Path, change: Callable[[RunDirectory], object]
+):
+    snapshot = play(allocated(inputs), tmp_path / "run", FakedWorkers(climbing))
+    with pytest.raises(UserError, match="its whole budget is shared out"):
+        change(snapshot.run)
+
+
+def test_a_whole_budget_in_equal_rounds(inputs: Path, tmp_path: Path):
+    config = faked_config(inputs, budget={"total_tokens": 4001}, allocation={"kind": "equal"})
+    lineage = play(config, tmp_path / "run").lineages[0]
+    assert [[e.budget and e.budget.tokens for e in one.roster.entries] for one in lineage.rounds] == [[1000, 1000]] * 2
+
+
+def test_gpu_hours_want_gpus(inputs: Path, tmp_path: Path):
+    with pytest.raises(UserError, match=r"budget.total_gpu_hours: there is no GPU here"):
+        play(allocated(inputs, budget={"total_gpu_hours": 1}), tmp_path / "run")
 
 
 def test_what_an_evaluator_fails_on_is_rejected_and_never_stops_the_tournament(inputs: Path, tmp_path: Path):
