@@ -17,7 +17,7 @@ from competitors.sft.recipe import SftRecipe
 from orchestrator.config.loading import load_config
 from orchestrator.driver import run_tournament
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.record.snapshot import LineageSnapshot
+from orchestrator.record.snapshot import LineageSnapshot, RoundSnapshot
 from tests.experiments import recipes
 from tests.experiments.cells import Cell
 from tests.experiments.counting import counted
@@ -119,7 +119,20 @@ def _outcome(lineage: LineageSnapshot) -> Outcome:
         curve.append(Point(tokens=spent, validation=card.validation.loss, test=card.test.loss))
     card = lineage.scorecard_of(lineage.champion)
     assert card is not None
-    return Outcome(card.validation.loss, card.test.loss, curve=tuple(curve), chosen=f"champion {lineage.champion}")
+    words = "; ".join(_in_words(one) for one in lineage.settled)
+    return Outcome(card.validation.loss, card.test.loss, curve=tuple(curve), chosen=f"{lineage.champion}: {words}")
+
+
+def _in_words(one: RoundSnapshot) -> str:
+    """A round's entries with their validation losses and what they trained on."""
+    entries = []
+    for entry in one.entries:
+        assert isinstance(entry.entry.recipe, SftRecipe)
+        loss = f"{entry.scorecard.validation.loss:.4f}" if entry.scorecard else entry.state
+        tokens = entry.submission.train_tokens if entry.submission else 0
+        rate, batch = entry.entry.recipe.learning_rate, entry.entry.recipe.batch
+        entries.append(f"{entry.name} {loss} ({rate:g} at batch {batch}, {tokens:,} tokens)")
+    return f"round {one.number}: {', '.join(entries)}"
 
 
 def whole_field(cell: Cell) -> list[SftRecipe]:
@@ -180,7 +193,6 @@ def arms(adapters: bool) -> dict[str, Arm]:
         "ours-no-race": Arm(tournament(any_one, whole_budget()), "ablation"),
         "ours-no-climb": Arm(tournament(whole_field, whole_budget(climb=False)), "ablation"),
         "ours-no-optimizer": Arm(tournament(whole_field, whole_budget(keep_optimizer=False)), "ablation"),
-        "ours-one-line": Arm(tournament(whole_field, whole_budget(lines=1)), "ablation"),
     }
 
 

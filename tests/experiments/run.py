@@ -32,6 +32,8 @@ class Job:
     setting: Setting
     seed: int
     arm: str
+    side_by_side: int
+    keep: bool
 
     @property
     def result_file(self) -> Path:
@@ -42,15 +44,15 @@ class Job:
         return f"{self.setting.name} seed {self.seed} {self.arm}"
 
 
-def jobs(size: Size, folder: Path, seed: int, only: str) -> Iterator[Job]:
+def jobs(size: Size, seed: int, asked: argparse.Namespace) -> Iterator[Job]:
     """The runs of one seed that are not done, in the order of settings and arms."""
     from tests.experiments.arms import arms
 
     for setting in size.settings:
         for name in arms(setting.adapters):
-            job = Job(folder, setting, seed, name)
+            job = Job(RUNS / asked.size, setting, seed, name, asked.side_by_side, asked.keep)
             wanted = any(fnmatch.fnmatch(name, pattern) for pattern in size.arms)
-            if wanted and fnmatch.fnmatch(f"{setting.name}/{name}", only) and not job.result_file.exists():
+            if wanted and fnmatch.fnmatch(f"{setting.name}/{name}", asked.only) and not job.result_file.exists():
                 yield job
 
 
@@ -60,7 +62,7 @@ def do(job: Job) -> str:
     from tests.experiments.cells import Cell
 
     quiet()
-    cell = Cell(job.setting.usable, job.seed, job.result_file.parent / "cell")
+    cell = Cell(job.setting.usable, job.seed, job.result_file.parent / "cell", job.side_by_side)
     with LOCAL.locked(job.result_file.parent / "cell.lock", wait=True):
         cell.make()
     work = job.result_file.with_suffix(".work")
@@ -68,7 +70,8 @@ def do(job: Job) -> str:
     work.mkdir(parents=True)
     result = measured(arms(job.setting.adapters)[job.arm], job.arm, cell, work, time.monotonic)
     result.write(job.result_file)
-    LOCAL.remove(work)
+    if not job.keep:
+        LOCAL.remove(work)
     return (
         f"{job}: test {result.test:.4f}, validation {result.validation:.4f}; {result.tokens} tokens, padded"
         f" {result.padded_tokens}; {result.seconds:.0f} s; {result.chosen}"
@@ -92,12 +95,13 @@ def main() -> None:
     parser.add_argument("size", nargs="?", default="small", choices=SIZES)
     parser.add_argument("--only", default="*", help="setting/arm, as a glob")
     parser.add_argument("--side-by-side", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--keep", action="store_true", help="keep the folders that the arms work in")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
     size, failed = SIZES[asked.size], 0
     for seed in size.seeds:
-        failed += _run_seed(list(jobs(size, RUNS / asked.size, seed, asked.only)), asked.side_by_side)
+        failed += _run_seed(list(jobs(size, seed, asked)), asked.side_by_side)
     if failed:
         sys.exit(f"{failed} runs failed; the same command tries them again")
 
