@@ -39,7 +39,6 @@ class Arm:
     """`on_ray`: its training runs in Ray's processes, which count for themselves."""
 
     run: Run
-    group: str
     on_ray: bool = False
 
 
@@ -156,6 +155,11 @@ def whole_budget(**allocation: Any) -> Callable[[Cell], dict[str, Any]]:
     return settings
 
 
+def one_row_a_worker(cell: Cell) -> dict[str, Any]:
+    """A step as large as all workers together need, to have a row each."""
+    return whole_budget(step_tokens=round(WORKERS * cell.tokens_per_row))(cell)
+
+
 def any_one(cell: Cell) -> list[SftRecipe]:
     """One competitor, picked without looking."""
     field = whole_field(cell)
@@ -165,16 +169,16 @@ def any_one(cell: Cell) -> list[SftRecipe]:
 def _alone(adapters: bool) -> dict[str, Arm]:
     arms = {}
     for recipe in recipes.field(adapters):
-        arms[f"alone-{recipe.name}"] = Arm(alone(recipe), "alone")
+        arms[f"alone-{recipe.name}"] = Arm(alone(recipe))
         if recipe.schedule != "linear":
-            arms[f"alone-{recipe.name}-to-zero"] = Arm(alone(recipes.to_zero(recipe)), "alone")
-    arms |= {recipe.name: Arm(alone(recipe), "grid") for recipe in recipes.grid(adapters)}
+            arms[f"alone-{recipe.name}-to-zero"] = Arm(alone(recipes.to_zero(recipe)))
+    arms |= {recipe.name: Arm(alone(recipe)) for recipe in recipes.grid(adapters)}
     # Data-parallel on four workers: each of them a recipe's own batch, so that four times as many rows make a step.
     for recipe in recipes.field(adapters):
         for name, one in ((recipe.name, recipe), (f"{recipe.name}-to-zero", recipes.to_zero(recipe))):
             wide = one.model_copy(update={"gradient_accumulation": WORKERS})
             if name == recipe.name or recipe.schedule != "linear":
-                arms[f"wide-{name}"] = Arm(alone(wide), "wide")
+                arms[f"wide-{name}"] = Arm(alone(wide))
     return arms
 
 
@@ -184,15 +188,16 @@ def arms(adapters: bool) -> dict[str, Arm]:
 
     return {
         **_alone(adapters),
-        "random": Arm(searched_at_random, "search"),
-        "asha": Arm(trials.asha, "search", on_ray=True),
-        "tpe": Arm(trials.tpe, "search", on_ray=True),
-        "pbt": Arm(trials.population, "search", on_ray=True),
-        "naive": Arm(tournament(whole_field, equal_rounds), "tournament"),
-        "ours": Arm(tournament(whole_field, whole_budget()), "ours"),
-        "ours-no-race": Arm(tournament(any_one, whole_budget()), "ablation"),
-        "ours-no-climb": Arm(tournament(whole_field, whole_budget(climb=False)), "ablation"),
-        "ours-no-optimizer": Arm(tournament(whole_field, whole_budget(keep_optimizer=False)), "ablation"),
+        "random": Arm(searched_at_random),
+        "asha": Arm(trials.asha, on_ray=True),
+        "tpe": Arm(trials.tpe, on_ray=True),
+        "pbt": Arm(trials.population, on_ray=True),
+        "naive": Arm(tournament(whole_field, equal_rounds)),
+        "ours": Arm(tournament(whole_field, whole_budget())),
+        "wide-ours": Arm(tournament(whole_field, one_row_a_worker)),
+        "ours-no-race": Arm(tournament(any_one, whole_budget())),
+        "ours-no-climb": Arm(tournament(whole_field, whole_budget(climb=False))),
+        "ours-no-optimizer": Arm(tournament(whole_field, whole_budget(keep_optimizer=False))),
     }
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cluster.encoding import encode
 from cluster.store import LOCAL
 from evaluation import sources
 from evaluation.evaluator import ScoringJob, score_model
@@ -73,6 +74,17 @@ class Cell:
     def manifest(self) -> Manifest:
         """What became of the rows."""
         return Manifest.read(self.data / MANIFEST)
+
+    @cached_property
+    def tokens_per_row(self) -> float:
+        """Training tokens of a row, on average."""
+        from transformers import AutoTokenizer
+
+        rows = read_split(self.train_data)
+        texts = [row.prompt for row in rows], [row.completion for row in rows]
+        encoded = encode(*texts, AutoTokenizer.from_pretrained(self.base), self.setting.max_tokens)
+        useful = [len(row.ids) for row in encoded if row.completion_tokens]
+        return sum(useful) / len(useful)
 
     def score(self, model: Path, out: Path) -> Scorecard:
         """Score a submission as a tournament does; an adapter stands on the base."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.store import LOCAL
+from tests.experiments.results import path_of
 from tests.experiments.sizes import SIZES, Setting, Size
 
 RUNS = Path(__file__).parents[2] / "runs" / "experiments"
@@ -38,7 +39,7 @@ class Job:
     @property
     def result_file(self) -> Path:
         """There when the run is done."""
-        return self.folder / self.setting.name / f"seed-{self.seed}" / f"{self.arm}.json"
+        return path_of(self.folder, self.setting.name, self.seed, self.arm)
 
     def __str__(self) -> str:
         return f"{self.setting.name} seed {self.seed} {self.arm}"
