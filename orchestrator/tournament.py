@@ -20,9 +20,9 @@ from evaluation.scorecard import Scorecard
 from evaluation.splits import read_split
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.field.allocation import Corpus
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import Roster
+from orchestrator.field.whole_budget import Corpus
 from orchestrator.planning import model_sources
 from orchestrator.record.events import ChampionCrowned, Noted, RoundBegan, TournamentEvent, VerdictReached
 from orchestrator.record.records import Inspection, ModelFolder, Verdict

@@ -144,6 +144,18 @@ def faked_config(inputs: Path, **settings: Any) -> TournamentConfig:
     )
 
 
+def allocated(inputs: Path, **settings: Any) -> TournamentConfig:
+    """A whole budget, of which a race, a climb and a line of two rounds are made."""
+    field = [{"name": name, "kind": "sft", "learning_rate": 1e-3} for name in ("a", "b")]
+    fixed = {"rounds": 4, "budget": {"total_tokens": 100_000}, "competitors": field}
+    return faked_config(inputs, **(fixed | settings))
+
+
+def climbing(name: str, number: int) -> float:
+    """Losses of a tournament whose second child of `a` leads."""
+    return 4.0 - number / 2 - (0.1 if name.startswith("a") else 0.0) - (0.1 if name == "a.2b" else 0.0)
+
+
 def play(
     config: TournamentConfig,
     folder: Path,

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.records import Settings
 from cluster.resources import Resources
 from competitors.contract import Allowance
-from orchestrator.field.allocation import Whole
+from orchestrator.field.whole_budget import Whole
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 

@@ -21,10 +21,10 @@ from orchestrator.config.sections import (
     Selection,
     Tracking,
 )
-from orchestrator.field.allocation import Allocation
 from orchestrator.field.changes import Change, rounds_in_all
 from orchestrator.field.evolution import Evolution
 from orchestrator.field.exploit import Exploit
+from orchestrator.field.whole_budget import Allocation
 
 RESERVED_NAMES = (
     "seed", "champion", "seed.json", "champion.json", "roster.json", "verdict.json", "samples.json", "base-check",

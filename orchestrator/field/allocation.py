@@ -9,101 +9,33 @@ tokens that lies on its own line: docs/allocation.md. Short data, which the line
 short_data.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, log2
+from math import ceil
 from typing import Literal
 
-from pydantic import Field
-
 from cluster.errors import UserError
-from cluster.records import Record, Settings
-from competitors.contract import Allowance, RecipeBase
 from competitors.kinds import Recipe
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.evolution import child_name
-from orchestrator.field.model_ref import BASE, ModelRef
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line
+from orchestrator.field.trunk import RANK_FACTOR, factors, recipe_of
+from orchestrator.field.whole_budget import Allocation, Corpus, Past, Whole
 
 STEPS_OF_A_MINIATURE = 32
 """A probe of fewer optimizer steps does not rank recipes: at batch 16 and 5,000 tokens it had two."""
 RACE_AT_MOST, SMALLEST_AT_MOST = 0.10, 0.25
 """The share of the budget that all miniatures of a race may take; and where they have to be so large to have their
 steps, the share from which on the budget is too small for the field."""
-UP, DOWN = (1.0, 2.0, 4.0), (1.0, 0.5, 0.25)
-RANK_FACTOR = 4
-MAX_CLIMBS = 3
+CLIMB_AT_MOST = 0.02
+"""The share of the budget that children may cost which do not go on."""
 COOLER = 1 / 8
 """What all rates are multiplied with when no recipe has come below the base."""
 GPU_STEP_TOKENS = 2048
 """On a GPU a smaller step does not take less time (an optimizer's step reads and writes all weights)."""
-
-
-class Allocation(Settings):
-    """How a whole budget is shared out among competitors and rounds."""
-
-    kind: Literal["race", "equal"] = "race"
-    share: float = Field(0.005, gt=0, lt=0.5, description="of the whole budget, for each miniature")
-    step_tokens: int | None = Field(None, ge=1, description="of a step, at least; none: a sequence, 2,048 on a GPU")
-    climb: bool = True
-    margin_nats: float = Field(0.02, ge=0, description="a doubling of the rate has to lead by so much to be taken")
-    keep_optimizer: bool = True
-
-
-class Corpus(Record):
-    """corpus.json: how much there is to train on, for one base's tokenizer."""
-
-    rows: int
-    """That have a completion within max_tokens."""
-    tokens: int
-    """Of one pass over them, prompts included."""
-
-    @property
-    def tokens_per_row(self) -> float:
-        """On average."""
-        return self.tokens / self.rows
-
-
-@dataclass(frozen=True)
-class Whole:
-    """A whole budget of one lineage: training tokens, or seconds of a device."""
-
-    total: float
-    unit: Literal["tokens", "device_seconds"] = "tokens"
-
-    def allowance(self, amount: float, recipe: RecipeBase, has_gpus: bool) -> Allowance:
-        """`amount` of it for one entry."""
-        if self.unit == "tokens":
-            return Allowance(tokens=max(1, int(amount)))
-        return Allowance(seconds=amount / recipe.resources.resolved(has_gpus).devices)
-
-
-@dataclass(frozen=True)
-class Past:
-    """A round that is over, as far as it matters for those that follow."""
-
-    roster: Roster
-    losses: Mapping[str, float]
-    """Validation losses of the scored entries."""
-    trunk: ModelRef
-    """What the next round goes on from."""
-    tied: Sequence[str]
-    """Of a race: those that its winner does not beat beyond doubt, best first."""
-    spent: Mapping[str, float]
-    """By every entry, in the budget's unit, what was lost with a process included."""
-    tokens: Mapping[str, int]
-    found: Mapping[str, SftRecipe]
-    """What a search has found."""
-
-
-@dataclass(frozen=True)
-class Lead:
-    """How far one entry's loss lies below another's on the same rows, in nats; `low` is its one-sided bound."""
-
-    mean: float
-    low: float
 
 
 @dataclass(frozen=True)
@@ -125,10 +57,10 @@ class Plan:
         last, rounds_left = history[-1], self.rounds - len(history)
         if last.trunk.is_base and last.roster.phase == "race" and rounds_left > 1:
             return self._race(recipes, len(history) + 1, COOLER ** len(history))
-        factors = _factors(history) if self.rules.climb and rounds_left > 1 else ()
+        rates = factors(history) if self.rules.climb and rounds_left > 1 else ()
         trunk = recipe_of(last.trunk, history)
-        if factors and isinstance(trunk, SftRecipe):
-            return self._climb(trunk, factors, history)
+        if rates and isinstance(trunk, SftRecipe) and (children := self._children(trunk, rates, history)):
+            return self._roster(len(history) + 1, "climb", children)
         return self._line(trunk, history, left, rounds_left)
 
     def _roster(self, number: int, phase: Literal["race", "climb", "line"], entries: list[RosterEntry]) -> Roster:
@@ -175,19 +107,25 @@ class Plan:
             return STEPS_OF_A_MINIATURE * one.batch * self.corpus.tokens_per_row * recipe.trials / recipe.share
         return 0.0
 
-    def _climb(self, trunk: SftRecipe, factors: Sequence[float], history: Sequence[Past]) -> Roster:
-        """Children of the trunk at other rates, and one of whoever the race could not tell from it."""
+    def _children(self, trunk: SftRecipe, rates: Sequence[float], history: Sequence[Past]) -> list[RosterEntry]:
+        """The trunk itself a little further, whoever the race could not tell from it, and children of the trunk: as
+        many as are worth their tokens, all of which but the first one's are lost to the line. None where that is none.
+        """
         last, number = history[-1], len(history) + 1
         taken = {entry.recipe.name for past in history for entry in past.roster.entries}
-        entries = [self._child(trunk, last.trunk, factor, number, taken) for factor in factors]
-        if trunk.adapter is not None and trunk.adapter.rank is not None and last.roster.phase == "race":
-            entries.append(self._wider(trunk, number, taken))
+        steady, *others = [self._child(trunk, last.trunk, factor, number, taken) for factor in rates]
         if last.roster.phase == "race":
             for name in last.tied[:1]:
-                other = recipe_of(ModelRef(name, last.roster.round), history)
-                if isinstance(other, SftRecipe):
-                    entries.append(self._child(other, ModelRef(name, last.roster.round), 1.0, number, taken))
-        return self._roster(number, "climb", entries)
+                rival = recipe_of(ModelRef(name, number - 1), history)
+                if isinstance(rival, SftRecipe):
+                    others.insert(0, self._child(rival, ModelRef(name, number - 1), 1.0, number, taken))
+            if trunk.adapter is not None and trunk.adapter.rank is not None:
+                others.append(self._wider(trunk, number, taken))
+        climbs = [past for past in history if past.roster.phase == "climb"]
+        lost = sum(sum(past.spent.values()) - past.spent.get(past.trunk.competitor or "", 0) for past in climbs)
+        left = CLIMB_AT_MOST * self.whole.total - lost
+        others = others[: max(0, int(left / self.miniatures([trunk])[0]))]
+        return [steady, *others] if others else []
 
     def _child(self, parent: SftRecipe, start: ModelRef, factor: float, number: int, taken: set[str]) -> RosterEntry:
         rate = at_rate(parent, factor)
@@ -240,105 +178,3 @@ class Plan:
             data_order=0,
         )
         return self._roster(number, "line", [entry])
-
-
-def recipe_of(model: ModelRef, history: Sequence[Past]) -> Recipe:
-    """The recipe that made `model`, for a search what it found; for the base the best that raced last."""
-    past = history[model.round - 1] if model.round else history[-1]
-    name = model.competitor or min(past.losses, key=lambda name: (past.losses[name], name), default=None)
-    trained = [entry.recipe for entry in past.roster.entries if entry.recipe.trains]
-    recipe = next((recipe for recipe in trained if recipe.name == name), trained[0])
-    return past.found.get(recipe.name, recipe)
-
-
-def _factors(history: Sequence[Past]) -> Sequence[float]:
-    """At which rates the next children of the trunk run; none once the rate is settled."""
-    last, climbs = history[-1], sum(past.roster.phase == "climb" for past in history)
-    if last.roster.phase == "race":
-        return UP
-    if last.roster.phase != "climb" or climbs >= MAX_CLIMBS:
-        return ()
-    ran = rates(last.roster)
-    taken = ran.get(last.trunk.competitor or "")
-    if taken == max(ran.values()) > 1:
-        return UP
-    if taken == min(ran.values()) < 1:
-        return DOWN
-    steady = next(name for name, factor in ran.items() if factor == 1)
-    above = [last.losses.get(name, float("inf")) for name, factor in ran.items() if factor == UP[1]]
-    downwards = climbs == 1 and taken == 1 and steady in last.losses and above
-    return DOWN if downwards and above[0] - last.losses[steady] > MARGIN_TO_GO_DOWN else ()
-
-
-MARGIN_TO_GO_DOWN = 0.02
-"""Nats by which the double rate has to be worse before lower ones are tried."""
-
-
-def rates(roster: Roster) -> dict[str, float]:
-    """Of a climb: the children of the trunk with what their rate is in multiples of the first one's, which kept it."""
-    first = roster.entries[0]
-    assert isinstance(first.recipe, SftRecipe)
-    return {
-        entry.recipe.name: float(f"{entry.recipe.learning_rate / first.recipe.learning_rate:.3g}")
-        for entry in roster.entries
-        if isinstance(entry.recipe, SftRecipe)
-        and entry.parent == first.parent
-        and entry.recipe.adapter == first.recipe.adapter
-    }
-
-
-def trunk_after(
-    rules: Allocation,
-    roster: Roster,
-    losses: Mapping[str, float],
-    before: ModelRef,
-    base_loss: float,
-    lead: Callable[[str, str], Lead],
-) -> tuple[ModelRef, list[str], str]:
-    """What goes on after a round, of whom the race could not tell it apart, and why in words.
-
-    `losses` are those of the scored entries, best first; `before` is what went on until now, and `lead` says how
-    far the first of two entries lies below the second on the rows that choose.
-    """
-    trains = [name for name in losses if any(e.recipe.name == name and e.recipe.trains for e in roster.entries)]
-    if not trains:
-        return before, [], f"Nothing was scored: {before.in_words} goes on."
-    number = roster.round
-    if roster.phase == "race":
-        winner = trains[0]
-        if losses[winner] >= base_loss:
-            return BASE, [], "No recipe came below the base model: its rates are too high."
-        tied = [name for name in trains[1:] if lead(winner, name).low <= 0]
-        doubt = f"; {tied[0]} cannot be told from it yet" if tied else ""
-        return ModelRef(winner, number), tied, f"{winner} won the race and goes on{doubt}."
-    if roster.phase == "climb":
-        return _after_climb(rules, roster, losses, trains, before, lead)
-    return ModelRef(trains[0], number), [], f"{trains[0]} goes on from here."
-
-
-def _after_climb(
-    rules: Allocation,
-    roster: Roster,
-    losses: Mapping[str, float],
-    trains: Sequence[str],
-    before: ModelRef,
-    lead: Callable[[str, str], Lead],
-) -> tuple[ModelRef, list[str], str]:
-    """The child that kept the rate, unless another leads it by more than chance and by more than the margin."""
-    steady, number = roster.entries[0], roster.round
-    name = steady.recipe.name
-    if name not in losses:
-        return ModelRef(trains[0], number), [], f"{trains[0]} goes on: {name} was not scored."
-    best, why = name, f"{name} goes on at the rate that it had."
-    factors = rates(roster)
-    for other in reversed(trains):
-        if other == name:
-            continue
-        entry = next(entry for entry in roster.entries if entry.recipe.name == other)
-        asked = 0.0
-        if entry.parent == steady.parent:
-            asked = rules.margin_nats * abs(log2(factors.get(other, RANK_FACTOR)))
-        ahead = lead(other, name)
-        if ahead.mean > asked and ahead.low > 0 and losses[other] < losses[best]:
-            best, why = other, f"{other} goes on: it leads by {ahead.mean:.4f} nats, and {asked:g} were asked."
-    return ModelRef(best, number), [], why

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from competitors.contract import Allowance
 from competitors.kinds import Recipe
-from orchestrator.field.allocation import Whole
 from orchestrator.field.changes import Change, with_changes
 from orchestrator.field.evolution import Evolution, evolve
 from orchestrator.field.exploit import Exploit, exploit
 from orchestrator.field.roster import Roster, RosterEntry
+from orchestrator.field.whole_budget import Whole
 
 
 def with_budget(roster: Roster, budget: Allowance) -> Roster:

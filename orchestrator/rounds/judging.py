@@ -6,8 +6,9 @@ from evaluation.compare import improvements
 from evaluation.results import RowResults
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field import exploit
-from orchestrator.field.allocation import Lead, trunk_after
 from orchestrator.field.roster import Roster
+from orchestrator.field.trunk import trunk_after
+from orchestrator.field.whole_budget import Lead
 from orchestrator.record.records import Verdict
 from orchestrator.rounds.verdict import Candidate, beats_all, choose
 

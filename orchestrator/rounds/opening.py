@@ -9,9 +9,10 @@ from competitors.search.recipe import SearchRecipe
 from competitors.search.record import SearchRecord
 from competitors.sft.recipe import SftRecipe
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.field.allocation import Corpus, Past, Plan
+from orchestrator.field.allocation import Plan
 from orchestrator.field.next_round import equal_share, first_roster, next_roster, with_budget
 from orchestrator.field.roster import Roster
+from orchestrator.field.whole_budget import Corpus, Past
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.judging import Settled
 

@@ -67,6 +67,16 @@ def about_experiment() -> str:
     )
 
 
+EQUAL = (
+    "In each round all recipes train from one seed model with the same data and budget. The best seeds the next round,"
+    " and becomes champion once it is proven better."
+)
+ALLOCATED = (
+    "All recipes race briefly from the base model on the same rows. The best goes on with everything that is left of"
+    " the whole budget; its model becomes champion once it is proven better."
+)
+
+
 def about_tournament(snapshot: Snapshot) -> str:
     """The chart's address, the leaderboard, and what it means. The UI folds away all but the first lines."""
     config = snapshot.config
@@ -75,10 +85,9 @@ def about_tournament(snapshot: Snapshot) -> str:
     lines += [
         "",
         f"Tournament **{escaped(config.name)}**: {len(config.lineages)} base models × {config.all_rounds} rounds ×"
-        f" {len(config.competitors)} competing recipes, on {escaped(discreet(', '.join(config.data.sources)))}. In each"
-        " round all recipes train from one seed model with the same data and budget. The best seeds the next round, and"
-        " becomes champion once it is proven better. In the chart, step 0 is the base model and horizontal lines are"
-        " references.",
+        f" {len(config.competitors)} competing recipes, on {escaped(discreet(', '.join(config.data.sources)))}."
+        f" {ALLOCATED if config.is_allocated else EQUAL} In the chart, step 0 is the base model and horizontal lines"
+        " are references.",
     ]
     for lineage in snapshot.lineages:
         lines += _table_of(lineage)

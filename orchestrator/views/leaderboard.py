@@ -18,6 +18,7 @@ from orchestrator.record.records import Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, RoundSnapshot, Snapshot
 from orchestrator.views.columns import COLUMNS, required, submission_of
+from orchestrator.views.tokens import tokens_of
 
 TEST = "test_"
 
@@ -97,6 +98,13 @@ class LineageRow(Record):
     name: str
     base: str
     rounds: list[RoundRow]
+    tokens_spent: int = 0
+    """By everybody in this lineage."""
+    tokens_on_champions_line: int = 0
+    tokens_on_ingredients: int = 0
+    """Of soups on the champion's line."""
+    tokens_lost: int = 0
+    """With processes that ended, and trained again."""
 
 
 class ReferenceRow(Tested):
@@ -122,7 +130,12 @@ def build(snapshot: Snapshot, state: State) -> Leaderboard:
         tournament=snapshot.config.name,
         state=state,
         lineages=[
-            LineageRow(name=one.name, base=one.lineage.base, rounds=_rounds(snapshot.run, one))
+            LineageRow(
+                name=one.name,
+                base=one.lineage.base,
+                rounds=_rounds(snapshot.run, one),
+                **{f"tokens_{key}": value for key, value in tokens_of(one).model_dump().items()},
+            )
             for one in snapshot.lineages
         ],
         references=[

@@ -20,6 +20,7 @@ from orchestrator.views import charts
 from orchestrator.views.charts import Chart
 from orchestrator.views.columns import shown_in
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, LineageRow, RoundRow, build
+from orchestrator.views.tokens import line_of, tokens_of
 from orchestrator.views.words import duration
 
 OPEN_ROUNDS = 6
@@ -75,6 +76,8 @@ class LineageView:
     samples: list[Before]
     recipes: dict[str, str]
     """Every competitor's recipe in a few words, with where it comes from."""
+    tokens: str = ""
+    """Where its training tokens went, in a sentence."""
 
     @property
     def last(self) -> RoundRow:
@@ -160,16 +163,6 @@ def intervals(row: RoundRow, margin_nats: float) -> dict[str, Interval]:
     }
 
 
-def ancestry(row: LineageRow) -> list[ModelRef]:
-    """From the base to the champion: each model's parent is what the round before it named as seed."""
-    model = row.rounds[-1].champion
-    models = [model]
-    while not model.is_base:
-        model = row.rounds[model.round - 1].seed_next
-        models.append(model)
-    return models[::-1]
-
-
 def _lineage_view(snapshot: Snapshot, lineage: LineageSnapshot, board: Leaderboard, row: LineageRow) -> LineageView:
     train_charts = charts.train_charts(snapshot, lineage)
     recipes = {name: describe(entry) for name, entry in lineage.competitors.items()}
@@ -178,7 +171,8 @@ def _lineage_view(snapshot: Snapshot, lineage: LineageSnapshot, board: Leaderboa
     return LineageView(
         row=row,
         headlines=_headlines(snapshot, board, row, recipes),
-        ancestry=[_ancestor(row, model, recipes) for model in ancestry(row)],
+        ancestry=[_ancestor(row, model, recipes) for model in reversed(line_of(lineage, lineage.champion))],
+        tokens=tokens_of(lineage).in_words,
         charts=train_charts,
         samples=_samples(lineage),
         recipes=recipes,

@@ -103,7 +103,7 @@ def print_status(console: Console, snapshot: Snapshot, board: Leaderboard) -> No
         number = _newest_round(snapshot, lineage)
         for entry in _field_of(snapshot, lineage, number):
             there = lineage.rounds[number - 1].entry(entry.recipe.name) if number <= len(lineage.rounds) else None
-            event = _now(lineage, number, entry, there, snapshot.config.budget.allowance)
+            event = _now(lineage, number, entry, there, entry.budget or snapshot.config.budget.allowance)
             of_all = f"{number}/{snapshot.config.all_rounds}"
             table.add_row(Text(lineage.name), of_all, Text(event.competitor), *cells(event))
     console.print(table)

@@ -21,7 +21,7 @@ from orchestrator.record.events import ChampionCrowned, EntryChanged, RoundBegan
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds import racing
-from tests.faked import FakedWorkers, faked_config, falling, hand_in, play
+from tests.faked import FakedWorkers, allocated, climbing, faked_config, falling, hand_in, play
 
 
 @pytest.fixture(scope="session")
@@ -111,18 +111,6 @@ def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     store = StoppingStore()
     snapshot = play(faked_config(inputs), tmp_path_factory.mktemp("undisturbed") / "run", store=store)
     return snapshot, store.count
-
-
-def allocated(inputs: Path, **settings: Any) -> TournamentConfig:
-    """A whole budget, of which a race, a climb and a line of two rounds are made."""
-    field = [{"name": name, "kind": "sft", "learning_rate": 1e-3} for name in ("a", "b")]
-    fixed = {"rounds": 4, "budget": {"total_tokens": 100_000}, "competitors": field}
-    return faked_config(inputs, **(fixed | settings))
-
-
-def climbing(name: str, number: int) -> float:
-    """Losses of a tournament whose second child of `a` leads."""
-    return 4.0 - number / 2 - (0.1 if name.startswith("a") else 0.0) - (0.1 if name == "a.2b" else 0.0)
 
 
 @pytest.mark.parametrize(("of", "every"), [(faked_config, 1), (allocated, 5)], ids=["equal rounds", "a whole budget"])

@@ -11,9 +11,11 @@ from competitors.search.recipe import SearchRecipe
 from competitors.sft.recipe import SftRecipe
 from competitors.soup.recipe import SoupRecipe
 from competitors.unchanged import UnchangedRecipe
-from orchestrator.field.allocation import Allocation, Corpus, Lead, Past, Plan, Whole, rates, trunk_after
+from orchestrator.field.allocation import Plan
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import Roster
+from orchestrator.field.trunk import rates, trunk_after
+from orchestrator.field.whole_budget import Allocation, Corpus, Lead, Past, Whole
 
 CORPUS = Corpus(rows=10_000, tokens=1_000_000)
 TOTAL = 2_000_000
@@ -91,9 +93,9 @@ def test_children_climb_from_the_winner_with_its_state_and_stop_where_the_rate_i
     history = climbed([], {"a": 3.0, "b": 3.1, "control": 4.0}, "a", tied=["b"])
     roster = plan().next_roster(FIELD, history)
     assert roster.phase == "climb"
-    assert [e.recipe.name for e in roster.entries] == ["a.2a", "a.2b", "a.2c", "b.2a"]
-    assert learning_rates(roster) == pytest.approx([1e-3, 2e-3, 4e-3, 2.5e-4])
-    assert [e.continues for e in roster.entries] == [ModelRef("a", 1)] * 3 + [ModelRef("b", 1)]
+    assert [e.recipe.name for e in roster.entries] == ["a.2a", "b.2a", "a.2b", "a.2c"]
+    assert learning_rates(roster) == pytest.approx([1e-3, 2.5e-4, 2e-3, 4e-3])
+    assert [e.continues for e in roster.entries] == [ModelRef(name, 1) for name in "abaa"]
     assert rates(roster) == {"a.2a": 1, "a.2b": 2, "a.2c": 4}
 
     settled = climbed(history, {"a.2b": 2.8, "a.2a": 2.9, "a.2c": 2.95}, "a.2b")
@@ -101,13 +103,25 @@ def test_children_climb_from_the_winner_with_its_state_and_stop_where_the_rate_i
     assert (line.phase, [e.recipe.name for e in line.entries]) == ("line", ["a.2b"])
 
     higher = plan().next_roster(FIELD, climbed(history, {"a.2c": 2.8, "a.2b": 2.9, "a.2a": 3.0}, "a.2c"))
-    assert (higher.phase, learning_rates(higher)) == ("climb", pytest.approx([4e-3, 8e-3, 1.6e-2]))
+    assert (higher.phase, learning_rates(higher)) == ("climb", pytest.approx([4e-3, 8e-3]))
 
     lower = plan().next_roster(FIELD, climbed(history, {"a.2a": 2.8, "a.2b": 2.9, "a.2c": 3.0}, "a.2a"))
-    assert (lower.phase, learning_rates(lower)) == ("climb", pytest.approx([1e-3, 5e-4, 2.5e-4]))
+    assert (lower.phase, learning_rates(lower)) == ("climb", pytest.approx([1e-3, 5e-4]))
 
     flat = plan().next_roster(FIELD, climbed(history, {"a.2a": 2.8, "a.2b": 2.81, "a.2c": 3.0}, "a.2a"))
     assert flat.phase == "line"
+
+
+@pytest.mark.parametrize(
+    ("total", "children"), [(640_000, ["a.2a", "b.2a", "a.2b", "a.2c"]), (240_000, ["a.2a", "b.2a"]), (150_000, [])]
+)
+def test_no_more_children_than_are_worth_their_tokens(total: float, children: list[str]):
+    """All but the first are lost to the line, and a small budget has no small miniatures."""
+    first = plan(total=total).next_roster(FIELD, [])
+    race = past(first, {"a": 3.0, "b": 3.1}, ModelRef("a", 1), tied=["b"])
+    roster = plan(total=total).next_roster(FIELD, [race])
+    assert [e.recipe.name for e in roster.entries] == (children or ["a"])
+    assert roster.phase == ("climb" if children else "line")
 
 
 def test_an_adapter_climbs_in_rate_and_rank_and_only_the_wider_one_starts_afresh():

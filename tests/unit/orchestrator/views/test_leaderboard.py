@@ -39,7 +39,15 @@ def test_the_file_has_the_contracts_keys_and_one_for_each_figure(run: RunDirecto
     figures = {f"test_{name}" for name in FIGURES}
     assert set(data) == {"format", "tournament", "state", "lineages", "references"}
     for lineage in data["lineages"]:
-        assert set(lineage) == {"name", "base", "rounds"}
+        assert set(lineage) == {
+            "name",
+            "base",
+            "rounds",
+            "tokens_spent",
+            "tokens_on_champions_line",
+            "tokens_on_ingredients",
+            "tokens_lost",
+        }
         for row in lineage["rounds"]:
             assert ROUND | figures <= set(row)
             assert all(set(entry) >= ENTRY for entry in row["entries"])

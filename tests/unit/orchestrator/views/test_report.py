@@ -10,12 +10,11 @@ import pytest
 
 from cluster.text import discreet
 from evaluation.figures import FIGURES
-from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.leaderboard import Leaderboard, LineageRow, RoundRow, build
-from orchestrator.views.report import ancestry, change, describe, intervals, write_report
+from orchestrator.views.leaderboard import Leaderboard, build
+from orchestrator.views.report import change, describe, intervals, write_report
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, fabricate, read
 from tests.page import Page
@@ -215,17 +214,6 @@ def test_report_is_the_same_each_time(tmp_path: Path) -> None:
     assert write_report(read(run), "finished") == run.report_file
     assert run.report_file.read_bytes() == first
     assert [p.name for p in run.root.iterdir() if p.name.endswith(".tmp")] == []
-
-
-def test_ancestry_follows_seeds_not_rounds() -> None:
-    def row(number: int, champion: str, seed: str) -> RoundRow:
-        models = {"champion": ModelRef.parse(champion), "seed_next": ModelRef.parse(seed)}
-        return RoundRow(round=number, dethroned=False, winner=None, validation_loss=1.0, test={"loss": 1.0}, **models)
-
-    rounds = [row(0, "base", "base"), row(1, "base", "a@1"), row(2, "base", "a@1"), row(3, "b@3", "b@3")]
-    lineage = LineageRow(name="x", base="y", rounds=rounds)
-    assert ancestry(lineage) == [BASE, ModelRef("a", 1), ModelRef("b", 3)]
-    assert ancestry(lineage.model_copy(update={"rounds": rounds[:3]})) == [BASE]
 
 
 def test_interval_is_proven_only_above_the_margin(whole: Whole) -> None:

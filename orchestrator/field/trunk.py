@@ -1,0 +1,115 @@
+"""What goes on after a round of a whole budget, and at which rates its children run next. Pure functions."""
+
+from collections.abc import Callable, Mapping, Sequence
+from math import inf, log2
+
+from competitors.kinds import Recipe
+from competitors.sft.recipe import SftRecipe
+from orchestrator.field.model_ref import BASE, ModelRef
+from orchestrator.field.roster import Roster
+from orchestrator.field.whole_budget import Allocation, Lead, Past
+
+UP, DOWN = (1.0, 2.0, 4.0), (1.0, 0.5, 0.25)
+"""What the children's rates are in multiples of the trunk's."""
+MAX_CLIMBS = 3
+MARGIN_TO_GO_DOWN = 0.02
+"""Nats by which the double rate has to be worse before lower ones are tried."""
+RANK_FACTOR = 4
+
+
+def recipe_of(model: ModelRef, history: Sequence[Past]) -> Recipe:
+    """The recipe that made `model`, for a search what it found; for the base the best that raced last."""
+    past = history[model.round - 1] if model.round else history[-1]
+    name = model.competitor or min(past.losses, key=lambda name: (past.losses[name], name), default=None)
+    trained = [entry.recipe for entry in past.roster.entries if entry.recipe.trains]
+    recipe = next((recipe for recipe in trained if recipe.name == name), trained[0])
+    return past.found.get(recipe.name, recipe)
+
+
+def factors(history: Sequence[Past]) -> Sequence[float]:
+    """At which rates the next children of the trunk run; none once the rate is settled."""
+    last, climbs = history[-1], sum(past.roster.phase == "climb" for past in history)
+    if last.roster.phase == "race":
+        return UP
+    if last.roster.phase != "climb" or climbs >= MAX_CLIMBS:
+        return ()
+    ran = rates(last.roster)
+    taken = ran.get(last.trunk.competitor or "")
+    if taken == max(ran.values()) > 1:
+        return UP
+    if taken == min(ran.values()) < 1:
+        return DOWN
+    steady = next(name for name, factor in ran.items() if factor == 1)
+    above = [last.losses.get(name, inf) for name, factor in ran.items() if factor == UP[1]]
+    downwards = climbs == 1 and taken == 1 and steady in last.losses and above
+    return DOWN if downwards and above[0] - last.losses[steady] > MARGIN_TO_GO_DOWN else ()
+
+
+def rates(roster: Roster) -> dict[str, float]:
+    """Of a climb: the children of the trunk with what their rate is in multiples of the first one's, which kept it."""
+    first = roster.entries[0]
+    assert isinstance(first.recipe, SftRecipe)
+    return {
+        entry.recipe.name: float(f"{entry.recipe.learning_rate / first.recipe.learning_rate:.3g}")
+        for entry in roster.entries
+        if isinstance(entry.recipe, SftRecipe)
+        and entry.parent == first.parent
+        and entry.recipe.adapter == first.recipe.adapter
+    }
+
+
+def trunk_after(
+    rules: Allocation,
+    roster: Roster,
+    losses: Mapping[str, float],
+    before: ModelRef,
+    base_loss: float,
+    lead: Callable[[str, str], Lead],
+) -> tuple[ModelRef, list[str], str]:
+    """What goes on after a round, of whom the race could not tell it apart, and why in words.
+
+    `losses` are those of the scored entries, best first; `before` is what went on until now, and `lead` says how
+    far the first of two entries lies below the second on the rows that choose.
+    """
+    trains = [name for name in losses if any(e.recipe.name == name and e.recipe.trains for e in roster.entries)]
+    if not trains:
+        return before, [], f"Nothing was scored: {before.in_words} goes on."
+    number = roster.round
+    if roster.phase == "race":
+        winner = trains[0]
+        if losses[winner] >= base_loss:
+            return BASE, [], "No recipe came below the base model: its rates are too high."
+        tied = [name for name in trains[1:] if lead(winner, name).low <= 0]
+        doubt = f"; {tied[0]} cannot be told from it yet" if tied else ""
+        return ModelRef(winner, number), tied, f"{winner} won the race and goes on{doubt}."
+    if roster.phase == "climb":
+        return _after_climb(rules, roster, losses, trains, before, lead)
+    return ModelRef(trains[0], number), [], f"{trains[0]} goes on from here."
+
+
+def _after_climb(
+    rules: Allocation,
+    roster: Roster,
+    losses: Mapping[str, float],
+    trains: Sequence[str],
+    before: ModelRef,
+    lead: Callable[[str, str], Lead],
+) -> tuple[ModelRef, list[str], str]:
+    """The child that kept the rate, unless another leads it by more than chance and by more than the margin."""
+    steady, number = roster.entries[0], roster.round
+    name = steady.recipe.name
+    if name not in losses:
+        return ModelRef(trains[0], number), [], f"{trains[0]} goes on: {name} was not scored."
+    best, why = name, f"{name} goes on at the rate that it had."
+    factors = rates(roster)
+    for other in reversed(trains):
+        if other == name:
+            continue
+        entry = next(entry for entry in roster.entries if entry.recipe.name == other)
+        asked = 0.0
+        if entry.parent == steady.parent:
+            asked = rules.margin_nats * abs(log2(factors.get(other, RANK_FACTOR)))
+        ahead = lead(other, name)
+        if ahead.mean > asked and ahead.low > 0 and losses[other] < losses[best]:
+            best, why = other, f"{other} goes on: it leads by {ahead.mean:.4f} nats, and {asked:g} were asked."
+    return ModelRef(best, number), [], why

@@ -1,0 +1,66 @@
+"""Where training tokens went, and what a champion rests on."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.field.model_ref import BASE, ModelRef
+from orchestrator.record.snapshot import LineageSnapshot
+from orchestrator.views.tokens import Tokens, line_of, tokens_of
+from tests.faked import FakedWorkers, allocated, climbing, faked_config, play
+
+
+def played(folder: Path, config: Any, **workers: Any) -> LineageSnapshot:
+    return play(config(folder), folder / "run", FakedWorkers(**workers)).lineages[0]
+
+
+def test_in_equal_rounds_the_line_is_that_of_the_seeds(tmp_path: Path):
+    """Of four entries of 100 tokens the champion rests on two."""
+    lineage = played(tmp_path, faked_config)
+    assert line_of(lineage, lineage.champion) == [ModelRef("b", 2), ModelRef("b", 1), BASE]
+    assert tokens_of(lineage) == Tokens(spent=400, on_champions_line=200)
+
+
+def test_with_a_whole_budget_it_is_what_the_entries_went_on_from(tmp_path: Path):
+    lineage = played(tmp_path, allocated, loss_of=climbing)
+    assert line_of(lineage, lineage.champion) == [
+        ModelRef("a.2b", 4), ModelRef("a.2b", 3), ModelRef("a.2b", 2), ModelRef("a", 1), BASE
+    ]  # fmt: skip
+    account = tokens_of(lineage)
+    mini = lineage.rounds[0].entries[0].submission
+    assert mini is not None
+    assert account.spent - account.on_champions_line == account.elsewhere == 3 * mini.train_tokens
+    assert "on the champion's own line" in account.in_words
+
+
+def test_what_a_soup_blends_is_counted_apart_and_what_was_lost_too(tmp_path: Path):
+    def with_soup(folder: Path) -> Any:
+        field = [{"name": name, "kind": "sft", "learning_rate": 1e-3} for name in ("a", "b")]
+        return faked_config(folder, rounds=1, competitors=[*field, {"name": "soup", "kind": "soup"}])
+
+    lineage = played(tmp_path, with_soup, loss_of=lambda name, number: 3.0 - (name == "soup") + 2 * (number == 0))
+    (only,) = lineage.rounds
+    first, *others = only.entries
+    assert first.submission is not None
+    lost = replace(first, submission=first.submission.model_copy(update={"lost_tokens": 7}))
+    lineage = replace(lineage, rounds=(replace(only, entries=(lost, *others)),))
+    assert lineage.champion == ModelRef("soup", 1)
+    soup = only.entry("soup")
+    assert soup is not None
+    assert soup.submission is not None
+    own = soup.submission.train_tokens  # these workers only pretend, and say that a soup has trained
+    assert tokens_of(lineage) == Tokens(spent=207 + own, on_champions_line=own, on_ingredients=200, lost=7)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"),
+    [
+        (Tokens(), "No tokens were trained."),
+        (Tokens(spent=1000, on_champions_line=960, lost=4), "1,000 tokens were trained: 96% on the champion's own line,"
+         " 4% on others, 0.4% lost."),
+    ],
+)  # fmt: skip
+def test_it_is_said_in_a_sentence(tokens: Tokens, words: str):
+    assert tokens.in_words == words
