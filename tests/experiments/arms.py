@@ -4,6 +4,7 @@ An arm gets a cell and an empty folder to work in, and returns its result. All i
 come to nothing too. Choosing among models is by validation loss; test rows only report.
 """
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import yaml
 from cluster.in_process import InProcessWorkers
 from competitors.sft.recipe import SftRecipe
 from orchestrator.config.loading import load_config
-from orchestrator.driver import run_tournament
+from orchestrator.driver import prepare
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.record.snapshot import LineageSnapshot, RoundSnapshot
+from orchestrator.record.snapshot import LineageSnapshot, RoundSnapshot, Snapshot, SnapshotReader
+from orchestrator.tournament import Tournament
 from tests.experiments import recipes
 from tests.experiments.cells import Cell
 from tests.experiments.counting import counted
@@ -91,20 +93,26 @@ def tournament(field: Callable[[Cell], list[SftRecipe]], settings: Callable[[Cel
             "lineages": [{"name": setting.name, "base": str(cell.base)}],
             "competitors": [one.model_dump(mode="json", by_alias=True) for one in field(cell)],
             "evaluation": {"samples": 0},
-            "tracking": {"uri": f"sqlite:///{folder}/mlflow.db"},
             **settings(cell),
         }
         file = folder / "tournament.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False))
-        run_directory = RunDirectory(folder / "run")
-        snapshot = run_tournament(
-            load_config(file), file, run_directory, workers=InProcessWorkers(trainers=1, evaluators=0)
-        )
+        snapshot = _held(file, RunDirectory(folder / "run"))
         assert snapshot.manifest is not None
         assert snapshot.manifest.fingerprint == cell.manifest.fingerprint, "its rows are others"
         return _outcome(snapshot.lineages[0])
 
     return run
+
+
+def _held(file: Path, run: RunDirectory) -> Snapshot:
+    """Hold the tournament of a config in this process, with no observers, who would take the interpreter's time."""
+    config = load_config(file)
+    with run.locked():
+        prepare(config, file, run)
+        workers = InProcessWorkers(trainers=1, evaluators=0)
+        asyncio.run(Tournament(config, run, file.parent, workers, lambda event: None).run())
+    return SnapshotReader(run).read()
 
 
 def _outcome(lineage: LineageSnapshot) -> Outcome:

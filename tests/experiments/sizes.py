@@ -71,6 +71,7 @@ FRESH = Setting(
     str(SHARED / "data/superni15/train.jsonl"),
     600_000,
     prompt="{instruction}\n{input}\n",
+    max_tokens=512,
 )
 LORA = Setting(
     "lora",
