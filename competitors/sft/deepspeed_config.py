@@ -117,8 +117,8 @@ def configuration(deepspeed: str | Json | None) -> Json | None:
     else:
         config = copy.deepcopy(deepspeed)
         config.pop("optimizer", None)  # it agrees with the recipe's, which is the one that runs
-    for key in FILLED_IN:
-        config.setdefault(key, "auto")
+    # What is given agrees with the recipe; how its steps are cut into passes DeepSpeed is told with each pass.
+    config |= dict.fromkeys(FILLED_IN, "auto")
     for key in ("bf16", "fp16"):
         config.setdefault(key, {}).setdefault("enabled", "auto")
     # The recipe's own optimizer runs, on a CPU too where its state is offloaded.

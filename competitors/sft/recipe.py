@@ -38,9 +38,10 @@ OWN_GROUPS = ("galore", "apollo", "lomo", "adalomo")
 
 
 class SftRecipe(RecipeBase):
-    """A fine-tuning recipe. `batch_size` sequences per worker and forward pass, `gradient_accumulation` of
-    them per optimizer step; `warmup` is a share of the schedule's span; `tail` the share of the round that
-    `tail_average` averages or `cool_down` cools. `freeze` and `train_only` are globs over names of modules.
+    """A fine-tuning recipe. An optimizer step takes `batch_size` × `gradient_accumulation` × workers sequences; a
+    forward pass takes no more memory than `batch_size` of the longest, and holds more of short ones. `warmup` is
+    a share of the schedule's span; `tail` the share of the round that `tail_average` averages or `cool_down`
+    cools. `freeze` and `train_only` are globs over names of modules.
     """
 
     kind: Literal["sft"]

@@ -8,6 +8,8 @@ What is scored and what is continued are two things. `score_weights: last` hands
 import json
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,13 @@ from trl import SFTTrainer
 from cluster.store import LOCAL
 from competitors.contract import Brief
 from competitors.events import Report
-from competitors.sft import collectives, continuation, resume
+from competitors.sft import collectives, continuation, head, passes, resume
 from competitors.sft.budget import VIRTUAL_STEPS, Meter, rate_factor
+from competitors.sft.deepspeed_config import shares_out_weights
 from competitors.sft.model import save_adapter, train_in_float32
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.sharding import Tensors, exchanged, holding, named_trainable
+from competitors.sft.steps import Cut, Step, Steps
 from competitors.sft.stream import Stream
 
 log = logging.getLogger(__name__)
@@ -53,7 +57,10 @@ def note(report: Report, text: str) -> None:
 
 
 class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer with our schedule, the budget's callback and our way to hand in."""
+    """TRL's trainer with our schedule, our forward passes, the budget's callback and our way to hand in."""
+
+    loss_is_scaled_for_ga = True
+    """For transformers: the loss of a pass is divided by the tokens of its whole step already."""
 
     def __init__(
         self,
@@ -80,6 +87,12 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         super().__init__(**trainer)
         if recipe.deepspeed is None:
             train_in_float32(self.model)
+        self.summed_loss: head.Way = head.fused
+        if not shares_out_weights(recipe.deepspeed):
+            with self.accelerator.autocast():
+                self.summed_loss, why = head.choose(self.model)
+            if why:
+                note(report, why)
 
     @property
     def step(self) -> int:
@@ -131,11 +144,57 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
         return self.lr_scheduler
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One forward and backward pass; adds its share of the step's loss up for the report."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
-        self.loss_sum = self.loss_sum + loss.detach()
+    def get_train_dataloader(self) -> Any:
+        """The steps that are left, each with its passes."""
+        return Steps(self.stream, self.done, collectives.rank(), self._cut(), self.data_collator)
+
+    def _cut(self) -> Cut:
+        """How this recipe's steps are put into forward passes."""
+        recipe, workers, on_gpu = self.recipe, self.recipe.resources.workers, self.args.device.type != "cpu"
+        if recipe.optimizer in passes.UPDATING_IN_BACKWARD or self.aux_loss_enabled:
+            return lambda lengths: passes.in_order(len(lengths), workers, recipe.batch_size)
+        one_by_one = recipe.packing and "flash" not in str(self.model.config._attn_implementation)
+        return partial(
+            passes.by_length,
+            workers=workers,
+            limit_tokens=passes.pass_limit_tokens(recipe, self.brief.max_tokens, on_gpu),
+            pass_tokens=passes.PASS_TOKENS_ON_GPU if on_gpu else passes.PASS_TOKENS_ON_CPU,
+            # Packed rows are laid end to end, and other attention masks what lies between them instead of skipping it.
+            most_rows=1 if one_by_one else recipe.batch,
+        )
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Step], int]:
+        """The next step, and the number of tokens that its loss is divided by."""
+        step = next(epoch_iterator)
+        return [step], step.predicted
+
+    def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
+        """The forward and backward passes of an optimizer step; adds its loss up for the report."""
+        loss = torch.zeros((), device=self.args.device)
+        self.current_gradient_accumulation_steps = len(inputs.passes)
+        for left, batch in reversed(list(enumerate(reversed(inputs.passes)))):
+            self.accelerator.gradient_state._set_sync_gradients(left == 0)
+            alone = left == 0 or self.is_deepspeed_enabled
+            with nullcontext() if alone else self.accelerator.no_sync(model):
+                loss += super().training_step(model, batch, num_items_in_batch)
+        self.loss_sum += loss
         return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> torch.Tensor:
+        """A pass's share of its step's mean loss per completion token. The gradients of workers are averaged, so
+        each one's share counts as often as there are workers."""
+        assert not return_outputs
+        summed = self.summed_loss(model, inputs)
+        loss: torch.Tensor = summed.nats * self.recipe.resources.workers / max(1, num_items_in_batch)
+        if summed.auxiliary is not None:
+            loss = loss + self.router_aux_loss_coef * summed.auxiliary / self.current_gradient_accumulation_steps
+        return loss
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Nobody asks; transformers counts the model's parameters for it in every step."""
+        return 0
 
     def follow_average(self) -> None:
         """Take the current weights into the running mean over the round's tail."""

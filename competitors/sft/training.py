@@ -19,7 +19,7 @@ from competitors.sft import continuation, deepspeed_config, resume
 from competitors.sft.callback import BudgetCallback
 from competitors.sft.model import compute_dtype, load_model, on_gpu, refuse_unable
 from competitors.sft.recipe import SftRecipe
-from competitors.sft.stream import Counts, Stream, prepare
+from competitors.sft.stream import Counts, prepare
 from competitors.sft.trainer import RecipeTrainer, Watch, note
 
 
@@ -53,7 +53,7 @@ def train(
         trainer = RecipeTrainer(
             model=model,
             args=arguments,
-            train_dataset=_sequences_from(stream, done * recipe.batch),
+            train_dataset=stream.sequences,
             processing_class=tokenizer,
             brief=brief,
             recipe=recipe,
@@ -91,19 +91,14 @@ def _model(
     return model, None
 
 
-def _sequences_from(stream: Stream, first: int) -> Any:
-    """The sequences that are still to be trained on."""
-    return stream.sequences.select(range(first, len(stream.sequences))) if first else stream.sequences
-
-
 def training_arguments(brief: Brief, recipe: SftRecipe, steps: int, scratch: str) -> SFTConfig:
     """What TRL and transformers are told. Saving, reporting and the schedule's end are ours."""
     dtype = compute_dtype(brief, recipe)
     return SFTConfig(
         output_dir=scratch,
         max_steps=steps,
-        per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation,
+        # To transformers a step is one batch: how it is cut into forward passes is ours.
+        per_device_train_batch_size=recipe.batch_size * recipe.gradient_accumulation,
         learning_rate=recipe.learning_rate,
         optim=recipe.optimizer,
         optim_args=",".join(f"{k}={v}" for k, v in recipe.optimizer_args.items()) or None,
@@ -119,11 +114,9 @@ def training_arguments(brief: Brief, recipe: SftRecipe, steps: int, scratch: str
         use_cpu=not on_gpu(brief),
         use_liger_kernel=recipe.liger,
         dataset_kwargs={"skip_prepare_dataset": True},
-        train_sampling_strategy="sequential",
-        shuffle_dataset=False,
-        dataloader_drop_last=True,
         seed=brief.random_seed,
         logging_strategy="no",
+        logging_nan_inf_filter=False,  # would wait for the loss in every step
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,

@@ -3,13 +3,21 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from cluster.encoding import encode
 from competitors.contract import Allowance, Brief
 from competitors.entry import compete
 from competitors.output import model_form
-from tests.unit.competitors.making import run, sft_recipe, weights
+from competitors.sft.passes import in_order
+from tests.plain_trl import losses, stream_of, train_plainly
+from tests.tiny import tiny_rows
+from tests.unit.competitors.making import beside, run, sft_recipe, steps, weights
 
 
 @pytest.mark.parametrize(
@@ -34,8 +42,8 @@ def test_each_adapter_method_leaves_a_whole_submission(brief: Brief, adapter: An
 def test_training_lowers_the_loss_and_repeats_with_its_seed(brief: Brief, tmp_path: Path):
     brief = brief.model_copy(update={"budget": Allowance(steps=40)})
     events = run(brief)
-    losses = [e.loss for e in events if e.event == "step"]
-    assert losses[-1] < 0.8 * losses[0]
+    found = [e.loss for e in events if e.event == "step"]
+    assert found[-1] < 0.8 * found[0]
     again = brief.model_copy(update={"output_dir": tmp_path / "again" / "submission"})
     again.output_dir.mkdir(parents=True)
     run(again)
@@ -95,3 +103,80 @@ def test_a_crash_forfeits_with_what_was_raised_and_its_traceback_in_the_log(brie
     assert submission.reason.startswith("raised ")
     assert "nowhere" in submission.reason
     assert "Traceback" in brief.log_file.read_text()
+
+
+TWENTY = {"schedule": "constant", "checkpoints": 0, "learning_rate": 0.003}
+SAME_AS_TRL: dict[str, dict[str, Any]] = {
+    "full": {"batch_size": 8},
+    "accumulated": {"batch_size": 2, "gradient_accumulation": 3, "weight_decay": 0.1},
+    "one row": {"batch_size": 1},
+    "packed": {"packing": True, "batch_size": 3},
+    "lora": {"adapter": {"method": "lora", "rank": 2}, "batch_size": 8},
+    "head": {"adapter": {"method": "lora", "rank": 2, "modules_to_save": ["lm_head"]}, "batch_size": 8},
+    "frozen": {"freeze": ["embed_tokens", "layers.0"], "batch_size": 8},
+    "checkpointed": {"gradient_checkpointing": True, "batch_size": 8},
+    "sgd": {"optimizer": "sgd", "learning_rate": 0.1, "batch_size": 8},
+}
+
+
+def step_losses(brief: Brief, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[float]:
+    """The loss of every step."""
+    monkeypatch.setattr("competitors.sft.callback.REPORT_SECONDS", 0.0)
+    return [event.loss or 0.0 for event in steps(run(brief, **TWENTY | settings))]
+
+
+@pytest.fixture
+def uneven(brief: Brief, tmp_path: Path) -> Brief:
+    """A budget of 20 steps over rows of many lengths."""
+    rows = tiny_rows(60)
+    prompts = [(row["instruction"] + " ") * (1 + i % 5) + "\n" for i, row in enumerate(rows)]
+    completions = [" ".join([row["response"]] * (1 + i % 3)) for i, row in enumerate(rows)]
+    pq.write_table(pa.table({"prompt": prompts, "completion": completions}), tmp_path / "uneven")
+    return brief.model_copy(update={"train_data": tmp_path / "uneven", "budget": Allowance(steps=20)})
+
+
+@pytest.mark.parametrize("name", SAME_AS_TRL)
+def test_its_losses_are_those_of_trl_on_the_same_rows(
+    uneven: Brief, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+):
+    settings = SAME_AS_TRL[name]
+    ours = step_losses(uneven, monkeypatch, **settings)
+    theirs = losses(train_plainly(uneven, sft_recipe(**TWENTY | settings), str(tmp_path)))
+    assert len(ours) == len(theirs) == 20
+    assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-5
+    assert ours[-1] < ours[0]
+
+
+def test_packed_rows_have_the_loss_of_the_same_rows_unpacked(uneven: Brief, tmp_path: Path, monkeypatch: Any):
+    """Attention does not reach from one packed row to the next."""
+    packed_brief = uneven.model_copy(update={"budget": Allowance(steps=1)})
+    packed = stream_of(packed_brief, sft_recipe(packing=True, batch_size=4)).sequences
+    rows = [tuple(row) for row in stream_of(uneven, sft_recipe(batch_size=3)).sequences["input_ids"]]
+    inside: list[tuple[int, ...]] = []
+    for ids, lengths in zip(packed["input_ids"], packed["seq_lengths"], strict=True):
+        ends = np.cumsum(lengths)
+        inside += [tuple(ids[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+    assert len(inside) > 4
+    assert set(inside) <= set(rows)
+    model = AutoModelForCausalLM.from_pretrained(uneven.seed_model)
+    tokenizer = AutoTokenizer.from_pretrained(uneven.seed_model)
+    nats, count = 0.0, 0
+    table = pq.read_table(uneven.train_data).to_pylist()
+    for row in encode([r["prompt"] for r in table], [r["completion"] for r in table], tokenizer, uneven.max_tokens):
+        for _ in range(inside.count(tuple(row.ids))):
+            labels = torch.tensor([[-100] * row.start + list(row.ids[row.start :])])
+            predicted = len(row.ids) - row.start
+            nats += float(model(torch.tensor([row.ids]), labels=labels).loss.detach()) * predicted
+            count += predicted
+    ours = step_losses(packed_brief, monkeypatch, packing=True, batch_size=4)
+    assert ours[0] == pytest.approx(nats / count, abs=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"adapter": {"method": "lora", "rank": 2}}])
+def test_how_rows_are_put_into_passes_changes_nothing(
+    uneven: Brief, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    many = step_losses(uneven, monkeypatch, batch_size=12, **settings)
+    monkeypatch.setattr("competitors.sft.passes.by_length", lambda lengths, workers, **_: in_order(12, workers, 12))
+    one = step_losses(beside(uneven, tmp_path / "one"), monkeypatch, batch_size=12, **settings)
+    assert max(abs(a - b) for a, b in zip(many, one, strict=True)) < 1e-5
