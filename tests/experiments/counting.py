@@ -1,6 +1,6 @@
 """Counting the training tokens of every arm the same way: what passes through the model, where it passes.
 
-TRL's training step is wrapped, so it does not matter who trains: one recipe, a tournament in this process, a trial of
+The trainer's forward pass is wrapped, so it does not matter who trains: one recipe, a tournament in this process, a trial of
 Ray Tune. `tokens` are real ones, prompts included; `padded_tokens` is what a device computes.
 """
 
@@ -24,12 +24,14 @@ class Counter:
 @contextmanager
 def counted() -> Iterator[Counter]:
     """Count what is trained on in this process while the block lasts."""
-    counter, original = Counter(), RecipeTrainer.training_step
+    counter, original = Counter(), RecipeTrainer.compute_loss
 
-    def training_step(self: Any, model: Any, inputs: dict[str, Any], *rest: Any, **named: Any) -> Any:
-        counter.padded_tokens += inputs["input_ids"].numel()
-        counter.tokens += int(inputs["attention_mask"].sum())
+    def compute_loss(self: Any, model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
+        padded = inputs["input_ids"].numel()
+        counter.padded_tokens += padded
+        # Where nothing is padded there is no mask.
+        counter.tokens += int(inputs["attention_mask"].sum()) if "attention_mask" in inputs else padded
         return original(self, model, inputs, *rest, **named)
 
-    with mock.patch.object(RecipeTrainer, "training_step", training_step):
+    with mock.patch.object(RecipeTrainer, "compute_loss", compute_loss):
         yield counter

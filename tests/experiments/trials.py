@@ -194,7 +194,7 @@ def _tuned(cell: Cell, folder: Path, trial: Trial, space: Any, config: Any) -> O
     best = min(told.results, key=lambda one: one["loss"])
     card = cell.score(Path(best["model"]), folder / "scored")
     tokens, padded = ledger.spent()
-    words = f"best of {len(results)} trials: {best['recipe']}, {best['own_tokens']} tokens on its own line"
+    words = f"best of {len(list(ledger.folder.iterdir()))} trials: {best['recipe']}, {best['own_tokens']} tokens on its own line"
     return Outcome(card.validation.loss, card.test.loss, tokens, padded, curve=tuple(told.curve), chosen=words)
 
 
