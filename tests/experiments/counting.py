@@ -1,7 +1,7 @@
 """Counting the training tokens of every arm the same way: what passes through the model, where it passes.
 
-The trainer's forward pass is wrapped, so it does not matter who trains: one recipe, a tournament in this process, a trial of
-Ray Tune. `tokens` are real ones, prompts included; `padded_tokens` is what a device computes.
+The trainer's forward pass is wrapped, so it does not matter who trains: one recipe, a tournament in this process, a
+trial of Ray Tune. `tokens` are real ones, prompts included; `padded_tokens` is what a device computes.
 """
 
 from collections.abc import Iterator

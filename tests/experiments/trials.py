@@ -194,7 +194,8 @@ def _tuned(cell: Cell, folder: Path, trial: Trial, space: Any, config: Any) -> O
     best = min(told.results, key=lambda one: one["loss"])
     card = cell.score(Path(best["model"]), folder / "scored")
     tokens, padded = ledger.spent()
-    words = f"best of {len(list(ledger.folder.iterdir()))} trials: {best['recipe']}, {best['own_tokens']} tokens on its own line"
+    began, own = len(list(ledger.folder.iterdir())), best["own_tokens"]
+    words = f"best of {began} trials: {best['recipe']}, {own:,} tokens on its own line"
     return Outcome(card.validation.loss, card.test.loss, tokens, padded, curve=tuple(told.curve), chosen=words)
 
 

@@ -1,5 +1,6 @@
 """`make experiment`: every arm that needs no Ray on a tiny model, counted the same way, and what the table says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,13 @@ def test_a_recipe_alone_is_scored_as_it_is_on_its_way(cell: Cell, tmp_path: Path
     assert len(result.curve) == 4
 
 
+def test_an_adapter_alone_is_scored_as_it_is_on_its_way(cell: Cell, tmp_path: Path):
+    adapters = Cell(replace(cell.setting, adapters=True), cell.seed, cell.folder)
+    result = measured(arms(True)["alone-linear-2e-3"], "a", adapters, tmp_path, lambda: 0.0)
+    assert result.curve[-1].test == pytest.approx(result.test, abs=1e-5)
+    assert (tmp_path / "submission" / "adapter_config.json").exists()
+
+
 @pytest.mark.parametrize("name", [name for name in arms(False) if "ours" in name or name == "naive"])
 def test_a_tournament_has_a_config_that_is_one(cell: Cell, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     heard = []
@@ -59,7 +67,7 @@ def test_a_tournament_has_a_config_that_is_one(cell: Cell, tmp_path: Path, name:
 
 
 def test_a_cut_leaves_so_many_rows_to_train_on(cell: Cell, tmp_path: Path):
-    setting = Setting(**{**vars(cell.setting), "rows": 50})
+    setting = replace(cell.setting, rows=50)
     one, other = (Cell(setting, seed, tmp_path / str(seed)).make().manifest for seed in (0, 1))
     assert one.counts["train"] == other.counts["train"] == 50
     assert one.fingerprint != other.fingerprint
