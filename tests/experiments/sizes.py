@@ -77,9 +77,10 @@ LORA = Setting(
     "lora",
     "LaMini, LoRA on stories15m",
     str(SHARED / "data/lamini/train.jsonl"),
-    60_000,
+    100_000,
     base=str(SHARED / "models/stories15m"),
-    held_out=100,
+    held_out=60,
+    max_tokens=96,  # short rows, so that few tokens are many steps
     adapters=True,
 )
 

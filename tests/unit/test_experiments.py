@@ -51,7 +51,7 @@ def test_a_recipe_alone_is_scored_as_it_is_on_its_way(cell: Cell, tmp_path: Path
 
 def test_an_adapter_alone_is_scored_as_it_is_on_its_way(cell: Cell, tmp_path: Path):
     adapters = Cell(replace(cell.setting, adapters=True), cell.seed, cell.folder)
-    result = measured(arms(True)["alone-linear-2e-3"], "a", adapters, tmp_path, lambda: 0.0)
+    result = measured(arms(True)["alone-linear-5e-4"], "a", adapters, tmp_path, lambda: 0.0)
     assert result.curve[-1].test == pytest.approx(result.test, abs=1e-5)
     assert (tmp_path / "submission" / "adapter_config.json").exists()
 
