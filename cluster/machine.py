@@ -1,6 +1,7 @@
 """What one machine has: this one, or the largest of a cluster; and how a process on it starts faster."""
 
 import gc
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,15 @@ import psutil
 
 from cluster.records import Record
 
+GPU_MEMORY_GB = {
+    "V100": 16, "T4": 15, "A10G": 22, "L4": 22, "L40S": 45, "A100": 40, "A100-40G": 40, "A100-80G": 80, "H100": 80,
+    "H200": 140, "H20": 96, "B200": 179,
+}  # fmt: skip
+"""Of one GPU, at least, by the names that Ray gives to a node's accelerators."""
+WITHOUT_BFLOAT16 = ("V100", "T4", "P100", "P4", "K80")
+FIRST_WITH_BFLOAT16 = 8.0
+"""Compute capability of NVIDIA's Ampere; older GPUs only emulate bfloat16."""
+
 
 class Machine(Record):
     """Memory in GB (2**30 bytes). `gpu_memory_gb` is that of one GPU; None where it is not known."""
@@ -16,6 +26,9 @@ class Machine(Record):
     memory_gb: float
     gpus: float
     gpu_memory_gb: float | None = None
+    cpus: float = 1
+    has_bfloat16: bool = True
+    """Of its GPUs; without any it says nothing."""
 
 
 def machine_here() -> Machine:
@@ -23,26 +36,46 @@ def machine_here() -> Machine:
     limit = Path("/sys/fs/cgroup/memory.max")
     told = limit.read_text().strip() if limit.is_file() else "max"
     memory = min(psutil.virtual_memory().total, int(told) if told.isdigit() else 2**62)
-    sizes = _gpu_sizes()
-    return Machine(memory_gb=memory / 2**30, gpus=len(sizes), gpu_memory_gb=min(sizes, default=None))
+    found = _gpus()
+    return Machine(
+        memory_gb=memory / 2**30,
+        gpus=len(found),
+        gpu_memory_gb=min((size for size, _ in found), default=None),
+        cpus=len(os.sched_getaffinity(0)),
+        has_bfloat16=all(capability >= FIRST_WITH_BFLOAT16 for _, capability in found),
+    )
 
 
 def largest_machine() -> Machine:
-    """The most memory and the most GPUs that a node of the connected cluster has. Ray does not tell a GPU's memory."""
+    """The most memory, CPUs and GPUs that a node of the connected cluster has. A GPU's memory follows from its name."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    memory = max((node.get("memory", 0.0) for node in nodes), default=0.0)
-    return Machine(memory_gb=memory / 2**30, gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0))
+    prefix = "accelerator_type:"
+    kinds = {name.removeprefix(prefix) for node in nodes for name in node if name.startswith(prefix)}
+    sizes = [GPU_MEMORY_GB.get(kind) for kind in kinds]
+    known = [size for size in sizes if size is not None]
+    return Machine(
+        memory_gb=max((node.get("memory", 0.0) for node in nodes), default=0.0) / 2**30,
+        gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0),
+        gpu_memory_gb=min(known) if known and len(known) == len(sizes) else None,
+        cpus=max((node.get("CPU", 0.0) for node in nodes), default=1.0),
+        has_bfloat16=not kinds & set(WITHOUT_BFLOAT16),
+    )
 
 
-def _gpu_sizes() -> list[float]:
-    """Memory of each NVIDIA GPU in GB; nothing where there is none."""
+def _gpus() -> list[tuple[float, float]]:
+    """Memory in GB and compute capability of each NVIDIA GPU; nothing where there is none."""
     if shutil.which("nvidia-smi") is None:
         return []
-    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "--query-gpu=memory.total,compute_cap", "--format=csv,noheader,nounits"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    return [int(line) / 1024 for line in answer.stdout.split() if line.isdigit()]
+    found = []
+    for line in answer.stdout.splitlines():
+        size, _, capability = line.partition(",")
+        if size.strip().isdigit():
+            found.append((int(size) / 1024, float(capability)))
+    return found
 
 
 def collect_garbage_rarely() -> None:

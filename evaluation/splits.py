@@ -82,7 +82,7 @@ def make_splits(
     as nothing. Raises UserError for a template that names no column, and for too few rows.
     """
     dropped: Counter[str] = Counter()
-    rows = _clean(_render(dataset, prompt, completion), dropped)
+    rows = _clean(render(dataset, prompt, completion), dropped)
     splits = assign(rows, validation, test, seed, slice_rows)
     digest = hashlib.sha256()
     for split, members in splits.items():
@@ -155,7 +155,7 @@ def _order(seed: int, prompt: str) -> str:
     return hashlib.sha256(f"{seed}\0{normalised(prompt)}".encode()).hexdigest()
 
 
-def _render(dataset: "Dataset", prompt: str, completion: str) -> Iterator[tuple[str, str]]:
+def render(dataset: "Dataset", prompt: str, completion: str) -> Iterator[tuple[str, str]]:
     """(prompt, completion) of every row, the templates applied."""
     templates = {"data.prompt": prompt, "data.completion": completion}
     used = {column for key, template in templates.items() for column in _columns(key, template, dataset)}

@@ -1,4 +1,4 @@
-"""The command line: `tournament run|plan|status|leaderboard|enter|withdraw|extend|evaluate|report|export|ui`.
+"""The command line: `tournament new|run|plan|schema|status|leaderboard|enter|withdraw|extend|evaluate|report|...`.
 
 Exit codes: 0 done; 1 the user's config, data or call is wrong, said in one line; 3 stopped, go on with the
 same command. Heavy libraries are imported inside the commands that need them, so `--help` answers at once.
@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -17,7 +17,8 @@ import typer
 from rich.console import Console
 
 from cluster.errors import ClusterTrouble, TournamentError, UserError
-from orchestrator.config.loading import load_config
+from competitors.kinds import Recipe
+from orchestrator.config.loading import AUTO, load_config
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
 
@@ -50,6 +51,32 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print data instead of 
 
 
 @app.command()
+def new(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A model's folder, or its name on the hub.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A file or glob, hf://organisation/name, or builtin:…")],
+    budget: Annotated[str, typer.Option(help="How long it may train in all, such as 2h or 90min.")] = "1h",
+    out: Annotated[Path | None, typer.Option(help="The file to write; default BASE-DATA.yaml here.")] = None,
+    address: AddressOption = None,
+) -> None:
+    """Write a config for people who have no recipes: looks at the data, the base and the machine; then plan it."""
+    from orchestrator.planning.plan import make_plan, print_plan
+    from orchestrator.starting.new import write_config
+
+    path = write_config(base, data, budget, out, address)
+    console.print(f"wrote {path}; as it is, this would run:", soft_wrap=True, markup=False, highlight=False)
+    print_plan(console, make_plan(_load(path, None, address), path, address))
+    console.print(f"run it with: {command_name()} run {shlex.quote(str(path))}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a config, for editors."""
+    from orchestrator.config.schema import schema_text
+
+    typer.echo(schema_text(), nl=False)
+
+
+@app.command()
 def run(
     config: ConfigArgument,
     run_dir: Annotated[Path | None, typer.Option(help="Where everything lies; default runs/NAME.")] = None,
@@ -63,7 +90,7 @@ def run(
     from orchestrator.views.live import make_live
     from orchestrator.views.tables import print_leaderboard, print_outcome
 
-    loaded = load_config(config, set_)
+    loaded = _load(config, set_, address, run_dir or default_run_dir)
     chosen = run_dir or default_run_dir(loaded)
     if JOB_VARIABLE in os.environ and not chosen.is_absolute():
         raise UserError(f"--run-dir {chosen}: in a Ray job this would be a temporary folder; give an absolute path")
@@ -89,7 +116,7 @@ def plan(
     """Show what would run, what it needs, and whether the cluster can place it. Trains nothing."""
     from orchestrator.planning.plan import make_plan, print_plan
 
-    loaded = load_config(config, set_)
+    loaded = _load(config, set_, address)
     result = make_plan(loaded, config, address)
     if json:
         console.print_json(result.model_dump_json())
@@ -223,6 +250,29 @@ def ui(
         os.execv(argv[0], argv)
 
 
+def _load(
+    config: Path,
+    overrides: list[str] | None,
+    address: str | None,
+    run_dir: Path | Callable[[TournamentConfig], Path] | None = None,
+) -> TournamentConfig:
+    """The config, with a field made for it where it leaves that to us: for the cluster at `address`, or this machine.
+
+    A run directory that is there already has its field, which another machine would make otherwise: that one goes on.
+    """
+
+    def make(stand_in: TournamentConfig) -> list[Recipe]:
+        from orchestrator.planning.basis import make_field
+
+        where = run_dir(stand_in) if callable(run_dir) else run_dir
+        there = RunDirectory(where) if where is not None else None
+        if there is not None and there.config_file.is_file() and there.config.competitors_by == AUTO:
+            return there.config.competitors
+        return make_field(stand_in, config.parent, address)
+
+    return load_config(config, overrides, make)
+
+
 def _snapshot(run_dir: Path) -> "Snapshot":
     """What is on record in a run directory; UserError where it is none."""
     from orchestrator.record.snapshot import SnapshotReader
@@ -256,6 +306,7 @@ def going_on() -> Iterator[None]:
 
 def main() -> NoReturn:
     """Entry point: maps our own errors to exit codes, each in one line."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # `plan` and `new` count tokens here
     try:
         app(standalone_mode=False)
     except typer.Exit as error:

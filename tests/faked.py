@@ -148,6 +148,7 @@ def allocated(inputs: Path, **settings: Any) -> TournamentConfig:
     """A whole budget, of which a race, a climb and a line of two rounds are made."""
     field = [{"name": name, "kind": "sft", "learning_rate": 1e-3} for name in ("a", "b")]
     fixed = {"rounds": 4, "budget": {"total_tokens": 100_000}, "competitors": field}
+    fixed["allocation"] = {"several_lines": False}  # these few rows are passed many times
     return faked_config(inputs, **(fixed | settings))
 
 

@@ -1,5 +1,6 @@
 """TRL's own trainer on the rows of a brief, as its documentation has it: what ours is compared with."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from competitors.contract import Brief
@@ -17,13 +18,13 @@ def stream_of(brief: Brief, recipe: SftRecipe) -> Stream:
     return prepare(*inputs, brief.random_seed, None)
 
 
-def train_plainly(brief: Brief, recipe: SftRecipe, scratch: str, stream: Stream | None = None) -> Any:
+def train_plainly(brief: Brief, recipe: SftRecipe, scratch: str, callbacks: Sequence[Any] = ()) -> Any:
     """The model after all steps, and each step's loss in `state.log_history`, on a CPU at a constant rate."""
     from transformers import AutoTokenizer, set_seed
     from trl import SFTConfig, SFTTrainer
 
     set_seed(brief.random_seed)
-    stream = stream or stream_of(brief, recipe)
+    stream = stream_of(brief, recipe)
     trainer = SFTTrainer(
         model=load_model(brief, recipe),
         args=SFTConfig(
@@ -51,6 +52,7 @@ def train_plainly(brief: Brief, recipe: SftRecipe, scratch: str, stream: Stream 
         ),
         train_dataset=stream.sequences,
         processing_class=AutoTokenizer.from_pretrained(brief.seed_model),
+        callbacks=list(callbacks),
     )
     trainer.train()
     return trainer

@@ -35,7 +35,7 @@ class CommandRecipe(RecipeBase):
     grace_seconds: float = Field(60, ge=0, description="to save, once its budget is used up")
     max_minutes: float = Field(1440, gt=0, description="of its whole run, where the budget sets no minutes")
 
-    @field_validator("command", mode="before")
+    @field_validator("command", mode="before", json_schema_input_type=str | list[str])
     @classmethod
     def _split(cls, value: object) -> object:
         return shlex.split(value) if isinstance(value, str) else value

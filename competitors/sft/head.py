@@ -14,10 +14,9 @@ import torch
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import cross_entropy, linear_cross_entropy
 
+from competitors.sft.passes import PLAIN_LOGITS_BYTES
 from competitors.sft.stream import IGNORED
 
-PLAIN_LOGITS_BYTES = 2**26
-"""So large may the logits be that exist at once on a CPU; torch cuts what is more into chunks."""
 SCALINGS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 """Keys of a model's config by which its head is no plain linear layer; TRL knows them."""
 PROBE_TOKENS = 8

@@ -71,7 +71,7 @@ class SftRecipe(RecipeBase):
     checkpoints: int = Field(4, ge=0, description="saved in a round: for the deadline, or another try")
     deepspeed: str | dict[str, Any] | None = None
 
-    @field_validator("adapter", mode="before")
+    @field_validator("adapter", mode="before", json_schema_input_type=Adapter | Literal["none"] | None)
     @classmethod
     def _none_is_full(cls, value: Any) -> Any:
         return None if value == "none" else value

@@ -153,14 +153,11 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         recipe, workers, on_gpu = self.recipe, self.recipe.resources.workers, self.args.device.type != "cpu"
         if recipe.optimizer in passes.UPDATING_IN_BACKWARD or self.aux_loss_enabled:
             return lambda lengths: passes.in_order(len(lengths), workers, recipe.batch_size)
-        one_by_one = recipe.packing and "flash" not in str(self.model.config._attn_implementation)
         return partial(
             passes.by_length,
             workers=workers,
             limit_tokens=passes.pass_limit_tokens(recipe, self.brief.max_tokens, on_gpu),
             pass_tokens=passes.PASS_TOKENS_ON_GPU if on_gpu else passes.PASS_TOKENS_ON_CPU,
-            # Packed rows are laid end to end, and other attention masks what lies between them instead of skipping it.
-            most_rows=1 if one_by_one else recipe.batch,
         )
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Step], int]:

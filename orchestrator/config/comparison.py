@@ -11,7 +11,7 @@ def differences(ours: TournamentConfig, theirs: TournamentConfig) -> list[str]:
 
     Where it runs and where it is tracked may change between one start and the next.
     """
-    free = {"cluster", "tracking", "limits", "changes"}
+    free = {"cluster", "tracking", "limits", "changes", "competitors_by"}
     left, right = (dict(flatten(c.model_dump(mode="json", by_alias=True, exclude=free))) for c in (ours, theirs))
     keys = [*left, *(key for key in right if key not in left)]
     changed = ours.changes != theirs.changes[: len(ours.changes)]  # what was changed there since is on record there

@@ -1,6 +1,6 @@
 """Reading YAML that a user wrote: a config, or entries that join later. Every mistake is one `UserError` line."""
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,12 @@ from cluster.records import nearest
 from competitors.kinds import RUN, Recipe
 from orchestrator.config.tournament import RESERVED_NAMES, TournamentConfig, check_soup
 from orchestrator.field.shorthand import expand
+
+AUTO = "auto"
+"""`competitors: auto`: the field is made for the base, the data, the budget and the hardware."""
+
+MakeField = Callable[[TournamentConfig], list[Recipe]]
+"""Makes the field of a config that leaves it to us; that config's own competitors only stand in for it."""
 
 
 class _OnceLoader(yaml.SafeLoader):
@@ -26,8 +32,13 @@ class _OnceLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def load_config(path: Path, overrides: list[str] | None = None) -> TournamentConfig:
-    """The checked config at `path`, with `a.b=c` overrides applied. UserError in one line if anything is wrong."""
+def load_config(
+    path: Path, overrides: list[str] | None = None, make_field: MakeField | None = None
+) -> TournamentConfig:
+    """The checked config at `path`, with `a.b=c` overrides applied, and its competitors written out.
+
+    `make_field` is asked where they are `auto`. UserError in one line if anything is wrong.
+    """
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise UserError(f"{path}: holds no mapping of keys to values")
@@ -36,11 +47,22 @@ def load_config(path: Path, overrides: list[str] | None = None) -> TournamentCon
     try:
         if isinstance(raw.get("competitors"), list):
             raw["competitors"] = expand(raw["competitors"])
+        elif raw.get("competitors") == AUTO:
+            return _with_field(raw, make_field)
         return TournamentConfig.model_validate(raw)
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, raw)}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _with_field(raw: dict[str, Any], make_field: MakeField | None) -> TournamentConfig:
+    """The config with the field that `make_field` makes for it; whatever else is wrong with it is said first."""
+    if make_field is None:
+        raise UserError("competitors: auto: nobody is here to make a field; give a list of recipes")
+    config = TournamentConfig.model_validate(raw | {"competitors": [{"name": AUTO, "kind": "unchanged"}]})
+    made = [recipe.model_dump(mode="json", by_alias=True) for recipe in make_field(config)]
+    return TournamentConfig.model_validate(raw | {"competitors": made, "competitors_by": AUTO})
 
 
 def read_yaml(path: Path) -> Any:

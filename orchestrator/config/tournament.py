@@ -1,6 +1,6 @@
 """The whole config of a tournament, checked: what its sections have to agree on."""
 
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, model_validator
@@ -43,6 +43,7 @@ class TournamentConfig(Settings):
     rounds: int = Field(ge=1)
     budget: Budget
     competitors: list[Recipe] = Field(min_length=1)
+    competitors_by: Literal["hand", "auto"] = Field("hand", description="set where `competitors: auto` was written out")
     allocation: Allocation = Allocation()
     selection: Selection = Selection()
     evolution: Evolution | None = None

@@ -12,16 +12,17 @@ short_data.py.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
 
 from cluster.errors import UserError
+from competitors.contract import Allowance
 from competitors.kinds import Recipe
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.evolution import child_name
 from orchestrator.field.model_ref import ModelRef
-from orchestrator.field.roster import Roster, RosterEntry
+from orchestrator.field.roster import Phase, Roster, RosterEntry
 from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line
+from orchestrator.field.short_data import LONGEST_LINE_PASSES, lengths, soups
 from orchestrator.field.trunk import RANK_FACTOR, factors, recipe_of
 from orchestrator.field.whole_budget import Allocation, Corpus, Past, Whole
 
@@ -61,9 +62,11 @@ class Plan:
         trunk = recipe_of(last.trunk, history)
         if rates and isinstance(trunk, SftRecipe) and (children := self._children(trunk, rates, history)):
             return self._roster(len(history) + 1, "climb", children)
+        if isinstance(trunk, SftRecipe) and self._is_short(left, history):
+            return self._lines(trunk, history, left, rounds_left)
         return self._line(trunk, history, left, rounds_left)
 
-    def _roster(self, number: int, phase: Literal["race", "climb", "line"], entries: list[RosterEntry]) -> Roster:
+    def _roster(self, number: int, phase: Phase, entries: list[RosterEntry]) -> Roster:
         return Roster(lineage=self.lineage, round=number, phase=phase, entries=entries, reasons=[])
 
     def _race(self, recipes: Sequence[Recipe], number: int, rate: float) -> Roster:
@@ -158,6 +161,38 @@ class Plan:
             span=(0.0, 1.0),
             data_order=0,
         )
+
+    def _is_short(self, left: float, history: Sequence[Past]) -> bool:
+        """Whether one line would pass over the data too often; once there are several, it stays so."""
+        is_begun = any(past.roster.phase == "lines" for past in history)
+        is_short = left / self._pass(history) > LONGEST_LINE_PASSES
+        can_go_on = self.rules.keep_optimizer and not history[-1].trunk.is_base
+        return self.rules.several_lines and can_go_on and (is_begun or is_short)
+
+    def _pass(self, history: Sequence[Past]) -> float:
+        """What a pass over the data takes of the budget, at the pace so far where that is time."""
+        if self.whole.unit == "tokens":
+            return self.corpus.tokens
+        spent, tokens = (sum(sum(getattr(past, what).values()) for past in history) for what in ("spent", "tokens"))
+        return self.corpus.tokens * spent / max(tokens, 1)
+
+    def _lines(self, trunk: SftRecipe, history: Sequence[Past], left: float, rounds_left: int) -> Roster:
+        """Several lines from the trunk, each on its own order of the data; after them, soups of their ends."""
+        number, start, one = len(history) + 1, history[-1].trunk, self._pass(history)
+        taken = {entry.recipe.name for past in history for entry in past.roster.entries}
+        entries = []
+        for index, passes in enumerate(lengths(left / one, rounds_left, history)):
+            name = child_name(trunk.name, number, index, taken)
+            entry = self._entry(going_on(miniature(trunk)), name, trunk.name, number, start, {})
+            budget = self.whole.allowance(min(passes * one, left), trunk, self.has_gpus)
+            entries.append(entry.model_copy(update={"budget": budget, "data_order": 100 * number + index}))
+        if entries:
+            return self._roster(number, "lines", entries)
+        if not (blends := soups(history)):
+            return self._line(trunk, history, left, rounds_left)
+        nothing = Allowance(tokens=1)
+        soup = {"made_by": "allocation", "since": number, "budget": nothing, "continues": start}
+        return self._roster(number, "soup", [RosterEntry(recipe=recipe, **soup) for recipe in blends])
 
     def _line(self, recipe: Recipe, history: Sequence[Past], left: float, rounds_left: int) -> Roster:
         """The trunk over its part of what is left."""

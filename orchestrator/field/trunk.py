@@ -72,6 +72,11 @@ def trunk_after(
     far the first of two entries lies below the second on the rows that choose.
     """
     trains = [name for name in losses if any(e.recipe.name == name and e.recipe.trains for e in roster.entries)]
+    if roster.phase == "soup" and losses:
+        best = next(iter(losses))
+        return ModelRef(best, roster.round), [], f"{best} is the best of them: the budget is spent."
+    if roster.phase == "lines" and trains:
+        return before, [], f"All lines go on from {before.in_words}; {trains[0]} is the best so far."
     if not trains:
         return before, [], f"Nothing was scored: {before.in_words} goes on."
     number = roster.round

@@ -22,6 +22,7 @@ class Allocation(Settings):
     climb: bool = True
     margin_nats: float = Field(0.02, ge=0, description="a doubling of the rate has to lead by so much to be taken")
     keep_optimizer: bool = True
+    several_lines: bool = Field(True, description="where the data is short, and soups of their ends")
 
 
 class Corpus(Record):
@@ -64,7 +65,7 @@ class Past:
     tied: Sequence[str]
     """Of a race: those that its winner does not beat beyond doubt, best first."""
     spent: Mapping[str, float]
-    """By every entry, in the budget's unit, what was lost with a process included."""
+    """By every entry, in the budget's unit."""
     tokens: Mapping[str, int]
     found: Mapping[str, SftRecipe]
     """What a search has found."""

@@ -1,9 +1,10 @@
 """An estimate of the memory that training a recipe takes, from the base's config alone, and what it warns of.
 
 Weights, gradients and optimizer state follow from the parameters, counted in the base's own tensors, and from
-the ZeRO stage (Rajbhandari et al. 2020). Activations are the tensors that autograd keeps in a Llama-like block
-with attention that stores no scores. The head is TRL's, which scores tokens in tiles of at most 4,096 by
-32,768. Constants that no theory gives were measured: docs/LOG.md has the table, and
+the ZeRO stage (Rajbhandari et al. 2020). Activations are the tensors that autograd keeps of one forward pass of a
+Llama-like block with attention that stores no scores; how large a pass may be is said in competitors/sft/passes.py.
+The head is TRL's on a GPU, in tiles of at most 4,096 tokens by 32,768 words, and torch's on a CPU, in chunks of so
+many bytes. Constants that no theory gives were measured: docs/LOG.md has the table, and
 tests/benchmarks/test_memory_estimate.py checks it.
 """
 
@@ -15,6 +16,7 @@ from cluster.records import Record
 from competitors.contract import RecipeBase
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.adapters import Adapter, is_trained, names_target
+from competitors.sft.passes import PLAIN_LOGITS_BYTES, pass_limit_tokens
 from competitors.sft.recipe import SftRecipe
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning.model_shape import BaseShape, describe_base, module_of, size_of
@@ -31,8 +33,8 @@ RUNTIME_GB = 0.55
 FOUR_BITS = 0.52
 """Bytes per weight in NF4 with doubly quantised scales (Dettmers et al. 2023)."""
 TILE_TOKENS, TILE_WORDS = 4096, 32768
-HEAD_COPIES_ON_CPU = 8
-"""Temporary copies of a tile of logits without the GPU's fused kernel."""
+HEAD_COPIES_ON_CPU = 3
+"""Of a chunk of logits."""
 TEMPORARIES = 3
 """Copies of its largest tensor that an optimizer's step makes at once on a CPU."""
 CPU_SLACK, CPU_SLACK_OF_ADAPTERS = 1.2, 0.7
@@ -155,7 +157,7 @@ def _state_bytes(recipe: SftRecipe) -> float:
 
 def _activation_bytes(recipe: SftRecipe, base: BaseShape, max_tokens: int, compute: float, on_gpu: bool) -> float:
     """What autograd keeps of a forward pass, with what the allocator wastes, and the head's logits."""
-    tokens = recipe.batch_size * max_tokens
+    tokens = pass_limit_tokens(recipe, max_tokens, on_gpu)
     hidden, key_value, inner = base.hidden, base.key_value_size, base.intermediate
     # In a block: two norms in float32 and what they give, q, k, v, attention's output twice, the feed-forward part.
     kept = 8.0 * hidden + compute * (2 * hidden + 3 * hidden + 2 * key_value + 4 * inner)
@@ -181,10 +183,15 @@ def _activation_bytes(recipe: SftRecipe, base: BaseShape, max_tokens: int, compu
     if recipe.gradient_checkpointing:
         blocks += tokens * layers * hidden * (compute if recipe.adapter else 4.0)
     slack = 1.0 if on_gpu else CPU_SLACK + CPU_SLACK_OF_ADAPTERS * share
-    rows = min(tokens, TILE_TOKENS)
-    tile = rows * TILE_WORDS * compute
-    copies = 0.0 if on_gpu else HEAD_COPIES_ON_CPU * rows * min(base.vocabulary, TILE_WORDS) * 4.0
-    return blocks * slack + tile + copies
+    return blocks * slack + _head_bytes(recipe, base, tokens, compute, on_gpu)
+
+
+def _head_bytes(recipe: SftRecipe, base: BaseShape, tokens: int, compute: float, on_gpu: bool) -> float:
+    """The logits that exist at once, and on a CPU the gradient of the head's weight in each pass."""
+    if on_gpu:
+        return min(tokens, TILE_TOKENS) * TILE_WORDS * compute
+    gradient = 0.0 if recipe.adapter else 4.0 * base.vocabulary * base.hidden
+    return HEAD_COPIES_ON_CPU * min(PLAIN_LOGITS_BYTES, 4.0 * tokens * base.vocabulary) + gradient
 
 
 def _layers_with_activations(recipe: SftRecipe, base: BaseShape) -> int:

@@ -24,6 +24,8 @@ class BaseShape(Record):
     stored_bytes: int
     """Bytes of the weights as they are stored."""
     tensors: dict[str, tuple[int, ...]]
+    context: int | None = None
+    """The longest row that it was made for, in tokens, where its config says so."""
 
     @property
     def parameters(self) -> int:
@@ -59,7 +61,15 @@ def describe_base(spec: str, config_folder: Path) -> BaseShape | None:
     if spec.startswith(model_sources.BUILTIN):
         return _builtin(spec.removeprefix(model_sources.BUILTIN))
     folder = model_sources.locate(spec, config_folder)
-    if folder is None or not (folder / "config.json").is_file():
+    return None if folder is None else describe_folder(folder)
+
+
+def describe_folder(folder: Path) -> BaseShape | None:
+    """The shape of the model in `folder`: its tensors' where its weights are there, else those of a Llama of its sizes.
+
+    None where there is no config.json, or it says too little.
+    """
+    if not (folder / "config.json").is_file():
         return None
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config", config)
@@ -69,17 +79,22 @@ def describe_base(spec: str, config_folder: Path) -> BaseShape | None:
     vocabulary = _first(config, "vocab_size")
     if not (layers and hidden and heads and vocabulary):  # an architecture with other names
         return None
+    intermediate = _first(config, "intermediate_size", "n_inner", "ffn_dim", "d_ff") or 4 * hidden
+    key_value = (config.get("head_dim") or hidden // heads) * (config.get("num_key_value_heads") or heads)
     tensors, stored = _headers(folder)
-    head_size = config.get("head_dim") or hidden // heads
+    if not tensors:
+        tensors = llama(layers, hidden, intermediate, key_value, vocabulary, config.get("tie_word_embeddings", True))
+        stored = 2 * sum(size_of(shape) for shape in tensors.values())
     return BaseShape(
         layers=layers,
         hidden=hidden,
-        intermediate=_first(config, "intermediate_size", "n_inner", "ffn_dim", "d_ff") or 4 * hidden,
+        intermediate=intermediate,
         heads=heads,
-        key_value_size=head_size * (config.get("num_key_value_heads") or heads),
+        key_value_size=key_value,
         vocabulary=vocabulary,
         stored_bytes=stored,
         tensors=tensors,
+        context=_first(config, "max_position_embeddings", "n_positions", "n_ctx") or None,
     )
 
 
@@ -104,13 +119,31 @@ def _headers(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
 
 
 def _builtin(name: str) -> BaseShape | None:
-    from competitors.builtin.bases import BUILTIN_BASES
+    from competitors.builtin.bases import BUILTIN_BASES, CONTEXT_TOKENS
 
     if name not in BUILTIN_BASES:
         return None
     base = BUILTIN_BASES[name]
     hidden, intermediate = base.hidden, base.intermediate
     key_value = hidden * base.key_value_heads // base.heads
+    tensors = llama(base.layers, hidden, intermediate, key_value, BUILTIN_VOCABULARY, tied=True)
+    return BaseShape(
+        layers=base.layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        heads=base.heads,
+        key_value_size=key_value,
+        vocabulary=BUILTIN_VOCABULARY,
+        stored_bytes=4 * sum(size_of(shape) for shape in tensors.values()),
+        tensors=tensors,
+        context=CONTEXT_TOKENS,
+    )
+
+
+def llama(
+    layers: int, hidden: int, intermediate: int, key_value: int, vocabulary: int, tied: bool
+) -> dict[str, tuple[int, ...]]:
+    """The tensors of a Llama of these sizes."""
     block = {
         "self_attn.q_proj": (hidden, hidden),
         "self_attn.k_proj": (key_value, hidden),
@@ -122,17 +155,8 @@ def _builtin(name: str) -> BaseShape | None:
         "input_layernorm": (hidden,),
         "post_attention_layernorm": (hidden,),
     }
-    tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (BUILTIN_VOCABULARY, hidden)}
-    for layer in range(base.layers):
+    tensors: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden)}
+    for layer in range(layers):
         tensors |= {f"model.layers.{layer}.{module}.weight": shape for module, shape in block.items()}
     tensors["model.norm.weight"] = (hidden,)
-    return BaseShape(
-        layers=base.layers,
-        hidden=hidden,
-        intermediate=intermediate,
-        heads=base.heads,
-        key_value_size=key_value,
-        vocabulary=BUILTIN_VOCABULARY,
-        stored_bytes=4 * sum(size_of(shape) for shape in tensors.values()),
-        tensors=tensors,
-    )
+    return tensors if tied else tensors | {"lm_head.weight": (vocabulary, hidden)}

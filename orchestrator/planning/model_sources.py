@@ -46,6 +46,22 @@ def check(spec: str, config_folder: Path, key: str) -> Path | None:
     return None
 
 
+def config_of(spec: str, key: str) -> Path:
+    """The config.json of a hub model, from the cache or the hub: a few kilobytes, no weights. UserError without."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    if spec.startswith((".", "/", "~")) or spec.count("/") > 1:
+        raise UserError(f"{key}: {spec}: there is no such folder")
+    try:
+        return Path(hf_hub_download(spec, "config.json"))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, EntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"{key}: {spec} is no local folder and its config.json could not be had from the Hugging Face hub"
+            f" ({type(error).__name__}), so no field can be made for it; list competitors, or give a local folder"
+        ) from error
+
+
 def download(spec: str, destination: Path, key: str) -> Path:
     """Fetch a hub model into `destination`, where every node of the cluster finds it."""
     from huggingface_hub import snapshot_download

@@ -11,11 +11,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from cluster.errors import UserError
 from cluster.machine import Machine, largest_machine, machine_here
 from cluster.records import Record
 from evaluation.sources import HUB
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
+from orchestrator.planning.allocated import PlannedAllocation, allocation_table, in_words, plan_allocation
 from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
 from orchestrator.planning.model_shape import describe_base
 from orchestrator.planning.preparation import check_inputs, make_data
@@ -49,6 +51,8 @@ class Plan(Record):
     trainings: int
     training_tokens: int | None
     """Upper bound over the whole tournament; None without a token budget."""
+    allocations: list[PlannedAllocation] = []
+    """How a whole budget is shared out in each lineage; empty where each round and entry has its own."""
     gpu_hours: float | None
     """Upper bound for training; None without a budget of minutes."""
     warnings: list[str]
@@ -68,8 +72,16 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         for lineage in config.lineages
         for index in range(len(config.competitors))
     ]
+    if config.budget.total_gpu_hours is not None and machine is not None and not machine.gpus:
+        raise UserError(f"{config_file}: budget.total_gpu_hours: there is no GPU here; give total_tokens")
+    allocations: list[PlannedAllocation] = []
+    if config.is_allocated and not _data_away(config):
+        allocations, unknown = plan_allocation(config, config_file, machine is not None and machine.gpus > 0)
+        unchecked += unknown
     training = [recipe for recipe in config.competitors if recipe.trains]
     trainings = len(training) * len(config.lineages) * config.all_rounds
+    if allocations:
+        trainings = sum(row.trainings for one in allocations for row in one.rounds)
     gpus = [recipe.resources.gpus_where(True) * recipe.resources.workers for recipe in training]
     hours = None if config.budget.minutes is None else config.budget.minutes / 60
     per_round = len(config.lineages) * config.all_rounds
@@ -89,8 +101,9 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         references=[f"{r.name}: {r.model or 'published, drawn only'}" for r in config.references],
         rounds=config.all_rounds,
         entries=entries,
+        allocations=allocations,
         trainings=trainings,
-        training_tokens=None if config.budget.tokens is None else config.budget.tokens * trainings,
+        training_tokens=_tokens_in_all(config, trainings),
         gpu_hours=None if hours is None else sum(gpus) * hours * per_round,
         warnings=warnings(config, config_file.parent, machine),
         assumptions=assumptions,
@@ -138,12 +151,21 @@ def _unchecked_models(config: TournamentConfig, config_file: Path) -> list[str]:
 
 def _unchecked_data(config: TournamentConfig, config_file: Path) -> list[str]:
     """Local data is read and split, so that its mistakes show here; a hub data set is not."""
-    away = [source for source in config.data.sources if source.startswith(HUB)]
-    if away:
+    if away := _data_away(config):
         return [f"data.source: {', '.join(away)} is not on this machine: its columns and its number of rows"]
     with tempfile.TemporaryDirectory() as scratch:
         make_data(config, config_file, Path(scratch) / "data")
     return []
+
+
+def _data_away(config: TournamentConfig) -> list[str]:
+    return [source for source in config.data.sources if source.startswith(HUB)]
+
+
+def _tokens_in_all(config: TournamentConfig, trainings: int) -> int | None:
+    if config.budget.total_tokens is not None:
+        return config.budget.total_tokens * len(config.lineages)
+    return None if config.budget.tokens is None else config.budget.tokens * trainings
 
 
 def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machine]:
@@ -174,6 +196,9 @@ def print_plan(console: Console, plan: Plan) -> None:
         for line in lines:
             console.print(f"  {title[:-1]} {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(_entries_table(plan))
+    for one in plan.allocations:
+        console.print(allocation_table(one))
+        console.print(in_words(one), markup=False, highlight=False, soft_wrap=True)
     tokens = "" if plan.training_tokens is None else f", at most {plan.training_tokens:,} training tokens"
     hours = "no budget of minutes" if plan.gpu_hours is None else f"at most {plan.gpu_hours:,.1f} GPU hours"
     console.print(f"{plan.trainings} trainings{tokens}, {hours}", highlight=False)

@@ -24,7 +24,7 @@ from cluster.text import plain
 from cluster.workers import TRAINER
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
-from competitors.kinds import Recipe
+from competitors.kinds import RESUMES, Recipe
 from evaluation.inspection import Form, inspect
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
@@ -88,16 +88,18 @@ class Entry:
         self.context.tell(self.now)
 
     async def train(self) -> Submission:
-        """Run the competitor in a worker. One whose process or node is lost is tried again: see retries.py."""
+        """Run the competitor in a worker. One whose process or node is lost is tried again: see retries.py.
+
+        What an earlier driver was stopped over is gone on with as another try, from its last checkpoint.
+        """
         try:
             self.context.workers.refuse_impossible(self.shape, self.brief.competitor)
         except ClusterTrouble as never:
             # The config's own were refused before the tournament began; this one was entered since.
-            brief = self._begin(1)
-            return forfeit(brief, self.recipe.kind, str(never), time.time())
-        lost_seconds = 0.0
+            return forfeit(self._begin(1), self.recipe.kind, str(never), time.time())
+        lost_seconds, before = 0.0, self._tries_before()
         for attempt in itertools.count(1):
-            brief = self._begin(attempt)
+            brief = self._begin(before + attempt)
             watch = Watch(brief, self.context.config.limits, replace(self.now, state="training"), self.context.tell)
             try:
                 return _charged(await self._attempt(brief, watch), brief, lost_seconds)
@@ -113,6 +115,16 @@ class Entry:
                     case "stop":
                         raise ClusterTrouble(f"{brief.competitor}: {trouble} ({attempt} times)") from trouble
         raise AssertionError("unreachable")
+
+    def _tries_before(self) -> int:
+        """How many tries of the same entry an earlier driver has begun that it can go on from; 0: it starts anew.
+
+        One that races does start anew: at which rungs it was, and how it stood there, that driver knew.
+        """
+        before = self.context.run.read(Brief, self.folder / "brief.json")
+        if before is None or self.recipe.kind not in RESUMES or self.brief.race_at:
+            return 0
+        return before.attempt if before.model_copy(update={"attempt": self.brief.attempt}) == self.brief else 0
 
     def _begin(self, attempt: int) -> Brief:
         """The folder of the entry, with its brief: empty at first, and as the try before left it after that."""

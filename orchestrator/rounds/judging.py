@@ -57,6 +57,7 @@ def _and_trunk(
             "seed_next": trunk,
             "seed_validation_loss": loss,
             "tied": tied,
+            "ends_lineage": roster.phase == "soup",
             "reasons": [*verdict.reasons[:-1], why],
         }
     )

@@ -57,7 +57,8 @@ def _past(run: RunDirectory, config: TournamentConfig, settled: Settled, has_gpu
     submissions = {name: run.read(Submission, folder / "submission.json") for name, folder in folders.items()}
     cost = {name: one for name, one in submissions.items() if one is not None}
     if config.budget.total_gpu_hours is None:
-        spent = {name: float(one.train_tokens + one.lost_tokens) for name, one in cost.items()}
+        # Not what was lost with a process: however often a run is stopped, it shares out the same.
+        spent = {name: float(one.train_tokens) for name, one in cost.items()}
     else:
         held = {e.recipe.name: e.recipe.resources.resolved(has_gpus).devices for e in roster.entries}
         spent = {name: one.train_seconds * held[name] for name, one in cost.items()}

@@ -15,12 +15,17 @@ def test_this_machine_has_no_more_than_its_memory():
     assert (here.gpu_memory_gb is None) == (here.gpus == 0)
 
 
-@pytest.mark.parametrize(("answer", "gpus", "smallest"), [("81559\n40960\n", 2, 40.0), ("", 0, None)])
-def test_the_smallest_gpu_counts(monkeypatch: pytest.MonkeyPatch, answer: str, gpus: int, smallest: float | None):
+@pytest.mark.parametrize(
+    ("answer", "gpus", "smallest", "has_bfloat16"),
+    [("81559, 9.0\n40960, 8.0\n", 2, 40.0, True), ("15360, 7.5\n", 1, 15.0, False), ("", 0, None, True)],
+)
+def test_the_smallest_gpu_counts_and_the_oldest(
+    monkeypatch: pytest.MonkeyPatch, answer: str, gpus: int, smallest: float | None, has_bfloat16: bool
+):
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, 0, answer, "")
 
     monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(machine.subprocess, "run", run)
     here = machine.machine_here()
-    assert (here.gpus, here.gpu_memory_gb) == (gpus, smallest)
+    assert (here.gpus, here.gpu_memory_gb, here.has_bfloat16) == (gpus, smallest, has_bfloat16)

@@ -82,6 +82,29 @@ def clone(folder: Path, config: dict[str, Any]) -> None:
     config["competitors"] *= 2
 
 
+def auto(base_config: str | None) -> Callable[[Path, dict[str, Any]], None]:
+    """`competitors: auto` on a base whose config.json holds this."""
+
+    def edit(folder: Path, config: dict[str, Any]) -> None:
+        (folder / "odd").mkdir()
+        if base_config is not None:
+            (folder / "odd" / "config.json").write_text(base_config)
+        config["lineages"][0]["base"] = "odd"
+        config["competitors"] = "auto"
+
+    return edit
+
+
+def auto_of_the_hub(folder: Path, config: dict[str, Any]) -> None:
+    config["lineages"][0]["base"] = "organisation/model"
+    config["competitors"] = "auto"
+
+
+def auto_without_data(folder: Path, config: dict[str, Any]) -> None:
+    config["data"]["source"] = "absent.jsonl"
+    config["competitors"] = "auto"
+
+
 CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
     "an unknown key": (put("rouns", value=3), 'unknown key "rouns"; did you mean "rounds"?'),
     "a wrong type": (put("rounds", value="many"), "rounds: Input should be a valid integer"),
@@ -107,6 +130,15 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
         put("competitors", 0, value={"name": "p", "kind": "python", "entrypoint": "nowhere:run"}),
         "competitors[p].entrypoint nowhere:run does not import",
     ),
+    "no list of competitors": (put("competitors", value="aut"), "competitors: Input should be a valid list (got aut)"),
+    "auto for a base without config.json": (auto(None), "lineages[l].base: odd has no config.json, so no field"),
+    "auto for a base that is damaged": (auto("{"), "lineages[l].base: odd cannot be read: its config.json"),
+    "auto for a base that says little": (auto("{}"), "odd has no config.json that says its layers, heads, width"),
+    "auto for a base of the hub, offline": (
+        auto_of_the_hub,
+        "organisation/model is no local folder and its config.json",
+    ),
+    "auto on a source that is not there": (auto_without_data, "absent.jsonl"),
     "a search outside of the recipe's keys": (
         put("competitors", 0, value={"name": "p", "kind": "search", "space": {"learning_rat": [1e-3]}}),
         'competitors[p]: space: unknown key "learning_rat"; did you mean "learning_rate"?',

@@ -184,6 +184,25 @@ def test_a_whole_budget_is_raced_for_climbs_and_goes_into_one_line(inputs: Path,
     assert kept == ["a.2b"]
 
 
+def test_short_data_ends_in_a_soup_of_several_lines(inputs: Path, tmp_path: Path):
+    def loss(name: str, number: int) -> float:
+        return climbing(name, number) - (1.0 if name == "soup-of-3" else 0.0)
+
+    config = allocated(inputs, rounds=5, allocation={})
+    snapshot = play(config, tmp_path / "run", FakedWorkers(loss))
+    lineage = snapshot.lineages[0]
+    assert [one.roster.phase for one in lineage.rounds] == ["race", "climb", "lines", "lines", "soup"]
+    assert snapshot.is_finished
+    assert lineage.champion == ModelRef("soup-of-3", 5)
+    soup = lineage.entry(lineage.champion)
+    assert soup is not None
+    assert soup.brief is not None
+    assert len(soup.brief.ingredients) == 3
+    assert {one.seed_sha256 for one in soup.brief.ingredients} == {soup.brief.seed_sha256}
+    orders = [e.brief.random_seed for one in lineage.rounds[2:4] for e in one.entries if e.brief]
+    assert len(set(orders)) == len(orders) == 8
+
+
 def test_a_line_that_fails_for_a_round_goes_on_from_where_it_was(inputs: Path, tmp_path: Path):
     def fails_once(brief: Brief) -> None:
         if brief.round == 3:

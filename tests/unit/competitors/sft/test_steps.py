@@ -28,7 +28,7 @@ def stream(folder: Path, rows_per_step: int, packing: bool = False) -> Stream:
 
 def steps(found: Stream, workers: int = 1, rank: int = 0, first: int = 0, packing: bool = False) -> Steps:
     def cut(lengths: Any) -> Any:
-        return by_length(lengths, workers, 128, 16, 1 if packing else 8)
+        return by_length(lengths, workers, 48 if packing else 128, 16)
 
     return Steps(found, first, rank, cut, DataCollatorForLanguageModeling(pad_token_id=0, padding_free=packing))
 

@@ -189,6 +189,31 @@ def test_a_line_of_what_a_search_found():
     assert line.recipe.learning_rate == 0.5
 
 
+def test_short_data_gets_several_lines_from_one_trunk_and_soups_of_their_ends():
+    short = Plan("l", Allocation(climb=False), Whole(TOTAL), Corpus(rows=1500, tokens=150_000), 5, False)
+    history = [past(short.next_roster(FIELD, []), {"a": 3.0}, ModelRef("a", 1))]
+    tried = short.next_roster(FIELD, history)
+    assert (tried.phase, [e.continues for e in tried.entries]) == ("lines", [ModelRef("a", 1)] * 3)
+    assert [e.budget and e.budget.tokens for e in tried.entries] == [150_000, 300_000, 450_000]
+    assert len({e.data_order for e in tried.entries}) == 3
+
+    names = [e.recipe.name for e in tried.entries]
+    history.append(past(tried, dict(zip(names, (2.9, 2.7, 2.8), strict=True)), ModelRef("a", 1)))
+    more = short.next_roster(FIELD, history)
+    assert {e.budget and e.budget.tokens for e in more.entries} == {300_000}
+    history.append(past(more, {e.recipe.name: 2.75 for e in more.entries}, ModelRef("a", 1)))
+    even_more = short.next_roster(FIELD, history)
+    history.append(past(even_more, {e.recipe.name: 2.74 for e in even_more.entries}, ModelRef("a", 1)))
+    blends = short.next_roster(FIELD, history)
+    assert blends.phase == "soup"
+    assert {e.continues for e in blends.entries} == {ModelRef("a", 1)}
+    assert not any(e.recipe.trains for e in blends.entries)
+    assert sum(sum(one.spent.values()) for one in history) <= TOTAL
+
+    off = Plan("l", Allocation(climb=False, several_lines=False), Whole(TOTAL), short.corpus, 5, False)
+    assert off.next_roster(FIELD, history[:1]).phase == "line"
+
+
 def decided(roster: Roster, losses: dict[str, float], proven: bool = True, **rules: Any) -> Any:
     def lead(name: str, over: str) -> Lead:
         mean = losses[over] - losses[name]

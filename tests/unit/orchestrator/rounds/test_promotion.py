@@ -26,7 +26,7 @@ def left(snapshot: Snapshot, blends: bool, seed_changes: bool, following: Roster
         verdict = verdict.model_copy(update={"seed_next": verdict.seed_before})
     folders = [snapshot.run.entry("l", 1, name) / "continuation" for name in ("a", "b")]
     for folder in folders:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
     seed = ModelFolder(model=ModelRef("b", 1), path=None, sha256="", continuation=folders[1])
     promotion = Promotion(context(snapshot), seed_of(snapshot), [], blends)
     asyncio.run(promotion.drop_continuations(verdict, following, seed))

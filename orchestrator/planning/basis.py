@@ -1,0 +1,96 @@
+"""What `competitors: auto` starts from, looked up: the bases' shapes, the data's size, the budget, the hardware."""
+
+import importlib.util
+import os
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from cluster.errors import UserError
+from cluster.machine import Machine, largest_machine, machine_here
+from competitors.kinds import Recipe
+from evaluation import sources
+from evaluation.splits import render
+from orchestrator.config.tournament import TournamentConfig
+from orchestrator.planning import model_sources, priors
+from orchestrator.planning.auto import Basis, make_recipes
+from orchestrator.planning.model_shape import BaseShape, describe_base, describe_folder
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SAMPLED_ROWS = 2000
+"""Rows whose length is looked at, spread over the data."""
+
+
+def make_field(config: TournamentConfig, config_folder: Path, address: str | None = None) -> list[Recipe]:
+    """The field of a config whose competitors are `auto`, for the cluster at `address` or this machine.
+
+    Reads each base's config.json, not its weights, and the data. UserError for what cannot be read.
+    """
+    bases = [shape_of(one.base, f"lineages[{one.name}].base", config_folder) for one in config.lineages]
+    rows, characters = _data_size(config, config_folder)
+    largest = max(bases, key=lambda base: base.parameters)
+    tokens_per_row = min(characters / priors.characters_per_token(largest.vocabulary) + 2, config.data.max_tokens)
+    basis = Basis(
+        bases=bases,
+        rows=max(rows - config.data.validation - config.data.test, 1),
+        tokens_per_row=tokens_per_row,
+        max_tokens=config.data.max_tokens,
+        line_tokens=_line_tokens(config),
+        spans_rounds=config.budget.whole is None,
+        machine=machine_of(address or config.cluster.address),
+        has_four_bits=importlib.util.find_spec("bitsandbytes") is not None,
+    )
+    return list(make_recipes(basis))
+
+
+def shape_of(spec: str, key: str, config_folder: Path) -> BaseShape:
+    """The shape of a base, from its config.json alone where its weights are not here. UserError that names `key`."""
+    folder = model_sources.locate(spec, config_folder)
+    try:
+        if spec.startswith(model_sources.BUILTIN):
+            model_sources.check(spec, config_folder, key)
+            shape = describe_base(spec, config_folder)
+        else:
+            shape = describe_folder(folder or model_sources.config_of(spec, key).parent)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{key}: {spec} cannot be read: its config.json or a file of its weights is damaged") from error
+    if shape is None:
+        is_there = folder is None or (folder / "config.json").is_file()
+        lacks = "config.json that says its layers, heads, width and vocabulary" if is_there else "config.json"
+        raise UserError(f"{key}: {spec} has no {lacks}, so no field can be made for it; list competitors")
+    return shape
+
+
+def machine_of(address: str | None) -> Machine:
+    """The machine to train on: the largest of the cluster that a tournament would join, else this one."""
+    from cluster.connect import connected
+
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address in (None, "local"):
+        return machine_here()
+    with connected(address):
+        return largest_machine()
+
+
+def _data_size(config: TournamentConfig, config_folder: Path) -> tuple[int, float]:
+    """How many rows there are, and the characters of one on average."""
+    rows = sources.load(config.data.source, config_folder)
+    sample = render(sampled(rows), config.data.prompt, config.data.completion)
+    return len(rows), fmean(len(prompt) + len(completion) for prompt, completion in sample)
+
+
+def sampled(rows: "Dataset") -> "Dataset":
+    """About SAMPLED_ROWS of `rows`, spread over them."""
+    return rows.select(range(0, len(rows), max(len(rows) // SAMPLED_ROWS, 1)))
+
+
+def _line_tokens(config: TournamentConfig) -> int | None:
+    """What one recipe may come to train on: most of the whole budget, or its own of every round."""
+    budget = config.budget
+    if budget.total_tokens is not None:
+        return budget.total_tokens
+    return None if budget.tokens is None else budget.tokens * config.all_rounds

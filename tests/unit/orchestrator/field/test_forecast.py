@@ -1,0 +1,39 @@
+"""What `plan` shows of an allocation before it has run."""
+
+import pytest
+
+from competitors.kinds import Recipe
+from competitors.sft.recipe import SftRecipe
+from orchestrator.field.allocation import Plan
+from orchestrator.field.forecast import forecast, on_champions_line
+from orchestrator.field.whole_budget import Allocation, Corpus, Whole
+
+FIELD: list[Recipe] = [SftRecipe(name=name, kind="sft", learning_rate=1e-3) for name in "abcd"]
+
+
+def plan(whole: Whole, corpus: Corpus, gpus: bool = False) -> Plan:
+    return Plan("l", Allocation(), whole, corpus, 5, gpus)
+
+
+def test_most_of_a_budget_lies_on_the_champions_line():
+    rosters = forecast(plan(Whole(2_000_000), Corpus(rows=10_000, tokens=1_000_000)), FIELD)
+    assert [roster.phase for roster in rosters] == ["race", "climb", "line", "line", "line"]
+    own, blended = on_champions_line(rosters)
+    # Of 2 % on the race a quarter is kept, of the climb's three children one; tokens are whole, so nearly.
+    assert own == pytest.approx(1 - 0.015 - 0.01, abs=1e-4)
+    assert blended == 0
+
+
+def test_short_data_is_said_to_go_into_soups():
+    rosters = forecast(plan(Whole(2_000_000), Corpus(rows=1500, tokens=150_000)), FIELD)
+    assert [roster.phase for roster in rosters] == ["race", "climb", "lines", "lines", "soup"]
+    own, blended = on_champions_line(rosters)
+    assert blended > 0.9
+    assert own + blended < 1
+
+
+def test_hours_are_shared_out_as_tokens_are():
+    rosters = forecast(plan(Whole(36_000, "device_seconds"), Corpus(rows=10_000, tokens=1_000_000), gpus=True), FIELD)
+    assert [roster.phase for roster in rosters][-1] == "line"
+    seconds = [e.budget.seconds or 0 for roster in rosters for e in roster.entries if e.budget]
+    assert sum(seconds) == pytest.approx(36_000)
