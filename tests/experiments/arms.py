@@ -134,11 +134,11 @@ def _in_words(one: RoundSnapshot) -> str:
     """A round's entries with their validation losses and what they trained on."""
     entries = []
     for entry in one.entries:
-        assert isinstance(entry.entry.recipe, SftRecipe)
         loss = f"{entry.scorecard.validation.loss:.4f}" if entry.scorecard else entry.state
         tokens = entry.submission.train_tokens if entry.submission else 0
-        rate, batch = entry.entry.recipe.learning_rate, entry.entry.recipe.batch
-        entries.append(f"{entry.name} {loss} ({rate:g} at batch {batch}, {tokens:,} tokens)")
+        recipe = entry.entry.recipe
+        what = f"{recipe.learning_rate:g} at batch {recipe.batch}" if isinstance(recipe, SftRecipe) else recipe.kind
+        entries.append(f"{entry.name} {loss} ({what}, {tokens:,} tokens)")
     return f"round {one.number}: {', '.join(entries)}"
 
 
@@ -206,6 +206,7 @@ def arms(adapters: bool) -> dict[str, Arm]:
         "ours-no-race": Arm(tournament(any_one, whole_budget())),
         "ours-no-climb": Arm(tournament(whole_field, whole_budget(climb=False))),
         "ours-no-optimizer": Arm(tournament(whole_field, whole_budget(keep_optimizer=False))),
+        "ours-one-line": Arm(tournament(whole_field, whole_budget(several_lines=False))),
     }
 
 
