@@ -96,12 +96,13 @@ def main() -> None:
     parser.add_argument("size", nargs="?", default="small", choices=SIZES)
     parser.add_argument("--only", default="*", help="setting/arm, as a glob")
     parser.add_argument("--side-by-side", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seed", type=int, help="this one only")
     parser.add_argument("--keep", action="store_true", help="keep the folders that the arms work in")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
     size, failed = SIZES[asked.size], 0
-    for seed in size.seeds:
+    for seed in size.seeds if asked.seed is None else [asked.seed]:
         failed += _run_seed(list(jobs(size, seed, asked)), asked.side_by_side)
     if failed:
         sys.exit(f"{failed} runs failed; the same command tries them again")
