@@ -124,14 +124,15 @@ def table(settings: Sequence[Setting], results: Sequence[Result], adapters: bool
 
 def text(size: str) -> str:
     """The table of a size and what its figures are."""
-    settings, seeds = SIZES[size].settings, len(SIZES[size].seeds)
-    results = read_all(RUNS / size)
+    settings, results = SIZES[size].settings, read_all(RUNS / size)
+    done = len({one.seed for one in results})
+    seeds = "one seed" if done == 1 else f"mean of {done} seeds with a 95 % interval"
     tokens = ", ".join(f"{one.title}: {one.total_tokens:,} of them" for one in settings)
     rows_held = settings[0].held_out
     return "\n".join(
         [
-            f"Test loss in nats per completion token, mean of {seeds} seeds with a 95 % interval, and in brackets how"
-            f" far above the tournament, paired by seed. Real training tokens in all, for every arm: {tokens}."
+            f"Test loss in nats per completion token, {seeds}, and in brackets how far above the"
+            f" tournament, paired by seed. Real training tokens in all, for every arm: {tokens}."
             f" {rows_held} rows choose, {rows_held} report. Padded: tokens with padding for each real one.",
             "",
             *table(settings, results, settings[0].adapters),
