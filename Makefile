@@ -6,7 +6,7 @@ SET_UP := $(VENV)/.set-up
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench set-up clean
+.PHONY: run test lint bench experiment set-up clean
 
 run: $(SET_UP)
 	$(BIN)/tournament run configs/quickstart.yaml
@@ -21,6 +21,14 @@ lint: $(SET_UP)
 
 bench: $(SET_UP)
 	$(BIN)/python -m pytest tests/benchmarks -s -n 0
+
+# Tournaments beside what else one might do with the same tokens; runs that are done are not repeated. The sizes are
+# in tests/experiments/sizes.py; `make experiment SIZE=full` makes the table and the picture of the docs, in hours.
+SIZE ?= small
+experiment: $(SET_UP) $(if $(filter full,$(SIZE)),.chromium)
+	$(BIN)/python -m tests.experiments.run $(SIZE)
+	$(BIN)/python -m tests.experiments.table $(SIZE)
+	$(if $(filter full,$(SIZE)),$(BIN)/python -m tests.experiments.picture $(SIZE))
 
 set-up: $(SET_UP)
 

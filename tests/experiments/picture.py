@@ -1,0 +1,166 @@
+"""`python -m tests.experiments.picture SIZE`: docs/images/equal-tokens.png, the README's first picture.
+
+Test loss of the best model so far over the tokens that everybody together trained on, mean over seeds, an arm a line.
+Drawn with plotly in a headless Chromium, as reports are.
+"""
+
+import argparse
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from orchestrator.record.palette import COLOURS
+from tests.browser import browser_page
+from tests.experiments import recipes
+from tests.experiments.results import Result, read_all
+from tests.experiments.run import RUNS
+from tests.experiments.sizes import SIZES
+
+IMAGE = Path(__file__).parents[2] / "docs" / "images" / "equal-tokens.png"
+GREY = "#9aa0a6"
+WIDTH, HEIGHT = 1100, 620
+POINTS = 60
+
+
+@dataclass(frozen=True)
+class Line:
+    """One arm: `stepped` where a model stays the best until another one is, and does not train on in between."""
+
+    arm: str
+    label: str
+    colour: str
+    width: int = 2
+    stepped: bool = True
+
+
+def lines(adapters: bool) -> list[Line]:
+    """The arms of the picture; the recipes alone in grey."""
+    alone = [Line(f"alone-{one.name}", f"{one.name} alone", GREY, 2, False) for one in recipes.field(adapters)]
+    searches = [
+        Line("random", "random search", COLOURS[4]),
+        Line("asha", "ASHA", COLOURS[2]),
+        Line("tpe", "TPE with ASHA", COLOURS[5]),
+        Line("pbt", "population-based training", COLOURS[3]),
+        Line("naive", "equal rounds", COLOURS[1]),
+    ]
+    return [*alone, *searches, Line("ours", "the tournament", COLOURS[0], 4)]
+
+
+def averaged(results: Sequence[Result], total_tokens: int) -> tuple[list[int], list[float]]:
+    """Tokens and the mean over seeds of the best model's test loss by then, from where every seed has one.
+
+    Seeds have their points at other tokens, so each is read on one scale as the step function that it is.
+    """
+    scale = [round(total_tokens * n / POINTS) for n in range(1, POINTS + 1)]
+    tokens, losses = [], []
+    for at in scale:
+        known = [bisect_right([point.tokens for point in one.curve], at) for one in results]
+        if all(known):
+            tokens.append(at)
+            losses.append(mean(one.curve[count - 1].test for one, count in zip(results, known, strict=True)))
+    return tokens, losses
+
+
+def trace(line: Line, results: Sequence[Result], total_tokens: int) -> dict[str, Any] | None:
+    """One line as plotly has it; None where nothing is done of it."""
+    own = [one for one in results if one.arm == line.arm and one.curve]
+    if not own:
+        return None
+    if line.stepped:
+        tokens, losses = averaged(own, total_tokens)
+    else:  # looked at at the same shares with every seed
+        curves = list(zip(*(one.curve for one in own), strict=True))
+        tokens = [round(mean(point.tokens for point in points)) for points in curves]
+        losses = [mean(point.test for point in points) for points in curves]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "x": [*tokens, total_tokens],
+        "y": [*losses, mean(one.test for one in own)],
+        "name": line.label,
+        "line": {"color": line.colour, "width": line.width, "shape": "hv" if line.stepped else "linear"},
+    }
+
+
+def figure(results: Sequence[Result], setting: str, total_tokens: int, adapters: bool) -> dict[str, Any]:
+    """The whole picture."""
+    of = [one for one in results if one.setting == setting]
+    traces = [drawn for line in lines(adapters) if (drawn := trace(line, of, total_tokens)) is not None]
+    ends = sorted(float(one["y"][-1]) for one in traces)
+    font = {"family": "Helvetica, Arial, sans-serif", "size": 15, "color": "#333"}
+    labels = [
+        {
+            "x": 1.005,
+            "xref": "paper",
+            "xanchor": "left",
+            "y": place,
+            "text": f"{one['name']} {one['y'][-1]:.2f}",
+            "showarrow": False,
+            "font": {"color": one["line"]["color"] if one["line"]["color"] != GREY else "#6b7075", "size": 14},
+        }
+        for one, place in _apart(traces, ends[0], ends[-1])
+    ]
+    return {
+        "data": traces,
+        "layout": {
+            "width": WIDTH,
+            "height": HEIGHT,
+            "margin": {"l": 70, "r": 260, "t": 20, "b": 60},
+            "paper_bgcolor": "white",
+            "plot_bgcolor": "white",
+            "font": font,
+            "showlegend": False,
+            "annotations": labels,
+            "xaxis": {
+                "title": {"text": "tokens trained on by everybody"},
+                "range": [0, total_tokens],
+                "gridcolor": "#eee",
+            },
+            "yaxis": {"title": {"text": "test loss (nats per token)"}, "range": _range(ends), "gridcolor": "#eee"},
+        },
+    }
+
+
+def _range(ends: Sequence[float]) -> list[float]:
+    """From a little below the best end to well above the worst: the first points of all lie far higher."""
+    spread = ends[-1] - ends[0]
+    return [ends[0] - 0.08 * spread, ends[-1] + 0.6 * spread]
+
+
+def _apart(traces: Sequence[dict[str, Any]], low: float, high: float) -> list[tuple[dict[str, Any], float]]:
+    """Each line with the height of its label: at its end, but not on another label."""
+    gap = (high - low) * 1.68 * 22 / (HEIGHT - 80)
+    placed: list[tuple[dict[str, Any], float]] = []
+    for one in sorted(traces, key=lambda one: float(one["y"][-1])):
+        at = float(one["y"][-1])
+        placed.append((one, at if not placed else max(at, placed[-1][1] + gap)))
+    return placed
+
+
+def draw(drawn: dict[str, Any], path: Path) -> None:
+    """Write a figure as an image."""
+    import plotly.io
+
+    page_text = plotly.io.to_html(drawn, include_plotlyjs=True, config={"displayModeBar": False})
+    with browser_page(WIDTH + 16, HEIGHT + 16) as page:
+        page.set_content(page_text)
+        page.wait_for_selector(".main-svg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.locator(".plotly-graph-div").screenshot(path=str(path))
+
+
+def main() -> None:
+    """Draw a size's first setting."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("size", nargs="?", default="full", choices=SIZES)
+    parser.add_argument("--to", type=Path, default=IMAGE)
+    asked = parser.parse_args()
+    setting = SIZES[asked.size].settings[0]
+    draw(figure(read_all(RUNS / asked.size), setting.name, setting.total_tokens, setting.adapters), asked.to)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What became of one arm on one data set with one seed: a JSON file, and whether it is there is whether it is done."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.records import Record
+
+
+class Point(Record):
+    """The best model so far, chosen on validation rows, after so many tokens that everybody together trained on."""
+
+    tokens: int
+    validation: float
+    test: float
+
+
+class Result(Record):
+    """One arm. Losses are nats per completion token."""
+
+    setting: str
+    seed: int
+    arm: str
+    tokens: int
+    """Real tokens that anybody trained on."""
+    padded_tokens: int
+    """The same with padding: what a device computes."""
+    seconds: float
+    validation: float
+    test: float
+    best_checkpoint: Point | None = None
+    """For a recipe alone: where its validation loss was lowest."""
+    curve: list[Point] = []
+    chosen: str = ""
+    """What was chosen on the way, in words."""
+
+
+@dataclass
+class Outcome:
+    """What an arm comes to. Tokens are said where they were not trained on in this process, which counts its own."""
+
+    validation: float
+    test: float
+    tokens: int = 0
+    padded_tokens: int = 0
+    best_checkpoint: Point | None = None
+    curve: tuple[Point, ...] = ()
+    chosen: str = ""
+
+
+def path_of(folder: Path, setting: str, seed: int, arm: str) -> Path:
+    """Where a result lies below the size's folder."""
+    return folder / setting / f"seed-{seed}" / f"{arm}.json"
+
+
+def read_all(folder: Path) -> list[Result]:
+    """Every result that is there."""
+    return [Result.read(path) for path in sorted(folder.glob("*/seed-*/*.json"))]

@@ -1,0 +1,98 @@
+"""What is run at which size, in one place: data sets, bases, budgets, seeds and arms."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+SHARED = Path(__file__).parents[3] / "shared"
+"""Real models and data beside the checkout. They are not always there; `usable` then takes what is built in."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One column of the table: rows, a base and how many tokens everybody together may train on."""
+
+    name: str
+    title: str
+    source: str
+    total_tokens: int
+    base: str = str(SHARED / "models/stories260k")
+    prompt: str = "{instruction}\n"
+    completion: str = "{output}"
+    rows: int | None = None
+    """Training rows left of the source, drawn by the seed; None for all."""
+    held_out: int = 300
+    """Rows of validation, and of test."""
+    max_tokens: int = 256
+    adapters: bool = False
+    """Whether the recipes train LoRA adapters."""
+
+    @property
+    def usable(self) -> "Setting":
+        """The setting itself where its data and base are there, else the same on what is built in."""
+        if Path(self.source).exists() and Path(self.base).exists():
+            return self
+        return replace(
+            self,
+            title=f"{self.title} (built-in data in its place)",
+            source="builtin:quickstart",
+            base="builtin:tiny-bpe",
+            completion="{response}",
+            held_out=min(self.held_out, 200),
+        )
+
+
+@dataclass(frozen=True)
+class Size:
+    """Settings, seeds, and which arms, by the names of `arms.ARMS` ending in `*` for all that begin so."""
+
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+    arms: tuple[str, ...]
+
+
+def _settings(tokens: int, held_out: int) -> tuple[Setting, ...]:
+    """LaMini, FLAN, and a cut of LaMini that the budget passes about nine times: 700 rows at a million tokens."""
+    common = {"total_tokens": tokens, "held_out": held_out}
+    lamini, flan = str(SHARED / "data/lamini/train.jsonl"), str(SHARED / "data/flan_cot/train.jsonl")
+    rows = round(700 * tokens / 1_000_000)
+    return (
+        Setting("lamini", "LaMini", lamini, **common),
+        Setting("flan", "FLAN", flan, **common),
+        Setting("short", f"{rows} rows of LaMini", lamini, rows=rows, **common),
+    )
+
+
+ESSENTIAL = ("alone-*", "random", "asha", "tpe", "pbt", "naive", "ours")
+EVERYTHING = (*ESSENTIAL, "ours-*", "grid-*", "wide-*")
+GSM8K = Setting("gsm8k", "GSM8K", str(SHARED / "data/gsm8k/train.jsonl"), 600_000)
+FRESH = Setting(
+    "superni15",
+    "Super-NaturalInstructions, 15 tasks",
+    str(SHARED / "data/superni15/train.jsonl"),
+    600_000,
+    prompt="{instruction}\n{input}\n",
+    max_tokens=512,
+)
+LORA = Setting(
+    "lora",
+    "LaMini, LoRA on stories15m",
+    str(SHARED / "data/lamini/train.jsonl"),
+    100_000,
+    base=str(SHARED / "models/stories15m"),
+    held_out=60,
+    max_tokens=96,  # short rows, so that few tokens are many steps
+    adapters=True,
+)
+
+SIZES = {
+    # One data set and seed, to see quickly where a change leads.
+    "slice": Size(_settings(300_000, 300)[:1], (0,), EVERYTHING),
+    # Within an hour on two cores.
+    "small": Size(_settings(250_000, 200), (0, 1, 2), ESSENTIAL),
+    # The table of docs/experiments.md: hours.
+    "full": Size(_settings(600_000, 300), (0, 1, 2), EVERYTHING),
+    "lora": Size((LORA,), (0, 1, 2), (*ESSENTIAL, "ours-*")),
+    "gsm8k": Size((GSM8K,), (0, 1, 2), ESSENTIAL),
+    # Run once, when nothing is changed any more: superni15 was looked at by nobody before.
+    "fresh": Size((FRESH,), (0, 1, 2), ESSENTIAL),
+}
