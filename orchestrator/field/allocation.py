@@ -21,7 +21,7 @@ from competitors.kinds import Recipe
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.evolution import child_name
-from orchestrator.field.growth import Room, no_room, resources_of_a_line
+from orchestrator.field.growth import Room, one_worker, resources_of_a_line
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Phase, Roster, RosterEntry
 from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line, spread
@@ -52,7 +52,7 @@ class Plan:
     corpus: Corpus
     rounds: int
     has_gpus: bool
-    room: Room = no_room
+    room: Room = one_worker
     lineages: int = 1
     """That share the cluster."""
 
@@ -90,9 +90,10 @@ class Plan:
         step_tokens = self.rules.step_tokens or (GPU_STEP_TOKENS if self.has_gpus else 1)
         batch = min(recipe.batch, max(recipe.resources.workers, round(step_tokens / self.corpus.tokens_per_row)))
         # What a line's workers can share evenly, so that it goes on at the very batch.
-        return batch - batch % min(batch, self._on_the_cluster(recipe).workers)
+        return batch - batch % min(batch, self.on_the_cluster(recipe).workers)
 
-    def _on_the_cluster(self, recipe: SftRecipe) -> Resources:
+    def on_the_cluster(self, recipe: SftRecipe) -> Resources:
+        """What `recipe` holds as a line."""
         return resources_of_a_line(recipe, self.rules, self.room, self.lineages, self.has_gpus)
 
     def miniatures(self, recipes: Sequence[Recipe]) -> list[float]:
@@ -213,7 +214,7 @@ class Plan:
         start = None if last.trunk.is_base or not self.rules.keep_optimizer else last.trunk
         if isinstance(recipe, SftRecipe):
             line = part_of_a_line(recipe, is_last=rounds_left == 1)
-            recipe = spread(line, self._on_the_cluster(line))
+            recipe = spread(line, self.on_the_cluster(line))
         entry = RosterEntry(
             recipe=recipe,
             made_by="allocation",

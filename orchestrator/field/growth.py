@@ -8,16 +8,15 @@ CPUs of one machine gain nothing, and starting them takes half a minute.
 from collections.abc import Callable
 
 from cluster.resources import Resources
+from competitors.sft.passes import UPDATING_IN_BACKWARD
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.whole_budget import Allocation
 
 Room = Callable[[Resources], int]
 """How many workers of some resources, which are resolved, the empty cluster holds."""
-STEPS_IN_BACKWARD = ("lomo", "adalomo")
-"""Optimizers that step before a gang has exchanged its gradients."""
 
 
-def no_room(worker: Resources) -> int:
+def one_worker(worker: Resources) -> int:
     """That of a cluster on which nothing grows."""
     return 1
 
@@ -29,7 +28,8 @@ def resources_of_a_line(recipe: SftRecipe, rules: Allocation, room: Room, lineag
     grew on a larger one goes on with fewer. What shares a GPU takes whole ones.
     """
     own, gpus = recipe.resources, recipe.resources.gpus_where(has_gpus)
-    if recipe.optimizer in STEPS_IN_BACKWARD or gpus > 1 or (rules.workers == "auto" and not gpus):
+    steps_alone = recipe.optimizer in UPDATING_IN_BACKWARD  # before a gang has exchanged its gradients
+    if steps_alone or gpus > 1 or (rules.workers == "auto" and not gpus):
         return own
     worker = own.model_copy(update={"workers": 1, "gpus": 1.0 if gpus else 0.0})
     there = room(worker)
