@@ -38,7 +38,7 @@ class InProcessWorkers:
     that needs 1 and 0: while it loads one, transformers changes what all threads find in torch.
 
     What a call asks for is not held against the machine; only `refuse_impossible` looks at one, which has as many
-    `cpus` and `gpus` as is said here. Tests override `_run`.
+    `cpus` and `gpus` as is said here; `room` is said too, and 1 because no gang runs here. Tests override `_run`.
     """
 
     def __init__(
@@ -48,10 +48,12 @@ class InProcessWorkers:
         has_gpus: bool = False,
         cpus: float = PLENTY,
         gpus: float | None = None,
+        room: int = 1,
     ) -> None:
         if gpus is None:
             gpus = PLENTY if has_gpus else 0.0
         self._has_gpus = has_gpus
+        self._room = room
         self._machine = {"CPU": cpus, "GPU": gpus, "memory": PLENTY * 2**30}
         # Evaluators have a turn of their own: a trainer may wait for a scoring, which must not wait for a trainer.
         self._trainers = _Turns(trainers)
@@ -68,6 +70,10 @@ class InProcessWorkers:
         refusal = placement.refusal(shape, {"here": self._machine})
         if refusal is not None:
             raise ClusterTrouble(f"{what} {refusal}")
+
+    def room(self, shape: Shape) -> int:
+        """As this was made, of any shape."""
+        return self._room
 
     async def call(
         self,

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,11 @@ GPU_MEMORY_GB = {
     "H200": 140, "H20": 96, "B200": 179,
 }  # fmt: skip
 """Of one GPU, at least, by the names that Ray gives to a node's accelerators."""
+GPU_TFLOPS = {
+    "V100": 125, "T4": 65, "A10G": 70, "L4": 121, "L40S": 362, "A100": 312, "A100-40G": 312, "A100-80G": 312,
+    "H100": 989, "H200": 989, "H20": 148, "B200": 2250,
+}  # fmt: skip
+"""Of one GPU, by the same names: dense bfloat16, or float16 where it has no bfloat16, as NVIDIA's data sheets say."""
 WITHOUT_BFLOAT16 = ("V100", "T4", "P100", "P4", "K80")
 FIRST_WITH_BFLOAT16 = 8.0
 """Compute capability of NVIDIA's Ampere; older GPUs only emulate bfloat16."""
@@ -29,6 +35,8 @@ class Machine(Record):
     cpus: float = 1
     has_bfloat16: bool = True
     """Of its GPUs; without any it says nothing."""
+    gpu_kind: str | None = None
+    """By Ray's name; None where it is not known, or they differ."""
 
 
 def machine_here() -> Machine:
@@ -40,9 +48,10 @@ def machine_here() -> Machine:
     return Machine(
         memory_gb=memory / 2**30,
         gpus=len(found),
-        gpu_memory_gb=min((size for size, _ in found), default=None),
+        gpu_memory_gb=min((size for size, _, _ in found), default=None),
         cpus=len(os.sched_getaffinity(0)),
-        has_bfloat16=all(capability >= FIRST_WITH_BFLOAT16 for _, capability in found),
+        has_bfloat16=all(capability >= FIRST_WITH_BFLOAT16 for _, capability, _ in found),
+        gpu_kind=_only({kind for _, _, kind in found}),
     )
 
 
@@ -61,20 +70,26 @@ def largest_machine() -> Machine:
         gpu_memory_gb=min(known) if known and len(known) == len(sizes) else None,
         cpus=max((node.get("CPU", 0.0) for node in nodes), default=1.0),
         has_bfloat16=not kinds & set(WITHOUT_BFLOAT16),
+        gpu_kind=_only(kinds),
     )
 
 
-def _gpus() -> list[tuple[float, float]]:
-    """Memory in GB and compute capability of each NVIDIA GPU; nothing where there is none."""
+def _only(kinds: set[str]) -> str | None:
+    return next(iter(kinds)) if len(kinds) == 1 else None
+
+
+def _gpus() -> list[tuple[float, float, str]]:
+    """Memory in GB, compute capability and Ray's name of each NVIDIA GPU; nothing where there is none."""
     if shutil.which("nvidia-smi") is None:
         return []
-    command = ["nvidia-smi", "--query-gpu=memory.total,compute_cap", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "--query-gpu=memory.total,compute_cap,name", "--format=csv,noheader,nounits"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     found = []
     for line in answer.stdout.splitlines():
-        size, _, capability = line.partition(",")
+        size, capability, name = line.split(",", 2)
         if size.strip().isdigit():
-            found.append((int(size) / 1024, float(capability)))
+            word = re.search(r"\w+\s+([A-Z0-9]+)", name)  # as Ray reads "NVIDIA A100-SXM4-80GB"
+            found.append((int(size) / 1024, float(capability), word[1] if word else ""))
     return found
 
 

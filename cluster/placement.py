@@ -59,6 +59,11 @@ def whole_room(size: Size, free: Size) -> int:
     return max(0, int(room(size, free) + ROUNDING))
 
 
+def cluster_room(size: Size, totals: Nodes) -> int:
+    """How many whole processes of `size` the empty cluster holds; of one that asks for nothing, 1."""
+    return sum(whole_room(size, amounts) for amounts in totals.values()) if size else 1
+
+
 def place(size: Size, workers: int, free: Nodes) -> list[str] | None:
     """A node for each of `workers` processes of one size, or None when they do not all fit.
 

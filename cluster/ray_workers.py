@@ -52,13 +52,17 @@ class RayWorkers:
     @cached_property
     def has_gpus(self) -> bool:
         """Whether a node had any when this was first asked: one that is lost changes nobody's resources."""
-        return any(node.get("GPU") for node in _totals().values())
+        return any(node.get("GPU") for node in living_nodes().values())
 
     def refuse_impossible(self, shape: Shape, what: str) -> None:
         """As the protocol says: ClusterTrouble when the cluster, empty, could not hold `shape`."""
-        refusal = placement.refusal(shape, _totals())
+        refusal = placement.refusal(shape, living_nodes())
         if refusal is not None:
             raise ClusterTrouble(f"{what} {refusal}")
+
+    def room(self, shape: Shape) -> int:
+        """As the protocol says, of the nodes that live."""
+        return placement.cluster_room(shape.size, living_nodes())
 
     async def call(
         self,
@@ -148,7 +152,7 @@ class RayWorkers:
         if not self._waiting:
             return
         self._free_what_the_dead_hold()
-        totals = _totals()
+        totals = living_nodes()
         self._idle = [worker for worker in self._idle if {worker.node_id, *worker.nodes} <= {*totals}]
         others = placement.in_others_use(totals, _available(), [*self._busy, *self._idle])
         while found := placement.next_served(self._waiting, totals, [*self._busy, *others], self._idle):
@@ -202,7 +206,7 @@ class RayWorkers:
         self._idle.clear()
 
 
-def _totals() -> Nodes:
+def living_nodes() -> Nodes:
     """What the living nodes have."""
     return {node["NodeID"]: _counted(node["Resources"]) for node in ray.nodes() if node["Alive"]}
 

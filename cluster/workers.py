@@ -50,6 +50,11 @@ class Workers(Protocol):
         """ClusterTrouble when there could never be room for `shape`, saying what it asks and what there is."""
         ...
 
+    def room(self, shape: Shape) -> int:
+        """How many workers of `shape` all nodes together could hold. It follows from what they have, not from what is
+        free, so that it does not depend on the moment."""
+        ...
+
     async def call(
         self,
         shape: Shape,

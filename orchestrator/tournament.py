@@ -97,7 +97,7 @@ class Tournament:
                 return None
             roster = self.dir.roster(lineage.name, number)
             if roster is None:
-                roster = next_field(self.dir, config, lineage.name, history, corpus, self.context.workers.has_gpus)
+                roster = next_field(self.dir, config, lineage.name, history, corpus, self.context.workers)
                 self.dir.write(roster, self.dir.round(lineage.name, number) / "roster.json")
         self.tell(RoundBegan(roster, config.all_rounds))
         return config, roster

@@ -41,7 +41,8 @@ def falling(name: str, number: int) -> float:
 class FakedWorkers(InProcessWorkers):
     """Pretends to train and to score. `acts` replace what a competitor does, `faults` what an evaluator does.
 
-    A fault is called with the function's name and arguments before it would run, and may raise.
+    A fault is called with the function's name and arguments before it would run, and may raise. `machine` is what
+    InProcessWorkers are told of it.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class FakedWorkers(InProcessWorkers):
         acts: dict[str, Callable[[Brief], None]] | None = None,
         fault: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None,
         store: Store = LOCAL,
+        **machine: Any,
     ) -> None:
-        super().__init__(trainers=4)
+        super().__init__(trainers=4, **machine)
         self.loss_of, self.acts, self.fault, self.store = loss_of, acts or {}, fault, store
         self.calls: list[str] = []
 

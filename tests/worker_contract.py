@@ -203,3 +203,14 @@ def test_what_can_never_be_had_is_refused(workers: Workers):
     with pytest.raises(ClusterTrouble, match=r"^it asks for 1 CPU, 1 GPU, which"):
         workers.refuse_impossible(Shape("trainer", 1, 1), "it")
     assert not workers.has_gpus
+
+
+def test_the_room_of_a_cluster_does_not_depend_on_what_runs(workers: Workers, tmp_path: Path):
+    async def scenario() -> None:
+        busy = asyncio.create_task(workers.call(SMALL, work, tmp_path, "it"))
+        await until(lambda: log(tmp_path))
+        assert workers.room(SMALL) == 2
+        (tmp_path / "it").touch()
+        await busy
+
+    asyncio.run(scenario())

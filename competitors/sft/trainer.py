@@ -85,6 +85,9 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         self.averaged = 0
         self.loss_sum = torch.zeros(())
         super().__init__(**trainer)
+        if self.accelerator.ddp_handler is not None:
+            # Else each worker of a gang would hold its gradients twice, and need more memory than one alone.
+            self.accelerator.ddp_handler.gradient_as_bucket_view = True
         if recipe.deepspeed is None:
             train_in_float32(self.model)
         self.summed_loss: head.Way = head.fused

@@ -2,7 +2,8 @@
 
     race    every competitor from the base, a miniature of the whole plan each, on the same rows in the same order
     climb   children of the winner, from its weights and with its optimizer's state, at other rates
-    line    the best of them over everything that is left, its rate linearly to zero, in as many rounds as there are
+    line    the best of them over everything that is left, its rate linearly to zero, in as many rounds as there are,
+            on as many workers as the cluster has for it
 
 At equal tokens in all, what a champion ends at follows loss = loss(whole budget) + s·ln(1/p), p the share of the
 tokens that lies on its own line: docs/allocation.md. Short data, which the line would pass over many times, is in
@@ -14,14 +15,16 @@ from dataclasses import dataclass
 from math import ceil
 
 from cluster.errors import UserError
+from cluster.resources import Resources
 from competitors.contract import Allowance
 from competitors.kinds import Recipe
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.evolution import child_name
+from orchestrator.field.growth import Room, one_worker, resources_of_a_line
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Phase, Roster, RosterEntry
-from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line
+from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line, spread
 from orchestrator.field.short_data import LONGEST_LINE_PASSES, batch_of_a_line, lengths, soups
 from orchestrator.field.trunk import RANK_FACTOR, factors, recipe_of
 from orchestrator.field.whole_budget import Allocation, Corpus, Past, Whole
@@ -49,6 +52,9 @@ class Plan:
     corpus: Corpus
     rounds: int
     has_gpus: bool
+    room: Room = one_worker
+    lineages: int = 1
+    """That share the cluster."""
 
     def next_roster(self, recipes: Sequence[Recipe], history: Sequence[Past]) -> Roster:
         """Who enters the next round, with what budget, from what. UserError where the budget is too small."""
@@ -82,7 +88,13 @@ class Plan:
     def smallest_batch(self, recipe: SftRecipe) -> int:
         """Sequences of a step, as few as pay: many small steps make more of the same tokens than few large ones."""
         step_tokens = self.rules.step_tokens or (GPU_STEP_TOKENS if self.has_gpus else 1)
-        return min(recipe.batch, max(recipe.resources.workers, round(step_tokens / self.corpus.tokens_per_row)))
+        batch = min(recipe.batch, max(recipe.resources.workers, round(step_tokens / self.corpus.tokens_per_row)))
+        # What a line's workers can share evenly, so that it goes on at the very batch.
+        return batch - batch % min(batch, self.on_the_cluster(recipe).workers)
+
+    def on_the_cluster(self, recipe: SftRecipe) -> Resources:
+        """What `recipe` holds as a line."""
+        return resources_of_a_line(recipe, self.rules, self.room, self.lineages, self.has_gpus)
 
     def miniatures(self, recipes: Sequence[Recipe]) -> list[float]:
         """How much of the budget each of `recipes` races with. UserError where that is not enough to rank them."""
@@ -165,7 +177,7 @@ class Plan:
     def _is_short(self, left: float, history: Sequence[Past]) -> bool:
         """Whether one line would pass over the data too often; once there are several, it stays so."""
         is_begun = any(past.roster.phase == "lines" for past in history)
-        is_short = left / self._pass(history) > LONGEST_LINE_PASSES
+        is_short = left > LONGEST_LINE_PASSES * self._pass(history)
         can_go_on = self.rules.keep_optimizer and not history[-1].trunk.is_base
         return self.rules.several_lines and can_go_on and (is_begun or is_short)
 
@@ -202,7 +214,8 @@ class Plan:
         amount = left / rounds_left
         start = None if last.trunk.is_base or not self.rules.keep_optimizer else last.trunk
         if isinstance(recipe, SftRecipe):
-            recipe = part_of_a_line(recipe, is_last=rounds_left == 1)
+            line = part_of_a_line(recipe, is_last=rounds_left == 1)
+            recipe = spread(line, self.on_the_cluster(line))
         entry = RosterEntry(
             recipe=recipe,
             made_by="allocation",

@@ -1,4 +1,4 @@
-"""An sft recipe at another batch, at another rate, or as a part of a whole plan. Pure functions.
+"""An sft recipe at another batch or rate, as a gang, or as a part of a whole plan. Pure functions.
 
 The square-root rule for Adam and its kin (Malladi et al. 2022, "On the SDEs and scaling rules for adaptive gradient
 algorithms", arXiv:2205.10287): at `f` times the batch the rate is multiplied with √f, and β₂ is raised to the power
@@ -9,6 +9,7 @@ of `f`, so that moments are averaged over as many sequences as before. Plain SGD
 from math import sqrt
 from typing import Any
 
+from cluster.resources import Resources
 from competitors.sft.recipe import SftRecipe
 
 
@@ -19,16 +20,30 @@ def carried(recipe: SftRecipe, batch: int) -> SftRecipe:
     factor = rows * workers / recipe.batch
     if factor == 1:
         return recipe
-    at_once = next(size for size in range(min(rows, recipe.batch_size), 0, -1) if rows % size == 0)
     rate = factor if "sgd" in recipe.optimizer else sqrt(factor)
     changes: dict[str, Any] = {
-        "batch_size": at_once,
-        "gradient_accumulation": rows // at_once,
         "learning_rate": _rounded(recipe.learning_rate * rate),
         "betas": (recipe.betas[0], _rounded(recipe.betas[1] ** factor)),
         "weight_decay": _rounded(recipe.weight_decay * factor / rate),
     }
-    return recipe.model_copy(update=changes)
+    return recipe.model_copy(update=changes | _cut(rows, recipe.batch_size))
+
+
+def spread(recipe: SftRecipe, resources: Resources) -> SftRecipe:
+    """`recipe` with these resources, at the global batch that it has: the same training on another number of workers.
+
+    A batch that they cannot share evenly is carried to the nearest that they can, one sequence for each at least.
+    """
+    own, workers = recipe.resources.workers, resources.workers
+    if workers == own:
+        return recipe
+    alone = {
+        "gradient_accumulation": recipe.gradient_accumulation * own,
+        "resources": resources.model_copy(update={"workers": 1}),
+    }
+    rows = max(1, round(recipe.batch / workers))
+    whole = carried(recipe.model_copy(update=alone), rows * workers)
+    return whole.model_copy(update={"resources": resources} | _cut(rows, recipe.batch_size))
 
 
 def at_rate(recipe: SftRecipe, factor: float) -> SftRecipe:
@@ -52,6 +67,12 @@ def part_of_a_line(recipe: SftRecipe, is_last: bool) -> SftRecipe:
     """One round of a line whose one schedule goes linearly to zero. What is scored before its end is a tail average."""
     scored = "last" if is_last else "tail_average"
     return going_on(miniature(recipe)).model_copy(update={"schedule_spans": "lineage", "score_weights": scored})
+
+
+def _cut(rows: int, most: int) -> dict[str, int]:
+    """How a worker takes its `rows` of a step in equal batches of `most` at most."""
+    at_once = next(size for size in range(min(rows, most), 0, -1) if rows % size == 0)
+    return {"batch_size": at_once, "gradient_accumulation": rows // at_once}
 
 
 def _rounded(value: float) -> float:

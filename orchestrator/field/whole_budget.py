@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ class Allocation(Settings):
     margin_nats: float = Field(0.02, ge=0, description="a doubling of the rate has to lead by so much to be taken")
     keep_optimizer: bool = True
     several_lines: bool = Field(True, description="where the data is short, and soups of their ends")
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="of a line, at most; auto: as many GPUs as there are, and on CPUs as many as it asks for"
+    )
 
 
 class Corpus(Record):

@@ -16,7 +16,9 @@ from orchestrator.field.forecast import forecast, on_champions_line
 from orchestrator.field.roster import Roster
 from orchestrator.field.whole_budget import Corpus
 from orchestrator.planning import model_sources
+from orchestrator.planning.model_shape import BaseShape, describe_base
 from orchestrator.planning.preparation import make_data
+from orchestrator.planning.usage import Cluster, Usage, usage
 
 LISTED = 4
 """So many competitors of a round are named."""
@@ -44,10 +46,12 @@ class PlannedAllocation(Record):
     """Of the soup that ends it, where the data are short."""
     passes: float | None
     """Over the data that the whole budget makes; None where it is of time."""
+    usage: Usage | None
+    """Of the cluster; None where it is not known which."""
 
 
 def plan_allocation(
-    config: TournamentConfig, config_file: Path, has_gpus: bool
+    config: TournamentConfig, config_file: Path, cluster: Cluster | None
 ) -> tuple[list[PlannedAllocation], list[str]]:
     """The allocation of each lineage whose tokenizer is here, and of the others why not. UserError where the budget
     is too small."""
@@ -65,7 +69,8 @@ def plan_allocation(
             if not rows:
                 within = config.data.max_tokens
                 raise UserError(f"{config_file}: data.max_tokens: no training row has a completion within {within}")
-            planned.append(_planned(config, lineage, Corpus(rows=rows, tokens=tokens), has_gpus))
+            base = describe_base(lineage.base, config_file.parent)
+            planned.append(_planned(config, lineage, Corpus(rows=rows, tokens=tokens), cluster, base))
     return planned, unchecked
 
 
@@ -79,10 +84,16 @@ def _tokenizer(lineage: Lineage, config_folder: Path, scratch: Path) -> Path | N
     return folder
 
 
-def _planned(config: TournamentConfig, lineage: Lineage, corpus: Corpus, has_gpus: bool) -> PlannedAllocation:
+def _planned(
+    config: TournamentConfig, lineage: Lineage, corpus: Corpus, cluster: Cluster | None, base: BaseShape | None
+) -> PlannedAllocation:
     whole = config.budget.whole
     assert whole is not None
-    plan = Plan(lineage.name, config.allocation, whole, corpus, config.all_rounds, has_gpus)
+    fixed = (lineage.name, config.allocation, whole, corpus, config.all_rounds)
+    if cluster is None:
+        plan = Plan(*fixed, has_gpus=False)
+    else:
+        plan = Plan(*fixed, cluster.has_gpus, cluster.room, len(config.lineages))
     rosters = forecast(plan, config.competitors)
     own, blended = on_champions_line(rosters)
     return PlannedAllocation(
@@ -91,6 +102,7 @@ def _planned(config: TournamentConfig, lineage: Lineage, corpus: Corpus, has_gpu
         share_on_champions_line=own,
         share_on_ingredients=blended,
         passes=whole.total / corpus.tokens if whole.unit == "tokens" else None,
+        usage=None if cluster is None else usage(plan, rosters, cluster, base),
     )
 
 

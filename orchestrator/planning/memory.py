@@ -93,8 +93,6 @@ def estimate(recipe: SftRecipe, base: BaseShape, max_tokens: int, on_gpu: bool) 
         gradients /= workers if stage >= 2 else 1
         gathered = 2 * weights / max(base.layers, 1)
         weights = weights if stage < 3 else gathered + (0.0 if offload and on_gpu else weights / workers)
-    elif workers > 1:
-        gradients *= 2  # and the buckets in which they are exchanged
     if recipe.score_weights == "tail_average":
         state += 4.0 * count
     step = 4.0 * (count if on_gpu and recipe.optimizer == "adamw_torch" else TEMPORARIES * max(trained, default=0))

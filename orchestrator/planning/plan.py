@@ -21,6 +21,8 @@ from orchestrator.planning.allocated import PlannedAllocation, allocation_table,
 from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
 from orchestrator.planning.model_shape import describe_base
 from orchestrator.planning.preparation import check_inputs, make_data
+from orchestrator.planning.usage import Cluster, assumption
+from orchestrator.planning.usage import in_words as usage_in_words
 
 
 class PlannedEntry(Record):
@@ -68,7 +70,7 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
     """The plan of `config`. UserError for what is wrong with it, as `run` would say."""
     check_inputs(config, config_file)
     unchecked = [*_unchecked_models(config, config_file), *_unchecked_data(config, config_file)]
-    placement, machine = _placement(config, address) if address else ([], _machine_of(config))
+    placement, machine, cluster = _placement(config, address) if address else ([], *_machine_of(config))
     entries = [
         _entry(config, config_file, machine, lineage.name, lineage.base, index)
         for lineage in config.lineages
@@ -78,7 +80,7 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         raise UserError(f"{config_file}: budget.total_gpu_hours: there is no GPU here; give total_tokens")
     allocations: list[PlannedAllocation] = []
     if config.is_allocated and not _data_away(config):
-        allocations, unknown = plan_allocation(config, config_file, machine is not None and machine.gpus > 0)
+        allocations, unknown = plan_allocation(config, config_file, cluster)
         unchecked += unknown
     training = [recipe for recipe in config.competitors if recipe.trains]
     trainings = len(training) * len(config.lineages) * config.all_rounds
@@ -94,6 +96,9 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
     ]
     if any(recipe.resources.gpus == "auto" for recipe in config.competitors):
         assumptions.append("an entry without resources.gpus takes one GPU where the cluster has any")
+    kind = cluster.gpu_kind if cluster else None
+    if kind and config.budget.total_tokens and any(one.usage and one.usage.hours for one in allocations):
+        assumptions.append(assumption(kind))
     if machine is None or (machine.gpus and not machine.gpu_memory_gb):
         unchecked.append("whether each entry's memory is there: that of the cluster's GPUs is not known here")
     if not address:
@@ -116,10 +121,13 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
     )
 
 
-def _machine_of(config: TournamentConfig) -> Machine | None:
-    """This machine where the tournament would start a Ray of its own on it; None where a cluster is meant."""
-    elsewhere = config.cluster.address not in (None, "local") or "RAY_ADDRESS" in os.environ
-    return None if elsewhere else machine_here()
+def _machine_of(config: TournamentConfig) -> tuple[Machine, Cluster] | tuple[None, None]:
+    """This machine where the tournament would start a Ray of its own on it; nothing where a cluster is meant."""
+    if config.cluster.address not in (None, "local") or "RAY_ADDRESS" in os.environ:
+        return None, None
+    here = machine_here()
+    amounts = {"CPU": here.cpus, "GPU": float(here.gpus), "memory": here.memory_gb * 2**30}
+    return here, Cluster({"here": amounts}, here.gpu_kind)
 
 
 def _entry(
@@ -172,11 +180,11 @@ def _tokens_in_all(config: TournamentConfig, trainings: int) -> int | None:
     return None if config.budget.tokens is None else config.budget.tokens * trainings
 
 
-def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machine]:
-    """What the cluster at `address` cannot place, and its largest machine."""
+def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machine, Cluster]:
+    """What the cluster at `address` cannot place, its largest machine, and all of it."""
     from cluster.connect import connected
     from cluster.errors import ClusterTrouble
-    from cluster.ray_workers import RayWorkers
+    from cluster.ray_workers import RayWorkers, living_nodes
     from cluster.resources import Shape
 
     problems = []
@@ -189,8 +197,9 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
             except ClusterTrouble as trouble:
                 problems.append(str(trouble))
         machine = largest_machine()
+        cluster = Cluster(living_nodes(), machine.gpu_kind)
     there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
-    return problems or [f"every entry can be placed on the cluster at {address} ({there})"], machine
+    return problems or [f"every entry can be placed on the cluster at {address} ({there})"], machine, cluster
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -203,7 +212,9 @@ def print_plan(console: Console, plan: Plan) -> None:
     console.print(_entries_table(plan))
     for one in plan.allocations:
         console.print(allocation_table(one))
-        console.print(in_words(one), markup=False, highlight=False, soft_wrap=True)
+        lines = [in_words(one)] + ([usage_in_words(one.usage, one.lineage)] if one.usage else [])
+        for line in lines:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     tokens = "" if plan.training_tokens is None else f", at most {plan.training_tokens:,} training tokens"
     console.print(f"{_counted(plan.trainings, 'training')}{tokens}, {_hours(plan)}", highlight=False)
     for title, lines in (

@@ -40,7 +40,8 @@ async def compete_in_round(
                 "slice_data": kept if kept.exists() else None,
             }
             brief = brief.model_copy(update=held_back)
-        return await Entry(context, brief, recipe, base, racing, rungs).run()
+        is_grown = entry.made_by == "allocation"
+        return await Entry(context, brief, recipe, base, racing, rungs, is_grown).run()
 
     async with asyncio.TaskGroup() as group:
         for entry in sorted(roster.entries, key=lambda entry: isinstance(entry.recipe, SoupRecipe)):

@@ -53,10 +53,11 @@ class Entry:
         base: ModelFolder,
         racing: Racing | None = None,
         rungs: Rungs | None = None,
+        is_grown: bool = False,
     ) -> None:
         self.context, self.brief, self.recipe, self.base = context, brief, recipe, base
         self.racing, self.rungs = racing, {} if rungs is None else rungs
-        self.folder = brief.output_dir.parent
+        self.folder, self.is_grown = brief.output_dir.parent, is_grown
         self.now = EntryChanged(brief.lineage, brief.round, brief.competitor, recipe.kind, brief.budget, state="queued")
         self.shape = Shape.of("trainer", brief.resources, context.workers.has_gpus, recipe.is_gang)
 
@@ -95,6 +96,8 @@ class Entry:
         try:
             self.context.workers.refuse_impossible(self.shape, self.brief.competitor)
         except ClusterTrouble as never:
+            if self.is_grown:  # as far as the cluster that it was on record for: nothing that a competitor asked for
+                raise
             # The config's own were refused before the tournament began; this one was entered since.
             return forfeit(self._begin(1), self.recipe.kind, str(never), time.time())
         lost_seconds, before = 0.0, self._tries_before()

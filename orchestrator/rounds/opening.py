@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster.errors import UserError
+from cluster.resources import Shape
+from cluster.workers import Workers
 from competitors.contract import Submission
 from competitors.search.recipe import SearchRecipe
 from competitors.search.record import SearchRecord
@@ -23,13 +25,23 @@ def next_field(
     lineage: str,
     history: Sequence[Settled],
     corpus: Corpus | None,
-    has_gpus: bool,
+    workers: Workers,
 ) -> Roster:
     """The roster of the round after `history`. `corpus` is there where a whole budget is allocated."""
+    has_gpus = workers.has_gpus
     if config.is_allocated:
         assert config.budget.whole is not None
         assert corpus is not None
-        plan = Plan(lineage, config.allocation, config.budget.whole, corpus, config.all_rounds, has_gpus)
+        plan = Plan(
+            lineage,
+            config.allocation,
+            config.budget.whole,
+            corpus,
+            config.all_rounds,
+            has_gpus,
+            room=lambda worker: workers.room(Shape.of("trainer", worker, has_gpus)),
+            lineages=len(config.lineages),
+        )
         return plan.next_roster(config.competitors, [_past(run, config, settled, has_gpus) for settled in history])
     if not history:
         roster = first_roster(lineage, config.competitors, config.changes)

@@ -18,6 +18,7 @@ from competitors.contract import Allowance, Brief
 from competitors.events import Event, read_events, reporter
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.training import train
+from orchestrator.field.scaling import carried, part_of_a_line, spread
 from tests.tiny import tiny_model, tiny_rows
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +92,13 @@ MORE: dict[str, dict[str, Any]] = {
     "zero2-bfloat16": {"deepspeed": "zero2", "dtype": "bfloat16"},
 }
 
+TRUNK = SftRecipe(name="a", kind="sft", learning_rate=0.01, batch_size=8, resources=Resources(gpus=0))
+LINES = {
+    "line": part_of_a_line(TRUNK, is_last=False),
+    "line-of-small-steps": part_of_a_line(carried(TRUNK, 2), is_last=True),
+}
+"""Of one worker, from a trunk that was trained in steps of eight sequences."""
+
 
 class Cases:
     """Entries of gangs, and of one worker to compare them with, below one folder."""
@@ -121,9 +129,13 @@ class Cases:
         return SftRecipe.model_validate(base | settings | {"resources": {"gpus": 0, "workers": workers}})
 
     def add(self, name: str, settings: dict[str, Any], lost_at: int | None = None, **changes: Any) -> None:
-        brief, recipe = self.brief(name, 2, **changes), self.recipe(2, settings)
-        case = {"brief": brief.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json", by_alias=True)}
-        self.cases.append(case | {"lost_at": lost_at})
+        self.add_recipe(name, self.recipe(2, settings), **changes)
+        self.cases[-1]["lost_at"] = lost_at
+
+    def add_recipe(self, name: str, recipe: SftRecipe, **changes: Any) -> None:
+        brief = self.brief(name, recipe.resources.workers, **changes)
+        raw = {"brief": brief.model_dump(mode="json"), "recipe": recipe.model_dump(mode="json", by_alias=True)}
+        self.cases.append(raw)
 
     def run(self) -> None:
         """All cases of gangs, on two workers."""
@@ -207,6 +219,8 @@ def gangs(tmp_path_factory: pytest.TempPathFactory) -> Cases:
     later = {"seed_model": first / "submission", "seed_continuation": first / "continuation", "random_seed": 8}
     for stage in ("zero2", "zero3"):
         cases.add(f"{stage}-later", {"deepspeed": stage, "schedule": "constant", "continue": True}, **later)
+    for name, line in LINES.items():
+        cases.add_recipe(name, spread(line, Resources(gpus=0, workers=2)), **later, progress=(0.2, 0.6))
     # A gang that is lost after its checkpoint of step 6, and goes on in another ZeRO stage.
     cases.add("lost", {"deepspeed": "zero3", **AVERAGE}, lost_at=7)
     cases.add("lost", {"deepspeed": "zero2", **AVERAGE})
@@ -278,6 +292,22 @@ def test_a_gang_goes_on_from_the_trunk_and_optimizer_of_one_worker(gangs: Cases,
     assert notes == ["goes on with the seed's optimizer"]
     assert gangs.loss(gangs.folder / f"{stage}-later") == pytest.approx(gangs.loss(alone), abs=TOLERANCE)
     same_continuation(gangs.folder / f"{stage}-later" / "continuation", alone / "continuation")
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_line_that_grows_to_a_gang_is_the_line_of_one_worker(gangs: Cases, name: str):
+    first = gangs.folder / "first-round"
+    later = {"seed_model": first / "submission", "seed_continuation": first / "continuation", "random_seed": 8}
+    brief = gangs.brief(f"{name}-alone", 1, **later, progress=(0.2, 0.6))
+    train(brief, LINES[name], reporter(brief.progress_file))
+    assert gangs.ended(name) == ["delivered", "delivered"]
+    assert "goes on with the seed's optimizer" in [event.text for event in gangs.events(name)]
+    entries = (name, f"{name}-alone", "first-round")
+    for file in ("submission/model", "continuation/trunk", "continuation/optimizer"):
+        gang, alone, before = (load_file(gangs.folder / entry / f"{file}.safetensors") for entry in entries)
+        assert gang.keys() == alone.keys()
+        assert max((gang[key] - alone[key]).abs().max() for key in gang) < TOLERANCE, file
+        assert max((alone[key] - before[key]).abs().max() for key in gang) > 20 * TOLERANCE, file  # it did train
 
 
 def test_a_lost_gang_goes_on_from_its_last_checkpoint_in_any_stage(gangs: Cases):

@@ -22,6 +22,7 @@ from tests.worker_contract import (  # noqa: F401 - collected here
     test_no_more_at_once_than_there_is_room_for,
     test_our_errors_come_through_and_others_are_said_in_a_line,
     test_the_deadline_does_not_count_the_wait_for_a_place,
+    test_the_room_of_a_cluster_does_not_depend_on_what_runs,
     test_what_can_never_be_had_is_refused,
     test_what_is_more_urgent_goes_first_and_then_what_came_first,
     until,
@@ -33,7 +34,7 @@ SCORING = Shape("evaluator", 1, 0)
 
 @pytest.fixture
 def workers() -> InProcessWorkers:
-    return InProcessWorkers(trainers=2, cpus=2)
+    return InProcessWorkers(trainers=2, cpus=2, room=2)
 
 
 def test_a_scoring_does_not_wait_for_trainers_that_wait_for_it(workers: InProcessWorkers, tmp_path: Path):

@@ -11,6 +11,7 @@ from cluster.placement import (
     Nodes,
     Ticket,
     any_member_selector,
+    cluster_room,
     count_overtaking,
     in_others_use,
     member_selectors,
@@ -39,6 +40,21 @@ def cluster(**gpus: int) -> Nodes:
 
 def tickets(*shapes: Shape, overtaken: int = 0) -> list[Ticket]:
     return [Ticket(1, number, shape, overtaken) for number, shape in enumerate(shapes)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "totals", "room"),
+    [
+        (ONE, cluster(a=4, b=3), 7),
+        (TWO, cluster(a=4, b=3), 3),  # a worker stands on one node
+        (Shape("trainer", 1, 0), cluster(a=4, b=1), 10),
+        (Shape("trainer", 1, 1, memory_gb=20), cluster(a=4), 1),
+        (WEIGHTLESS, cluster(a=4), 1),
+        (ONE, {}, 0),
+    ],
+)
+def test_the_room_of_a_cluster_is_that_of_its_nodes(shape: Shape, totals: Nodes, room: int):
+    assert cluster_room(shape.size, totals) == room
 
 
 @pytest.mark.parametrize(

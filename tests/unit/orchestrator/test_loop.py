@@ -216,6 +216,22 @@ def test_a_line_that_fails_for_a_round_goes_on_from_where_it_was(inputs: Path, t
     assert (last.continues, last.span) == (ModelRef("a.2b", 2), (0.0, 1.0))
 
 
+def test_a_line_takes_the_cluster_and_waits_for_one_that_can_hold_it(inputs: Path, tmp_path: Path):
+    def lost(name: str, args: tuple[Any, ...]) -> None:
+        if name == "compete" and args[0].round == 3:
+            raise WorkerDied("the machine is gone", node_lost=True)
+
+    config = allocated(inputs, allocation={"several_lines": False, "workers": 4, "step_tokens": 60})
+    with pytest.raises(ClusterTrouble):
+        play(config, tmp_path / "run", FakedWorkers(climbing, fault=lost, room=4))
+    with pytest.raises(ClusterTrouble, match="asks for 4 workers of 1 CPU each, which this cluster can never hold"):
+        play(config, tmp_path / "run", FakedWorkers(climbing, room=2, cpus=2))
+    lineage = play(config, tmp_path / "run", FakedWorkers(climbing, room=2)).lineages[0]
+    assert lineage.champion == ModelRef("a.2b", 4)
+    held = [{e.brief.resources.workers for e in one.entries if e.brief} for one in lineage.rounds]
+    assert held == [{1}, {1}, {4}, {2}]  # a round that is on record stays as it is
+
+
 @pytest.mark.parametrize("change", [lambda run: extend(run, 1), lambda run: withdraw(run, "a")])
 def test_a_whole_budget_leaves_nothing_for_later_changes(
     inputs: Path, tmp_path: Path, change: Callable[[RunDirectory], object]

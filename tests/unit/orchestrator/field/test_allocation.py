@@ -1,11 +1,13 @@
 """How a whole budget is shared out: pure decisions, from made-up rounds."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cluster.errors import UserError
+from cluster.resources import Resources
 from competitors.kinds import Recipe
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.recipe import SftRecipe
@@ -13,7 +15,7 @@ from competitors.soup.recipe import SoupRecipe
 from competitors.unchanged import UnchangedRecipe
 from orchestrator.field.allocation import Plan
 from orchestrator.field.model_ref import BASE, ModelRef
-from orchestrator.field.roster import Roster
+from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.field.trunk import rates, trunk_after
 from orchestrator.field.whole_budget import Allocation, Corpus, Lead, Past, Whole
 
@@ -212,6 +214,72 @@ def test_short_data_gets_several_lines_from_one_trunk_and_soups_of_their_ends():
 
     off = Plan("l", Allocation(climb=False, several_lines=False), Whole(TOTAL), short.corpus, 5, False)
     assert off.next_roster(FIELD, history[:1]).phase == "line"
+
+
+def line_on(room: int, lineages: int = 1, gpus: bool = True, unit: Any = "tokens", **settings: Any) -> RosterEntry:
+    """The line that follows a race of one recipe, where a cluster holds so many workers of it."""
+    rules = settings.pop("rules", {})
+    there = Plan("l", Allocation(climb=False, **rules), Whole(TOTAL, unit), CORPUS, 3, gpus, lambda _: room, lineages)
+    first = there.next_roster([sft("a", **settings)], [])
+    (line,) = there.next_roster([], [past(first, {"a": 3.0}, ModelRef("a", 1))]).entries
+    return line
+
+
+def workers_and_batch(line: RosterEntry) -> tuple[int, int, float]:
+    assert isinstance(line.recipe, SftRecipe)
+    return line.recipe.resources.workers, line.recipe.batch, line.recipe.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("room", "lineages", "settings", "expected"),
+    [
+        (8, 1, {}, (8, 16, 4e-3)),
+        (8, 2, {}, (4, 16, 4e-3)),
+        (8, 1, {"rules": {"workers": 2}}, (2, 16, 4e-3)),
+        (16, 1, {}, (16, 16, 4e-3)),
+        (0, 1, {}, (1, 16, 4e-3)),
+        (8, 3, {"resources": {"workers": 4}, "deepspeed": "zero2"}, (4, 20, 4e-3 * (20 / 64) ** 0.5)),
+        (8, 1, {"batch_size": 4}, (8, 8, 4e-3 * 2**0.5)),
+        (8, 1, {"optimizer": "lomo"}, (1, 16, 4e-3)),
+        (8, 1, {"resources": {"gpus": 0}}, (1, 16, 4e-3)),
+        (8, 1, {"resources": {"gpus": 2}}, (1, 16, 4e-3)),
+        (8, 1, {"resources": {"gpus": 0.5}}, (8, 16, 4e-3)),
+        (4, 1, {"gpus": False, "rules": {"step_tokens": 400}}, (1, 4, 2e-3)),
+        (4, 1, {"gpus": False, "rules": {"step_tokens": 400, "workers": 2}}, (2, 4, 2e-3)),
+        (1, 1, {"gpus": False, "rules": {"step_tokens": 400, "workers": 2}}, (1, 4, 2e-3)),
+    ],
+)
+def test_a_line_takes_the_cluster_at_the_batch_that_it_has(
+    room: int, lineages: int, settings: dict[str, Any], expected: tuple[int, int, float]
+):
+    workers, batch, rate = workers_and_batch(line_on(room, lineages, **settings))
+    assert (workers, batch) == expected[:2]
+    assert rate == pytest.approx(expected[2])
+
+
+def test_a_race_is_run_at_a_batch_that_the_line_can_share():
+    there = Plan("l", Allocation(), Whole(TOTAL), CORPUS, 5, True, lambda _: 8)
+    assert there.smallest_batch(sft("a", batch_size=64)) == 16  # 2,048 tokens are 20 rows
+    assert plan(gpus=True).smallest_batch(sft("a", batch_size=64)) == 20
+    assert there.smallest_batch(sft("a", batch_size=6)) == 6
+
+
+def test_a_worker_of_a_line_has_a_whole_gpu_and_a_budget_of_time_is_shared_among_all():
+    line = line_on(8, unit="device_seconds", rules={"several_lines": False}, resources={"gpus": 0.5})
+    assert line.recipe.resources == Resources(workers=8, gpus=1)
+    assert line.budget
+    assert line.budget.seconds == pytest.approx(TOTAL / 2 / 8)
+
+
+def test_a_line_that_grew_goes_on_where_the_cluster_is_another():
+    there = Plan("l", Allocation(climb=False), Whole(TOTAL), CORPUS, 5, True, lambda _: 8)
+    history = [past(there.next_roster(FIELD, []), {"a": 3.0}, ModelRef("a", 1))]
+    roster = there.next_roster(FIELD, history)
+    history.append(past(roster, {"a": 2.9}, ModelRef("a", 2)))
+    for room, workers in ((8, 8), (4, 4), (16, 16)):
+        other = replace(there, room=lambda _, room=room: room)
+        (line,) = other.next_roster(FIELD, history).entries
+        assert workers_and_batch(line) == (workers, 16, 4e-3)
 
 
 def decided(roster: Roster, losses: dict[str, float], proven: bool = True, **rules: Any) -> Any:

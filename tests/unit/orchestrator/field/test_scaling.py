@@ -2,8 +2,9 @@
 
 import pytest
 
+from cluster.resources import Resources
 from competitors.sft.recipe import SftRecipe
-from orchestrator.field.scaling import at_rate, carried, miniature, part_of_a_line
+from orchestrator.field.scaling import at_rate, carried, miniature, part_of_a_line, spread
 
 
 def recipe(**settings: object) -> SftRecipe:
@@ -40,6 +41,24 @@ def test_each_worker_has_as_many_sequences(workers: int, batch: int, expected: i
 def test_a_batch_that_does_not_fit_at_once_is_accumulated():
     large = carried(recipe(batch_size=4), 30)
     assert (large.batch, large.batch_size, large.gradient_accumulation) == (30, 3, 10)
+
+
+def test_a_gang_shares_the_same_global_batch():
+    gang = spread(recipe(batch_size=4, gradient_accumulation=4), Resources(workers=8))
+    assert (gang.batch, gang.batch_size, gang.gradient_accumulation) == (16, 2, 1)
+    again = spread(gang, Resources(workers=2))
+    assert (again.batch, again.batch_size, again.gradient_accumulation) == (16, 2, 4)
+    assert again.model_copy(update={"batch_size": 8, "gradient_accumulation": 1}) == recipe(
+        batch_size=8, resources={"workers": 2}
+    )
+    assert spread(gang, Resources(workers=8)) == gang
+
+
+def test_a_batch_that_a_gang_cannot_share_is_carried_to_the_nearest_that_it_can():
+    more = spread(recipe(batch_size=2), Resources(workers=8))
+    assert (more.batch, more.learning_rate) == (8, pytest.approx(8e-3))
+    less = spread(recipe(batch_size=17), Resources(workers=8))
+    assert (less.batch, less.learning_rate) == (16, pytest.approx(4e-3 * (16 / 17) ** 0.5))
 
 
 def test_a_miniature_ends_at_zero_and_a_line_has_one_schedule():

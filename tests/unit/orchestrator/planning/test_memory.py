@@ -72,7 +72,7 @@ def test_full_adamw_holds_sixteen_bytes_per_parameter(base: BaseShape):
 
 @pytest.mark.parametrize(
     ("deepspeed", "weights", "gradients", "optimizer"),
-    [(None, 4, 8, 8), ("zero1", 4, 4, 3), ("zero2", 4, 1, 3), ("zero3", 1, 1, 3)],
+    [(None, 4, 4, 8), ("zero1", 4, 4, 3), ("zero2", 4, 1, 3), ("zero3", 1, 1, 3)],
 )
 def test_zero_shards_more_with_each_stage(
     base: BaseShape, deepspeed: str | None, weights: float, gradients: float, optimizer: float

@@ -1,0 +1,67 @@
+"""What of a cluster a whole budget uses."""
+
+from typing import Any
+
+import pytest
+
+from competitors.sft.recipe import SftRecipe
+from orchestrator.field.allocation import Plan
+from orchestrator.field.forecast import forecast
+from orchestrator.field.whole_budget import Allocation, Corpus, Whole
+from orchestrator.planning.model_shape import BaseShape
+from orchestrator.planning.usage import Cluster, Usage, in_words, usage
+
+TOTAL = 200_000_000.0
+NODE = {"CPU": 64.0, "GPU": 8.0, "memory": 2.0**40}
+BILLION = BaseShape(
+    layers=1, hidden=1, intermediate=1, heads=1, key_value_size=1, vocabulary=1, stored_bytes=1,
+    tensors={"w": (1000, 1_000_000)},
+)  # fmt: skip
+
+
+def used(cluster: Cluster, whole: Whole, base: BaseShape | None = BILLION, lineages: int = 1, **settings: Any) -> Usage:
+    """By four recipes over a race and two rounds of a line."""
+    field = [SftRecipe.model_validate({"name": n, "kind": "sft", "learning_rate": 1e-3} | settings) for n in "abcd"]
+    rules, corpus = Allocation(climb=False, several_lines=False), Corpus(rows=10_000, tokens=1_000_000)
+    plan = Plan("l", rules, whole, corpus, 3, cluster.has_gpus, cluster.room, lineages)
+    return usage(plan, forecast(plan, field), cluster, base)
+
+
+def test_eight_gpus_race_four_recipes_and_all_run_the_line():
+    one = used(Cluster({"a": NODE}, "H100"), Whole(TOTAL))
+    assert (one.devices, one.used_before, one.used_by_line, one.used_alone) == (8, 4, 8, 8)
+    assert one.share_before == pytest.approx(0.02)
+    assert one.times_alone == pytest.approx(0.98 + 0.005 * 8, abs=1e-4)  # a miniature runs on one of eight
+    alone = 6 * 1e9 * TOTAL / (989e12 * 0.4) / 8 / 3600
+    assert one.hours == pytest.approx(alone * one.times_alone)
+    assert in_words(one, "l") == (
+        "l: of 8 GPUs the race uses 4, for 2.0% of the budget, and the line 8; it takes 0.11 h on this cluster,"
+        " and one recipe alone with the same budget on 8 takes 0.11 h"
+    )
+
+
+def test_a_race_of_more_than_there_is_room_for_takes_turns():
+    one = used(Cluster({"a": NODE | {"GPU": 3.0}}), Whole(TOTAL), batch_size=12)
+    assert (one.used_before, one.used_by_line) == (3, 3)
+    assert one.times_alone == pytest.approx(0.98 + 2 * 0.005 * 3, abs=1e-4)
+    assert one.hours is None
+    assert in_words(one, "l").endswith("how many hours is not known")
+
+
+def test_lineages_share_the_cluster_and_a_budget_of_time_has_hours():
+    one = used(Cluster({"a": NODE}), Whole(8 * 3600, "device_seconds"), None, lineages=2)
+    assert (one.devices, one.used_before, one.used_by_line) == (4, 4, 4)
+    assert one.hours == pytest.approx(2.0, rel=1e-3)  # all four of them work all the time
+    assert one.times_alone == pytest.approx(1.0, rel=1e-3)
+
+
+def test_on_cpus_a_line_is_one_process():
+    one = used(Cluster({"a": {"CPU": 2.0}}), Whole(TOTAL))
+    assert (one.devices, one.used_before, one.used_by_line, one.used_alone) == (2, 2, 1, 1)
+    assert one.times_alone == pytest.approx(0.98 + 2 * 0.005, abs=1e-4)
+    assert "of 2 CPUs the race uses 2" in in_words(one, "l")
+
+
+def test_an_adapter_costs_a_third_less():
+    whole, adapter = (used(Cluster({"a": NODE}, "H100"), Whole(TOTAL), adapter=a) for a in (None, {"method": "lora"}))
+    assert adapter.hours == pytest.approx((whole.hours or 0) * 2 / 3)
