@@ -50,7 +50,7 @@ def _and_trunk(
     losses = {name: scored[name].loss for name in verdict.ranking}
     trunk, tied, why = trunk_after(config.allocation, roster, losses, seed.model, seed.validation.loss, lead)
     own = trunk.competitor is not None and trunk.round == roster.round
-    loss = losses[str(trunk.competitor)] if own else verdict.seed_validation_loss
+    loss = losses[str(trunk.competitor)] if own else seed.validation.loss
     # The last reason is about the seed by the rule of the lowest loss.
     return verdict.model_copy(
         update={
