@@ -1,15 +1,20 @@
 """What of a cluster a whole budget uses."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from cluster.machine import Machine
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.allocation import Plan
 from orchestrator.field.forecast import forecast
 from orchestrator.field.whole_budget import Allocation, Corpus, Whole
 from orchestrator.planning.model_shape import BaseShape
-from orchestrator.planning.usage import Cluster, Usage, in_words, usage
+from orchestrator.planning.plan import make_plan, print_plan
+from orchestrator.planning.usage import Cluster, Usage, assumption, in_words, usage
+from tests.faked import allocated
 
 TOTAL = 200_000_000.0
 NODE = {"CPU": 64.0, "GPU": 8.0, "memory": 2.0**40}
@@ -65,3 +70,21 @@ def test_on_cpus_a_line_is_one_process():
 def test_an_adapter_costs_a_third_less():
     whole, adapter = (used(Cluster({"a": NODE}, "H100"), Whole(TOTAL), adapter=a) for a in (None, {"method": "lora"}))
     assert adapter.hours == pytest.approx((whole.hours or 0) * 2 / 3)
+
+
+def test_plan_says_what_stands_idle_and_the_hours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    node = Machine(memory_gb=500, gpus=8, gpu_memory_gb=80, cpus=96, gpu_kind="H100")
+    monkeypatch.setattr("orchestrator.planning.plan.machine_here", lambda: node)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    plan = make_plan(allocated(tmp_path), tmp_path / "it.yaml", None)
+    one = plan.allocations[0].usage
+    assert one
+    assert (one.devices, one.used_before, one.used_by_line) == (8, 2, 8)
+    assert one.hours
+    assert assumption("H100") in plan.assumptions
+    print_plan(Console(width=160), plan)
+    assert in_words(one, "l") in capsys.readouterr().out
+    elsewhere = make_plan(allocated(tmp_path, cluster={"address": "auto"}), tmp_path / "it.yaml", None)
+    assert elsewhere.allocations[0].usage is None
