@@ -136,7 +136,12 @@ def population(cell: Cell, folder: Path) -> Outcome:
         time_attr="training_iteration",
         perturbation_interval=1,
         synch=True,  # so that all get their part, and nobody's is skipped
-        hyperparam_mutations={name: space[name] for name in ("rate", "batch", "beta2")},
+        # Of a list the neighbours are drawn; a number is multiplied, which would take beta2 beyond 1.
+        hyperparam_mutations={
+            "rate": space["rate"],
+            "batch": list(recipes.CHOICES["batch"]),
+            "beta2": list(recipes.CHOICES["beta2"]),
+        },
     )
     config = tune.TuneConfig(
         metric="loss",
@@ -186,7 +191,13 @@ def _tuned(cell: Cell, folder: Path, trial: Trial, space: Any, config: Any) -> O
             tune.with_resources(trainable, {"CPU": 1}),
             param_space=space,
             tune_config=config,
-            run_config=tune.RunConfig(name="tune", storage_path=str(folder), callbacks=[told], verbose=0),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(folder),
+                callbacks=[told],
+                verbose=0,
+                failure_config=tune.FailureConfig(fail_fast=True),  # a population waits for its members for ever
+            ),
         ).fit()
     errors = [result.error for result in results if result.error is not None]
     if errors:
