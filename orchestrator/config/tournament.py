@@ -92,8 +92,6 @@ class TournamentConfig(Settings):
         for key, value in decided.items():
             if value is not None:
                 raise ValueError(f"{key}: goes with equal rounds; a whole budget is shared out by the allocation")
-        if not any(recipe.trains for recipe in self.competitors):
-            raise ValueError("competitors: none of them trains, so there is nothing to give a whole budget to")
         if self.rounds < 2:
             raise ValueError("rounds: a whole budget needs at least 2, one to race and one to go on with what won")
         if self.budget.total_gpu_hours is not None:

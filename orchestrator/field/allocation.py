@@ -99,7 +99,9 @@ class Plan:
     def miniatures(self, recipes: Sequence[Recipe]) -> list[float]:
         """How much of the budget each of `recipes` races with. UserError where that is not enough to rank them."""
         trains = sum(recipe.trains for recipe in recipes)
-        share = min(self.rules.share, RACE_AT_MOST / max(trains, 1)) * self.whole.total
+        if not trains:
+            raise UserError("competitors: none of them trains, so there is nothing to give a whole budget to")
+        share = min(self.rules.share, RACE_AT_MOST / trains) * self.whole.total
         least = [self._least(recipe) for recipe in recipes]
         amounts = [max(share, floor) if recipe.trains else 1.0 for recipe, floor in zip(recipes, least, strict=True)]
         if sum(amounts) > SMALLEST_AT_MOST * self.whole.total:

@@ -52,6 +52,7 @@ def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: 
         ("rounds=0", "rounds: Input should be greater than or equal to 1"),
         ("rounds=two", "rounds: Input should be a valid integer"),
         ("budget={}", "budget: give total_tokens or total_gpu_hours, or at least one of tokens"),
+        ("budget={tokens: 5, total_tokens: 10}", "budget: total_tokens is a whole budget: give it or tokens, not both"),
         ("lineages=[]", "lineages: List should have at least 1 item"),
         ("references=[{name: r}]", "references[r]: give either model or published"),
         ("competitors.a.name=champion", '"champion" is the name of a folder of ours'),
@@ -70,6 +71,27 @@ def test_mistakes_are_one_line(config: Path, override: str, message: str):
     assert text.startswith(f"{config}: ")
     assert message in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("rounds=1", "rounds: a whole budget needs at least 2"),
+        ("selection.patience=2", "selection.patience: goes with equal rounds"),
+        ("selection.seed=champion", "selection.seed: goes with equal rounds"),
+        ("exploit={after: 1}", "exploit: goes with equal rounds"),
+        ("evolution={}", "evolution: goes with equal rounds"),
+    ],
+)
+def test_what_does_not_go_with_a_whole_budget_is_one_line(config: Path, override: str, message: str):
+    with pytest.raises(UserError, match=message):
+        load_config(config, ["budget={total_tokens: 1000}", override])
+    assert load_config(config, ["budget={total_tokens: 1000}", "allocation.kind=equal", override])
+
+
+def test_hours_are_not_spent_without_a_gpu(config: Path):
+    with pytest.raises(UserError, match=r"competitors\[a\].resources.gpus: without any it spends no GPU hours"):
+        load_config(config, ["budget={total_gpu_hours: 1}", "competitors.a.resources={gpus: 0}"])
 
 
 def test_a_missing_key_is_named(tmp_path: Path):

@@ -75,6 +75,11 @@ def test_a_budget_too_small_for_the_field_says_what_would_do():
     assert plan(total=51_200).next_roster(field, []).phase == "race"
 
 
+def test_a_field_that_trains_nothing_has_no_use_for_a_budget():
+    with pytest.raises(UserError, match="competitors: none of them trains"):
+        plan().next_roster([UnchangedRecipe(name="control", kind="unchanged")], [])
+
+
 def test_a_search_races_with_enough_for_its_trials():
     search = SearchRecipe.model_validate(
         {"name": "s", "kind": "search", "recipe": {"batch_size": 2}, "trials": 4, "share": 0.5}
