@@ -60,7 +60,7 @@ class SftRecipe(RecipeBase):
     schedule_args: dict[str, float | int | str | bool] = {}
     schedule_spans: Literal["round", "lineage"] = "round"
     warmup: float = Field(0.03, ge=0, lt=1)
-    continue_: bool = Field(False, alias="continue")
+    continue_: bool | Literal["weights"] = Field(False, alias="continue", description="weights: not the optimizer")
     score_weights: Literal["last", "tail_average", "cool_down"] = "last"
     tail: float = Field(0.25, gt=0, lt=1)
     packing: bool = False

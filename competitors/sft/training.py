@@ -144,11 +144,11 @@ def _seen_before(folder: Path, brief: Brief) -> Any:
 
 
 def _takes_over_trunk(folder: Path, model: Any, brief: Brief, recipe: SftRecipe, report: Report) -> bool:
-    """Go on from the trunk. False where an adapter has to start anew: then no optimizer's state is of use."""
+    """Go on from the trunk. False where its optimizer does not go on: as the recipe says, or with a new adapter."""
     why = continuation.load_trunk(folder, model, recipe, brief)
     if why is not None and recipe.adapter is not None:
         note(report, f"starts a new adapter on the seed, and takes over its place in the data only: {why}")
         return False
     if why is not None:
         note(report, f"starts from the seed's scored weights, not its trunk: {why}")
-    return True
+    return recipe.continue_ is True

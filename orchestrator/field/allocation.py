@@ -144,11 +144,14 @@ class Plan:
         others = others[: max(0, int(left / self.miniatures([trunk])[0]))]
         return [steady, *others] if others else []
 
+    def _going_on(self, recipe: SftRecipe) -> SftRecipe:
+        return going_on(miniature(recipe), self.rules.keep_optimizer)
+
     def _child(self, parent: SftRecipe, start: ModelRef, factor: float, number: int, taken: set[str]) -> RosterEntry:
         rate = at_rate(parent, factor)
         name = child_name(parent.name, number, 0, taken)
         said = {"learning_rate": f"{parent.learning_rate:g} of {parent.name} × {factor:g}"} if factor != 1 else {}
-        return self._entry(going_on(miniature(rate)), name, parent.name, number, start, said)
+        return self._entry(self._going_on(rate), name, parent.name, number, start, said)
 
     def _wider(self, parent: SftRecipe, number: int, taken: set[str]) -> RosterEntry:
         """A child with a wider adapter, which starts afresh on the merged seed: matrices have one rank."""
@@ -171,7 +174,7 @@ class Plan:
             since=number,
             origins=said,
             budget=self.whole.allowance(self.miniatures([recipe])[0], recipe, self.has_gpus),
-            continues=start if self.rules.keep_optimizer else None,
+            continues=start,
             span=(0.0, 1.0),
             data_order=0,
         )
@@ -180,8 +183,7 @@ class Plan:
         """Whether one line would pass over the data too often; once there are several, it stays so."""
         is_begun = any(past.roster.phase == "lines" for past in history)
         is_short = left > LONGEST_LINE_PASSES * self._pass(history)
-        can_go_on = self.rules.keep_optimizer and not history[-1].trunk.is_base
-        return self.rules.several_lines and can_go_on and (is_begun or is_short)
+        return self.rules.several_lines and not history[-1].trunk.is_base and (is_begun or is_short)
 
     def _pass(self, history: Sequence[Past]) -> float:
         """What a pass over the data takes of the budget, at the pace so far where that is time."""
@@ -198,7 +200,7 @@ class Plan:
         entries = []
         for index, passes in enumerate(lengths(left / one, rounds_left, history)):
             name = child_name(trunk.name, number, index, taken)
-            entry = self._entry(going_on(miniature(recipe)), name, trunk.name, number, start, {})
+            entry = self._entry(self._going_on(recipe), name, trunk.name, number, start, {})
             budget = self.whole.allowance(min(passes * one, left), recipe, self.has_gpus)
             entries.append(entry.model_copy(update={"budget": budget, "data_order": 100 * number + index}))
         if entries:
@@ -214,9 +216,9 @@ class Plan:
         number, last = len(history) + 1, history[-1]
         before = sum(sum(past.spent.values()) for past in history if past.roster.phase == "line")
         amount = left / rounds_left
-        start = None if last.trunk.is_base or not self.rules.keep_optimizer else last.trunk
+        start = None if last.trunk.is_base else last.trunk
         if isinstance(recipe, SftRecipe):
-            line = part_of_a_line(recipe, is_last=rounds_left == 1)
+            line = part_of_a_line(recipe, rounds_left == 1, self.rules.keep_optimizer)
             recipe = spread(line, self.on_the_cluster(line))
         entry = RosterEntry(
             recipe=recipe,

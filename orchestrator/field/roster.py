@@ -45,6 +45,9 @@ class RosterEntry(Record):
             return ""
         raw = self.recipe.model_dump(by_alias=True)
         changes = [f"{key} {_dig(raw, key):g} ({words})" for key, words in self.origins.items()]
+        if self.made_by == "allocation":
+            start = f"goes on from {self.continues.in_words}" if self.continues else "starts on the last seed"
+            return start + (f" with {', '.join(changes)}" if changes else "")
         return f"a copy of {self.parent} with " + (", ".join(changes) or "its own data order")
 
 

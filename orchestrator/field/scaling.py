@@ -58,15 +58,17 @@ def miniature(recipe: SftRecipe) -> SftRecipe:
     return recipe.model_copy(update=plan | {"continue_": False})
 
 
-def going_on(recipe: SftRecipe) -> SftRecipe:
+def going_on(recipe: SftRecipe, keep_optimizer: bool = True) -> SftRecipe:
     """`recipe` as it goes on from a trunk, which has been warmed up."""
-    return recipe.model_copy(update={"continue_": True, "warmup": 0.0})
+    return recipe.model_copy(update={"continue_": True if keep_optimizer else "weights", "warmup": 0.0})
 
 
-def part_of_a_line(recipe: SftRecipe, is_last: bool) -> SftRecipe:
+def part_of_a_line(recipe: SftRecipe, is_last: bool, keep_optimizer: bool = True) -> SftRecipe:
     """One round of a line whose one schedule goes linearly to zero. What is scored before its end is a tail average."""
     scored = "last" if is_last else "tail_average"
-    return going_on(miniature(recipe)).model_copy(update={"schedule_spans": "lineage", "score_weights": scored})
+    return going_on(miniature(recipe), keep_optimizer).model_copy(
+        update={"schedule_spans": "lineage", "score_weights": scored}
+    )
 
 
 def _cut(rows: int, most: int) -> dict[str, int]:

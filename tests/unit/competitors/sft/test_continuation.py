@@ -81,6 +81,18 @@ def test_moments_are_those_of_the_batch_that_they_go_on_with(brief: Brief, tmp_p
     assert {scalars["step"] for scalars in record.scalars.values()} == {round(10 / 4) + 1}
 
 
+def test_weights_alone_go_on_with_a_fresh_optimizer(brief: Brief, tmp_path: Path):
+    run(brief)
+    with_tokenizer(brief)
+    second = next_round(brief, tmp_path, budget=Allowance(steps=1))
+    events = run(second, learning_rate=1e-12, **{"continue": "weights"})
+    assert not any("optimizer" in (e.text or "") for e in events)
+    trunk, after = weights(brief.continuation_dir.parent / "submission"), weights(second.output_dir)
+    assert all(torch.allclose(trunk[name], after[name], atol=1e-6) for name in trunk)
+    record = Continuation.read(second.continuation_dir / "continuation.json")
+    assert {scalars["step"] for scalars in record.scalars.values()} == {1}
+
+
 def test_what_cannot_be_continued_is_said(brief: Brief, tmp_path: Path):
     run(brief)
     with_tokenizer(brief)

@@ -182,9 +182,12 @@ def test_where_nothing_came_below_the_base_all_race_again_much_cooler():
     assert [(e.recipe.name, e.continues) for e in last.entries] == [("b", None)]
 
 
-def test_without_hand_over_everybody_starts_from_the_merged_seed():
+def test_without_the_optimizer_weights_and_place_in_the_data_still_go_on():
     history = climbed([], {"a": 3.0, "b": 3.1}, "a")
-    assert {e.continues for e in plan(keep_optimizer=False).next_roster(FIELD, history).entries} == {None}
+    for rules in ({}, {"climb": False}):
+        entries = plan(keep_optimizer=False, **rules).next_roster(FIELD, history).entries
+        assert {e.continues for e in entries} == {ModelRef("a", 1)}
+        assert {e.recipe.continue_ for e in entries if isinstance(e.recipe, SftRecipe)} == {"weights"}
 
 
 def test_a_line_of_what_a_search_found():
