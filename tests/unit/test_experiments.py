@@ -33,7 +33,10 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
     return Cell(setting, 3, folder / "cell").make()
 
 
-@pytest.mark.parametrize("name", ["alone-linear-2e-3", "wide-constant-8e-3-to-zero", "random", "ours"])
+@pytest.mark.parametrize(
+    "name",
+    ["alone-linear-2e-3", "wide-constant-8e-3-to-zero", "random", pytest.param("ours", marks=pytest.mark.slow)],
+)
 def test_an_arm_trains_on_all_its_tokens_and_no_more(cell: Cell, tmp_path: Path, name: str):
     result = measured(arms(False)[name], name, cell, tmp_path, lambda: 0.0)
     assert 0.65 * TOKENS < result.tokens <= TOKENS  # whole steps, in each entry

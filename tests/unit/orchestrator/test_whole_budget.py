@@ -34,7 +34,7 @@ def adapters(inputs: Path, folder: Path) -> Path:
     """Two rounds of a line of one of two adapters."""
     lora = {"method": "lora", "rank": 4}
     field = [sft("lora", learning_rate=0.08, adapter=lora), sft("slow-lora", learning_rate=1e-4, adapter=lora)]
-    budget = {"total_tokens": 6_000}
+    budget = {"total_tokens": 4_000}
     rules = {"several_lines": False, "share": 0.05}
     samples = {"samples": 0}
     return write_tournament(inputs, folder, field, rounds=3, budget=budget, allocation=rules, evaluation=samples)
@@ -55,7 +55,7 @@ def test_an_adapters_line_goes_on_with_its_adapter_and_after_a_kill(inputs: Path
     assert "goes on with the seed's optimizer" in (last.folder / "progress.jsonl").read_text()
     assert (last.folder / "submission" / "adapter_config.json").is_file()
     assert one.verdicts[-1].seed_next == ModelRef(last.name, 3)
-    assert 5_500 < board.lineages[0].tokens_spent <= 6_000
+    assert 3_700 < board.lineages[0].tokens_spent <= 4_000
 
     killed = tmp_path / "killed"
     kill_in_the_line(config, killed)
@@ -80,7 +80,7 @@ def kill_in_the_line(config: Path, run_dir: Path) -> None:
 
 def test_short_data_ends_in_a_soup(inputs: Path, tmp_path: Path):
     field = [sft("full", learning_rate=0.02), sft("slow", learning_rate=1e-4)]
-    changes = {"rounds": 4, "budget": {"total_tokens": 25_000}, "allocation": {"climb": False}}
+    changes = {"rounds": 4, "budget": {"total_tokens": 27_000}, "allocation": {"climb": False, "step_tokens": 100}}
     run(write_tournament(inputs, tmp_path, field, **changes), tmp_path / "run", workers())
     one = lineage(tmp_path / "run")
     assert [r.roster.phase for r in one.rounds] == ["race", "lines", "soup"]

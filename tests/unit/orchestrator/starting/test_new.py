@@ -130,6 +130,7 @@ def test_paths_are_absolute_in_a_config_that_lies_elsewhere(here: Path, capsys: 
     assert (here / "configs" / SCHEMA_FILE).is_file()
 
 
+@pytest.mark.slow
 def test_a_built_in_base_and_data_do_too(here: Path, capsys: pytest.CaptureFixture[str]):
     tournament(capsys, "new", "builtin:tiny-bpe", "builtin:quickstart")
     raw = yaml.safe_load((here / "tiny-bpe-quickstart.yaml").read_text())
