@@ -64,11 +64,13 @@ class Plan:
         last, rounds_left = history[-1], self.rounds - len(history)
         if last.trunk.is_base and last.roster.phase == "race" and rounds_left > 1:
             return self._race(recipes, len(history) + 1, COOLER ** len(history))
-        rates = factors(history) if self.rules.climb and rounds_left > 1 else ()
+        is_short = self._is_short(left, history)
+        to_finish = 2 if is_short else 1  # lines and their soup, or the line
+        rates = factors(history) if self.rules.climb and rounds_left > to_finish else ()
         trunk = recipe_of(last.trunk, history)
         if rates and isinstance(trunk, SftRecipe) and (children := self._children(trunk, rates, history)):
             return self._roster(len(history) + 1, "climb", children)
-        if isinstance(trunk, SftRecipe) and self._is_short(left, history):
+        if isinstance(trunk, SftRecipe) and is_short:
             return self._lines(trunk, history, left, rounds_left)
         return self._line(trunk, history, left, rounds_left)
 
@@ -182,8 +184,8 @@ class Plan:
     def _is_short(self, left: float, history: Sequence[Past]) -> bool:
         """Whether one line would pass over the data too often; once there are several, it stays so."""
         is_begun = any(past.roster.phase == "lines" for past in history)
-        is_short = left > LONGEST_LINE_PASSES * self._pass(history)
-        return self.rules.several_lines and not history[-1].trunk.is_base and (is_begun or is_short)
+        is_much = left > LONGEST_LINE_PASSES * self._pass(history)
+        return self.rules.several_lines and not history[-1].trunk.is_base and (is_begun or is_much)
 
     def _pass(self, history: Sequence[Past]) -> float:
         """What a pass over the data takes of the budget, at the pace so far where that is time."""
@@ -215,7 +217,7 @@ class Plan:
         """The trunk over its part of what is left."""
         number, last = len(history) + 1, history[-1]
         before = sum(sum(past.spent.values()) for past in history if past.roster.phase == "line")
-        amount = left / rounds_left
+        amount, whole_line = left / rounds_left, max(before + left, 1.0)
         start = None if last.trunk.is_base else last.trunk
         if isinstance(recipe, SftRecipe):
             line = part_of_a_line(recipe, rounds_left == 1, self.rules.keep_optimizer)
@@ -227,7 +229,7 @@ class Plan:
             since=number,
             budget=self.whole.allowance(amount, recipe, self.has_gpus),
             continues=start if isinstance(recipe, SftRecipe) else None,
-            span=(before / (before + left), (before + amount) / (before + left)),
+            span=(before / whole_line, min(1.0, (before + amount) / whole_line)),
             data_order=0,
         )
         return self._roster(number, "line", [entry])

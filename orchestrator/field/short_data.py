@@ -1,7 +1,7 @@
 """Short data: several short lines in the place of one that would pass over the rows many times. Pure functions.
 
     lines   from one common trunk, each on an order of the data of its own, its rate to zero within one to three passes:
-            first one of each length, then as many of the best length as the budget holds
+            first one of each length, then as many of the best length as the budget holds, eight in all at most
     soup    the mean of the best two, three, … of their ends (Wortsman et al. 2022, "Model soups", arXiv:2203.05482);
             which of these is best is for the validation rows to say
 
@@ -21,6 +21,9 @@ USUAL_LENGTH = 2.0
 STEPS_OF_A_PASS, LARGEST_BATCH = 50, 16
 """A line takes as many rows a step as leave a pass so many steps: with fewer rows it overfits sooner, with more it does
 not come far (docs/LOG.md, 2026-11-25: lines on short data)."""
+SHORTEST_LINE_PASSES = 0.5
+STRETCH = 1.25
+"""So many times the best length may lines be, so that nothing is left over."""
 MOST_LINES = 8
 MOST_BLENDED = 8
 
@@ -33,32 +36,28 @@ def batch_of_a_line(rows: int, at_least: int) -> int:
 def lengths(left_passes: float, rounds_left: int, history: Sequence[Past]) -> list[float]:
     """How many passes each line of the next round makes; none where it is time for soups, or nothing is left.
 
-    `left_passes` are those over the data that the budget still holds; the last of several rounds blends.
+    `left_passes` are those over the data that the budget still holds; the last of several rounds blends. With one round
+    there is nothing to blend in, and one line that is not too long is all there is.
     """
     before = [past for past in history if past.roster.phase == "lines"]
-    rounds = rounds_left - 1 if before or rounds_left > 1 else 1
-    if rounds < 1:
-        return []
-    if not before and rounds > 1 and left_passes >= sum(LENGTHS):
+    if rounds_left < 2:
+        return [] if before else [min(left_passes, LONGEST_LINE_PASSES)]
+    if not before and rounds_left > 2 and left_passes >= sum(LENGTHS):
         return list(LENGTHS)
-    length = _best_length(before)
     run = sum(len(past.roster.entries) for past in before)
-    affordable = min(MOST_LINES - run, int(left_passes / length))
-    if not before and affordable < 2:
-        return [left_passes]
-    return [length] * max(0, -(-affordable // rounds))
+    if left_passes < SHORTEST_LINE_PASSES or run >= MOST_LINES:
+        return []
+    length = _best_length(before) if before else USUAL_LENGTH
+    count = min(MOST_LINES - run, max(1 if before else 2, round(left_passes / length)))
+    return [min(left_passes / count, STRETCH * length)] * count
 
 
 def _best_length(before: Sequence[Past]) -> float:
-    """Of the lengths that were tried, the one of the lowest validation loss; the usual one where none were."""
-    tried = [past for past in before if len(past.roster.entries) == len(LENGTHS)][:1]
-    for past in tried:
-        names = [entry.recipe.name for entry in past.roster.entries]
-        spans = dict(zip(names, LENGTHS, strict=True))
-        tokens = [past.tokens.get(name, 0) for name in names]
-        if tokens == sorted(set(tokens)) and past.losses.keys() & spans.keys():
-            return spans[min(past.losses.keys() & spans.keys(), key=lambda name: (past.losses[name], name))]
-    return USUAL_LENGTH
+    """Of the lengths that were tried, the one of the lowest validation loss; the usual one where none was scored."""
+    names = [entry.recipe.name for entry in before[0].roster.entries]
+    tried = {name: length for name, length in zip(names, LENGTHS, strict=False) if name in before[0].losses}
+    best = min(tried, key=lambda name: (before[0].losses[name], name), default=None)
+    return USUAL_LENGTH if best is None or len(names) != len(LENGTHS) else tried[best]
 
 
 def soups(history: Sequence[Past]) -> list[SoupRecipe]:

@@ -83,7 +83,7 @@ def test_short_data_ends_in_a_soup(inputs: Path, tmp_path: Path):
     changes = {"rounds": 4, "budget": {"total_tokens": 27_000}, "allocation": {"climb": False, "step_tokens": 100}}
     run(write_tournament(inputs, tmp_path, field, **changes), tmp_path / "run", workers())
     one = lineage(tmp_path / "run")
-    assert [r.roster.phase for r in one.rounds] == ["race", "lines", "lines", "soup"]
+    assert [r.roster.phase for r in one.rounds] == ["race", "lines", "soup"]
     assert {entry.state for r in one.rounds for entry in r.entries} == {"scored"}
     best = min(e.scorecard.validation.loss for e in one.rounds[-1].entries if e.scorecard)
     assert one.verdicts[-1].seed_validation_loss == best

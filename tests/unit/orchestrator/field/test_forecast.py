@@ -32,6 +32,19 @@ def test_short_data_is_said_to_go_into_soups():
     assert own + blended < 1
 
 
+@pytest.mark.parametrize("rounds", range(2, 9))
+def test_any_number_of_passes_and_rounds_is_shared_out(rounds: int):
+    for passes in (0.1, 0.9, 2.6, 2.75, 2.9, 3.3, 4.1, 5.9, 6.3, 8.0, 12.0, 50.0):
+        one = Plan("l", Allocation(), Whole(passes * 1_000_000), Corpus(rows=10_000, tokens=1_000_000), rounds, False)
+        rosters = forecast(one, FIELD)
+        spent = sum(e.budget.tokens or 0 for r in rosters for e in r.entries if e.budget and e.recipe.trains)
+        assert 0.3 * one.whole.total < spent <= one.whole.total or passes > 2.7
+        assert all(roster.entries for roster in rosters)
+        own, blended = on_champions_line(rosters)
+        assert own + blended > (0.8 if passes < 50 or rounds > 2 else 0.7)
+        assert rosters[-1].phase in ("line", "soup", "lines")
+
+
 def test_hours_are_shared_out_as_tokens_are():
     rosters = forecast(plan(Whole(36_000, "device_seconds"), Corpus(rows=10_000, tokens=1_000_000), gpus=True), FIELD)
     assert [roster.phase for roster in rosters][-1] == "line"

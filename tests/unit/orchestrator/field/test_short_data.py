@@ -30,19 +30,20 @@ def test_a_pass_has_its_steps(rows: int, at_least: int, batch: int):
 def test_first_one_line_of_each_length_then_the_rest_at_the_best_of_them_then_soups():
     assert lengths(11.0, 4, []) == [1, 2, 3]
     tried = lines(2, {"x": 2.9, "y": 2.8, "z": 2.85}, [1, 2, 3])
-    assert lengths(5.0, 3, [tried]) == [2]  # of two that the budget holds, over two rounds
-    assert lengths(5.0, 2, [tried]) == [2, 2]
+    assert lengths(5.0, 3, [tried]) == [2.5, 2.5]
+    more = lines(3, {"u": 2.7, "v": 2.7}, [2, 2])
+    assert lengths(0.4, 2, [tried, more]) == []
     assert lengths(5.0, 1, [tried]) == []
 
 
 @pytest.mark.parametrize(
     ("left", "rounds_left", "expected"),
     [
-        (11.0, 2, [2.0] * 5),  # no round to try lengths in
-        (11.0, 1, [2.0] * 5),  # and none for soups either
-        (3.0, 2, [3.0]),  # not two lines
-        (100.0, 2, [2.0] * 8),
-        (5.0, 4, [2.0]),  # too little for all three lengths
+        (11.0, 2, [11 / 6] * 6),  # no round to try lengths in
+        (11.0, 1, [2.7]),  # and none for soups either
+        (3.0, 4, [1.5, 1.5]),  # two lines at least
+        (100.0, 2, [2.5] * 8),
+        (5.0, 4, [2.5] * 2),  # too little for all three lengths
     ],
 )
 def test_how_many_lines(left: float, rounds_left: int, expected: list[float]):
