@@ -27,8 +27,9 @@ def forecast(plan: Plan, recipes: Sequence[Recipe]) -> list[Roster]:
 def on_champions_line(rosters: Sequence[Roster]) -> tuple[float, float]:
     """Of what these rounds spend, the shares on the champion's own line and on what a soup of it blends."""
     spent = [[_amount(entry.budget) for entry in roster.entries if entry.recipe.trains] for roster in rosters]
-    own = sum(amounts[0] for roster, amounts in zip(rosters, spent, strict=True) if roster.phase != "lines" and amounts)
-    blended = sum(sum(amounts) for roster, amounts in zip(rosters, spent, strict=True) if roster.phase == "lines")
+    are_blended = [roster.phase == "lines" and rosters[-1].phase == "soup" for roster in rosters]
+    blended = sum(sum(amounts) for amounts, is_blended in zip(spent, are_blended, strict=True) if is_blended)
+    own = sum(sum(amounts[:1]) for amounts, is_blended in zip(spent, are_blended, strict=True) if not is_blended)
     total = sum(sum(amounts) for amounts in spent)
     return own / total, blended / total
 

@@ -84,6 +84,8 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         unchecked += unknown
     training = [recipe for recipe in config.competitors if recipe.trains]
     trainings = len(training) * len(config.lineages) * config.all_rounds
+    if config.is_allocated:  # a race and a line, where no more is known
+        trainings = (len(training) + config.rounds - 1) * len(config.lineages)
     if allocations:
         trainings = sum(row.trainings for one in allocations for row in one.rounds)
     has_gpus = machine is None or machine.gpus > 0
