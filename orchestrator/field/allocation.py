@@ -12,7 +12,7 @@ short_data.py.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
 
 from cluster.errors import UserError
 from cluster.resources import Resources
@@ -34,8 +34,11 @@ STEPS_OF_A_MINIATURE = 32
 RACE_AT_MOST, SMALLEST_AT_MOST = 0.10, 0.25
 """The share of the budget that all miniatures of a race may take; and where they have to be so large to have their
 steps, the share from which on the budget is too small for the field."""
-CLIMB_AT_MOST = 0.02
+CLIMB_AT_MOST = 0.03
 """The share of the budget that children may cost which do not go on."""
+ROOTS_OF_A_LINE = 30
+"""A line of R rows takes √R / 30 of them a step: the batch from which on larger ones waste tokens grows with the data,
+about as its root (Zhang et al. 2024, arXiv:2410.21676). docs/LOG.md, 2026-11-28, has the figures of the factor."""
 COOLER = 1 / 8
 """What all rates are multiplied with when no recipe has come below the base."""
 GPU_STEP_TOKENS = 2048
@@ -142,9 +145,13 @@ class Plan:
                 others.append(self._wider(trunk, number, taken))
         climbs = [past for past in history if past.roster.phase == "climb"]
         lost = sum(sum(past.spent.values()) - past.spent.get(past.trunk.competitor or "", 0) for past in climbs)
-        left = CLIMB_AT_MOST * self.whole.total - lost
-        others = others[: max(0, int(left / self.miniatures([trunk])[0]))]
-        return [steady, *others] if others else []
+        # As much as the trunk has behind it: for a shorter while, a rate looks too high that is not.
+        amount = 2 ** len(climbs) * self.miniatures([trunk])[0]
+        others = others[: max(0, int((CLIMB_AT_MOST * self.whole.total - lost) / amount))]
+        return [self._given(amount, entry) for entry in (steady, *others)] if others else []
+
+    def _given(self, amount: float, entry: RosterEntry) -> RosterEntry:
+        return entry.model_copy(update={"budget": self.whole.allowance(amount, entry.recipe, self.has_gpus)})
 
     def _going_on(self, recipe: SftRecipe) -> SftRecipe:
         return going_on(miniature(recipe), self.rules.keep_optimizer)
@@ -175,7 +182,6 @@ class Plan:
             parent=parent,
             since=number,
             origins=said,
-            budget=self.whole.allowance(self.miniatures([recipe])[0], recipe, self.has_gpus),
             continues=start,
             span=(0.0, 1.0),
             data_order=0,
@@ -194,6 +200,13 @@ class Plan:
         spent, tokens = (sum(sum(getattr(past, what).values()) for past in history) for what in ("spent", "tokens"))
         return self.corpus.tokens * spent / max(tokens, 1)
 
+    def _batch_of_a_line(self, recipe: SftRecipe, left: float, history: Sequence[Past]) -> int:
+        """Sequences of a step of a line over everything that is left."""
+        one = self._pass(history)
+        rows = left / one * self.corpus.rows if one else 0.0
+        batch = max(recipe.batch, round(sqrt(rows) / ROOTS_OF_A_LINE))
+        return batch - batch % min(batch, self.on_the_cluster(recipe).workers)
+
     def _lines(self, trunk: SftRecipe, history: Sequence[Past], left: float, rounds_left: int) -> Roster:
         """Several lines from the trunk, each on its own order of the data; after them, soups of their ends."""
         number, start, one = len(history) + 1, history[-1].trunk, self._pass(history)
@@ -203,8 +216,8 @@ class Plan:
         for index, passes in enumerate(lengths(left / one, rounds_left, history)):
             name = child_name(trunk.name, number, index, taken)
             entry = self._entry(self._going_on(recipe), name, trunk.name, number, start, {})
-            budget = self.whole.allowance(min(passes * one, left), recipe, self.has_gpus)
-            entries.append(entry.model_copy(update={"budget": budget, "data_order": 100 * number + index}))
+            entry = self._given(min(passes * one, left), entry)
+            entries.append(entry.model_copy(update={"data_order": 100 * number + index}))
         if entries:
             return self._roster(number, "lines", entries)
         if not (blends := soups(history)):
@@ -221,6 +234,8 @@ class Plan:
         start = None if last.trunk.is_base else last.trunk
         if isinstance(recipe, SftRecipe):
             line = part_of_a_line(recipe, rounds_left == 1, self.rules.keep_optimizer)
+            if start is None or history[start.round - 1].roster.phase != "line":
+                line = carried(line, self._batch_of_a_line(line, left, history))
             recipe = spread(line, self.on_the_cluster(line))
         entry = RosterEntry(
             recipe=recipe,

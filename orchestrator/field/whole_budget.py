@@ -20,7 +20,7 @@ class Allocation(Settings):
     share: float = Field(0.005, gt=0, lt=0.5, description="of the whole budget, for each miniature")
     step_tokens: int | None = Field(None, ge=1, description="of a step, at least; none: a sequence, 2,048 on a GPU")
     climb: bool = True
-    margin_nats: float = Field(0.02, ge=0, description="a doubling of the rate has to lead by so much to be taken")
+    margin_nats: float = Field(0.01, ge=0, description="a doubling of the rate has to lead by so much to be taken")
     keep_optimizer: bool = True
     several_lines: bool = Field(True, description="where the data is short, and soups of their ends")
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(

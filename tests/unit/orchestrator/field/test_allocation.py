@@ -112,6 +112,11 @@ def test_children_climb_from_the_winner_with_its_state_and_stop_where_the_rate_i
     higher = plan().next_roster(FIELD, climbed(history, {"a.2c": 2.8, "a.2b": 2.9, "a.2a": 3.0}, "a.2c"))
     assert (higher.phase, learning_rates(higher)) == ("climb", pytest.approx([4e-3, 8e-3]))
 
+    first, second = (one.entries[0].budget for one in (roster, higher))
+    assert first
+    assert second
+    assert second.tokens == 2 * first.tokens  # as much as the trunk has behind it
+
     lower = plan().next_roster(FIELD, climbed(history, {"a.2a": 2.8, "a.2b": 2.9, "a.2c": 3.0}, "a.2a"))
     assert (lower.phase, learning_rates(lower)) == ("climb", pytest.approx([1e-3, 5e-4]))
 
@@ -120,7 +125,7 @@ def test_children_climb_from_the_winner_with_its_state_and_stop_where_the_rate_i
 
 
 @pytest.mark.parametrize(
-    ("total", "children"), [(640_000, ["a.2a", "b.2a", "a.2b", "a.2c"]), (240_000, ["a.2a", "b.2a"]), (150_000, [])]
+    ("total", "children"), [(640_000, ["a.2a", "b.2a", "a.2b", "a.2c"]), (150_000, ["a.2a", "b.2a"]), (100_000, [])]
 )
 def test_no_more_children_than_are_worth_their_tokens(total: float, children: list[str]):
     """All but the first are lost to the line, and a small budget has no small miniatures."""
@@ -251,9 +256,10 @@ def workers_and_batch(line: RosterEntry) -> tuple[int, int, float]:
         (8, 1, {"resources": {"gpus": 0}}, (1, 16, 4e-3)),
         (8, 1, {"resources": {"gpus": 2}}, (1, 16, 4e-3)),
         (8, 1, {"resources": {"gpus": 0.5}}, (8, 16, 4e-3)),
-        (4, 1, {"gpus": False, "rules": {"step_tokens": 400}}, (1, 4, 2e-3)),
-        (4, 1, {"gpus": False, "rules": {"step_tokens": 400, "workers": 2}}, (2, 4, 2e-3)),
-        (1, 1, {"gpus": False, "rules": {"step_tokens": 400, "workers": 2}}, (1, 4, 2e-3)),
+        (4, 1, {"gpus": False}, (1, 5, 5**0.5 * 1e-3)),
+        (4, 1, {"gpus": False, "rules": {"workers": 2}}, (2, 4, 2e-3)),
+        (1, 1, {"gpus": False, "rules": {"workers": 2}}, (1, 5, 5**0.5 * 1e-3)),
+        (1, 1, {"gpus": False, "rules": {"step_tokens": 1600}}, (1, 16, 4e-3)),
     ],
 )
 def test_a_line_takes_the_cluster_at_the_batch_that_it_has(
@@ -316,8 +322,8 @@ def test_a_rate_is_raised_only_for_a_proven_lead_beyond_the_margin():
         return str(decided(roster, losses, **settings)[0].competitor)
 
     assert goes_on({"a.2a": 2.80, "a.2b": 2.77, "a.2c": 2.79}) == "a.2b"
-    assert goes_on({"a.2a": 2.80, "a.2b": 2.79, "a.2c": 2.77}) == "a.2a"  # 0.03 where two doublings ask for 0.04
-    assert goes_on({"a.2a": 2.80, "a.2b": 2.79, "a.2c": 2.77}, margin_nats=0.0) == "a.2c"
+    assert goes_on({"a.2a": 2.80, "a.2b": 2.795, "a.2c": 2.785}) == "a.2a"  # 0.015 where two doublings ask for 0.02
+    assert goes_on({"a.2a": 2.80, "a.2b": 2.795, "a.2c": 2.785}, margin_nats=0.0) == "a.2c"
     assert goes_on({"a.2a": 2.80, "a.2b": 2.77, "a.2c": 2.75}, proven=False) == "a.2a"
     assert goes_on({"a.2a": 2.80, "b.2a": 2.79}) == "b.2a"  # whom the race could not tell from it asks for no margin
     assert goes_on({"a.2b": 2.9, "a.2c": 2.8}) == "a.2c"  # the one that kept the rate was not scored
