@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.records import Record
+from cluster.store import LOCAL
 
 
 class Point(Record):
@@ -55,3 +56,21 @@ def path_of(folder: Path, setting: str, seed: int, arm: str) -> Path:
 def read_all(folder: Path) -> list[Result]:
     """Every result that is there."""
     return [Result.read(path) for path in sorted(folder.glob("*/seed-*/*.json"))]
+
+
+RECORDED = Path(__file__).parent / "recorded"
+"""The results behind the tables of docs/experiments.md: a file for each size, with a line for each run."""
+
+
+def keep(size: str, folder: Path) -> None:
+    """Put the results of a size on record."""
+    lines = [f"{result.model_dump_json()}\n" for result in read_all(folder)]
+    LOCAL.write_text(RECORDED / f"{size}.jsonl", "".join(lines))
+
+
+def take(size: str, folder: Path) -> None:
+    """Take what is on record for done."""
+    file = RECORDED / f"{size}.jsonl"
+    for line in file.read_text().splitlines() if file.exists() else ():
+        result = Result.model_validate_json(line)
+        result.write(path_of(folder, result.setting, result.seed, result.arm))

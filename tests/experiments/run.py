@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.store import LOCAL
-from tests.experiments.results import path_of
+from tests.experiments.results import path_of, take
 from tests.experiments.sizes import SIZES, Setting, Size
 
 RUNS = Path(__file__).parents[2] / "runs" / "experiments"
@@ -97,10 +97,13 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="setting/arm, as a glob")
     parser.add_argument("--side-by-side", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, help="this one only")
+    parser.add_argument("--recorded", action="store_true", help="what is in recorded/ is done")
     parser.add_argument("--keep", action="store_true", help="keep the folders that the arms work in")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
+    if asked.recorded:
+        take(asked.size, RUNS / asked.size)
     size, failed = SIZES[asked.size], 0
     for seed in size.seeds if asked.seed is None else [asked.seed]:
         failed += _run_seed(list(jobs(size, seed, asked)), asked.side_by_side)

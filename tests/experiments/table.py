@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from tests.experiments import recipes
-from tests.experiments.results import Result, read_all
+from tests.experiments.results import Result, keep, read_all
 from tests.experiments.run import RUNS
 from tests.experiments.sizes import SIZES, Setting
 
@@ -151,11 +151,12 @@ def written(content: str, size: str) -> str:
 
 
 def main() -> None:
-    """Print a size's table, and write it where it belongs."""
+    """Print a size's table, write it where it belongs, and put its results on record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", nargs="?", default="small", choices=SIZES)
     asked = parser.parse_args()
     DOCS.write_text(written(DOCS.read_text(), asked.size))
+    keep(asked.size, RUNS / asked.size)
     print(text(asked.size))
 
 

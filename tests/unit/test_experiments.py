@@ -1,5 +1,6 @@
 """`make experiment`: every arm that needs no Ray on a tiny model, counted the same way, and what the table says."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.experiments.arms import arms, measured
 from tests.experiments.cells import Cell
 from tests.experiments.counting import Counter
 from tests.experiments.picture import averaged, figure
-from tests.experiments.results import Point, Result, path_of, read_all
+from tests.experiments.results import Point, Result, keep, path_of, read_all, take
 from tests.experiments.sizes import SIZES, Setting
 from tests.experiments.table import chosen, interval, rows, table, written
 from tests.experiments.trials import Ledger
@@ -165,3 +166,13 @@ def test_results_are_found_again(tmp_path: Path):
     kept = result("asha", 2, 2.5)
     kept.write(path_of(tmp_path, "lamini", 2, "asha"))
     assert read_all(tmp_path) == [kept]
+
+
+def test_results_on_record_are_taken_for_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tests.experiments.results.RECORDED", tmp_path / "recorded")
+    kept = result("asha", 2, math.inf)
+    kept.write(path_of(tmp_path / "here", "lamini", 2, "asha"))
+    keep("full", tmp_path / "here")
+    take("full", tmp_path / "there")
+    take("lora", tmp_path / "there")  # nothing of it is on record
+    assert read_all(tmp_path / "there") == [kept]
