@@ -36,7 +36,7 @@ RACE_AT_MOST, SMALLEST_AT_MOST = 0.10, 0.25
 steps, the share from which on the budget is too small for the field."""
 CLIMB_AT_MOST = 0.03
 """The share of the budget that children may cost which do not go on."""
-ROOTS_OF_A_LINE = 30
+ROOT_PER_ROW = 30
 """A line of R rows takes √R / 30 of them a step: the batch from which on larger ones waste tokens grows with the data,
 about as its root (Zhang et al. 2024, arXiv:2410.21676). docs/LOG.md, 2026-11-28, has the figures of the factor."""
 COOLER = 1 / 8
@@ -204,7 +204,7 @@ class Plan:
         """Sequences of a step of a line over everything that is left."""
         one = self._pass(history)
         rows = left / one * self.corpus.rows if one else 0.0
-        batch = max(recipe.batch, round(sqrt(rows) / ROOTS_OF_A_LINE))
+        batch = max(recipe.batch, round(sqrt(rows) / ROOT_PER_ROW))
         return batch - batch % min(batch, self.on_the_cluster(recipe).workers)
 
     def _lines(self, trunk: SftRecipe, history: Sequence[Past], left: float, rounds_left: int) -> Roster:
