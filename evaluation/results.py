@@ -10,11 +10,11 @@ from cluster.errors import BrokenRecord
 from cluster.store import LOCAL
 from cluster.text import plain
 
-SPLITS: tuple["Split", ...] = ("validation", "test")
-Split = Literal["validation", "test"]
+SPLITS: tuple["Split", ...] = ("validation", "proof", "test")
+Split = Literal["validation", "proof", "test"]
 Array = npt.NDArray[np.float64]
 
-COUNTS = ("tokens", "bytes")
+COUNTS = ("tokens", "bytes", "group")
 """Columns that are whole numbers."""
 
 
@@ -24,13 +24,18 @@ class RowResults:
     `nats`: summed negative log-likelihood of the completion's tokens.
     `tokens`: how many tokens that is; 0 where the completion was cut away.
     `bytes`: the UTF-8 length of the completion text that they are; 0 where it was cut away.
+    `group`: rows of one number belong together, as those of one prompt do; without it each is a group of its own.
     Further sums that a figure needs are `measured`, by the name of their column.
     """
 
-    def __init__(self, nats: Array, tokens: Array, bytes: Array | None = None, **measured: Array) -> None:
+    def __init__(
+        self, nats: Array, tokens: Array, bytes: Array | None = None, group: Array | None = None, **measured: Array
+    ) -> None:
         self.nats, self.tokens = nats, tokens
         self.bytes = np.zeros_like(tokens) if bytes is None else bytes
-        self.columns: dict[str, Array] = {"nats": nats, "tokens": tokens, "bytes": self.bytes, **measured}
+        self.group = np.arange(len(tokens), dtype=np.float64) if group is None else group
+        known = {"nats": nats, "tokens": tokens, "bytes": self.bytes, "group": self.group}
+        self.columns: dict[str, Array] = known | measured
         assert len({column.shape for column in self.columns.values()}) == 1
 
     def column(self, name: str) -> Array:

@@ -24,16 +24,18 @@ from cluster.text import plain
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Split = Literal["train", "validation", "test", "slice"]
-"""`slice`: training rows that no competitor trains on, by which soups choose. Not held out, often not there."""
+Split = Literal["train", "validation", "proof", "test", "slice"]
+"""`validation` chooses and `proof` proves titles: the two halves of the rows that `data.validation` asks for. `slice`:
+training rows that no competitor trains on, by which soups choose. Not held out, often not there."""
 
 FILES: dict[Split, str] = {
     "slice": "slice.parquet",
     "train": "train.parquet",
     "validation": "held_out/validation.parquet",
+    "proof": "held_out/proof.parquet",
     "test": "held_out/test.parquet",
 }
-HELD_OUT: tuple[Split, ...] = ("validation", "test")
+HELD_OUT: tuple[Split, ...] = ("validation", "proof", "test")
 MANIFEST = "manifest.json"
 
 
@@ -118,16 +120,17 @@ def read_split(path: Path) -> list[Row]:
 def assign(rows: list[Row], validation: int, test: int, seed: int, slice_rows: int = 0) -> dict[Split, list[Row]]:
     """Divide cleaned rows: whole groups of one normalised prompt, in the order of sha256(seed, prompt).
 
-    Going through the groups once, each goes to the first of validation, test and slice that still has room for all
-    of it, and to train where none has. So a held-out split gets exactly the rows asked for; a group too large for
-    the room that is left is not cut and not waited for. A slice takes at most a tenth of what is not held out.
+    Going through the groups once, each goes to the first of validation, proof, test and slice that still has room for
+    all of it, and to train where none has. Of `validation` rows one half chooses, and the other is the proof. So a
+    held-out split gets exactly the rows asked for; a group too large for the room that is left is not cut and not
+    waited for. A slice takes at most a tenth of what is not held out.
     Within a split, rows keep this order, and rows of one group go by row_id. Raises UserError when a held-out split
     cannot be filled or nothing is left to train on.
     """
     keys = {row.row_id: _order(seed, row.prompt) for row in rows}
     ordered = sorted(rows, key=lambda row: (keys[row.row_id], row.row_id))
-    splits: dict[Split, list[Row]] = {"train": [], "validation": [], "test": []}
-    wanted: dict[Split, int] = {"validation": validation, "test": test}
+    wanted: dict[Split, int] = {"validation": validation - validation // 2, "proof": validation // 2, "test": test}
+    splits: dict[Split, list[Row]] = {"train": [], **{split: [] for split in wanted}}
     if (kept := min(slice_rows, (len(rows) - validation - test) // 10)) > 0:
         splits["slice"], wanted["slice"] = [], kept
     for _, grouped in groupby(ordered, key=lambda row: keys[row.row_id]):
@@ -138,7 +141,7 @@ def assign(rows: list[Row], validation: int, test: int, seed: int, slice_rows: i
         raise UserError(
             f"data.validation: {validation} and data.test: {test} leave too little: after cleaning there are "
             f"{len(rows)} rows with {len(set(keys.values()))} different prompts, and prompts are never divided; "
-            f"got {len(splits['validation'])} for validation, {len(splits['test'])} for test, "
+            f"got {len(splits['validation']) + len(splits['proof'])} for validation, {len(splits['test'])} for test, "
             f"{len(splits['train'])} for train"
         )
     return splits

@@ -22,10 +22,11 @@ from orchestrator.config.sections import Lineage, Reference
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import Roster
+from orchestrator.field.spending import level
 from orchestrator.field.whole_budget import Corpus
 from orchestrator.planning import model_sources
 from orchestrator.record.events import ChampionCrowned, Noted, RoundBegan, TournamentEvent, VerdictReached
-from orchestrator.record.records import Inspection, ModelFolder, Verdict
+from orchestrator.record.records import Inspection, ModelFolder, Proof, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import has_ended
 from orchestrator.rounds.competition import compete_in_round
@@ -35,8 +36,9 @@ from orchestrator.rounds.evaluators import Evaluators, Prompt
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.opening import next_field, refuse_hours_without_gpus
 from orchestrator.rounds.promotion import Promotion, Unfit
+from orchestrator.rounds.proving import prove, rows_of
 from orchestrator.rounds.scoring_calls import score
-from orchestrator.rounds.verdict import Candidate
+from orchestrator.rounds.verdict import Candidate, winner_of
 
 
 class Tournament:
@@ -83,7 +85,8 @@ class Tournament:
             config, roster = opened
             rounds = config.rounds_as_of(roster.round)
             scored = await compete_in_round(self.context, roster, rounds, seed, base)
-            verdict, seed, champion = await self.settle(roster, champion, seed, scored, history, promotion)
+            planned = [config.rounds_as_of(number) for number in range(1, roster.round + 1)]
+            verdict, seed, champion = await self.settle(roster, champion, seed, scored, history, planned, promotion)
             history.append(Settled(roster, verdict))
 
     def open_round(
@@ -122,6 +125,7 @@ class Tournament:
         seed: ModelFolder,
         scored: dict[str, RowResults],
         history: list[Settled],
+        planned: list[int],
         promotion: Promotion,
     ) -> tuple[Verdict, ModelFolder, ModelFolder]:
         """The verdict of a round and the models it leads to: the next seed and the champion.
@@ -133,7 +137,10 @@ class Tournament:
         before = self._candidate(roster.lineage, champion.model), self._candidate(roster.lineage, seed.model)
         done = self.dir.read(Verdict, path)
         while True:
-            verdict = done or judge(self.config, roster, *before, scored, history)
+            verdict = done
+            if verdict is None:
+                proof = self.prove(roster, champion.model, scored, history, planned)
+                verdict = judge(self.config, roster, *before, scored, proof, history)
             try:
                 next_seed, next_champion = await promotion.promote(verdict, seed, champion)
             except Unfit as unfit:
@@ -149,6 +156,25 @@ class Tournament:
         if verdict.dethroned:
             self._tell_of_champion(verdict, next_champion, again=done is not None)
         return verdict, next_seed, next_champion
+
+    def prove(
+        self,
+        roster: Roster,
+        champion: ModelRef,
+        scored: dict[str, RowResults],
+        history: list[Settled],
+        planned: list[int],
+    ) -> Proof | None:
+        """How the round's winner compares with the champion on the rows that prove; None where nobody won."""
+        winner = winner_of(scored)
+        if winner is None:
+            return None
+        spent = history[-1].verdict.spent if history else 0.0
+        chance = level(1 - self.config.selection.confidence, planned, spent)
+        theirs, ours = (
+            rows_of(self.dir, roster.lineage, model) for model in (champion, ModelRef(winner, roster.round))
+        )
+        return prove(theirs, ours, chance, self.config.selection.margin_nats)
 
     def reject(self, model: ModelRef, lineage: str, reason: str) -> None:
         """Put on record that a submission is out though it was scored."""

@@ -20,10 +20,12 @@ from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.next_round import first_roster, next_roster
 from orchestrator.field.roster import Roster
-from orchestrator.record.records import Inspection, ModelFolder, Sample, Samples, Verdict
+from orchestrator.field.spending import level
+from orchestrator.record.records import Inspection, ModelFolder, Proof, Sample, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
-from orchestrator.rounds.verdict import Candidate, choose
+from orchestrator.rounds.proving import prove, rows_of
+from orchestrator.rounds.verdict import Candidate, choose, winner_of
 
 ROWS = 60
 COMPETITORS: list[dict[str, Any]] = [
@@ -83,7 +85,6 @@ def fabricate(
             "rounds": rounds,
             "budget": {"tokens": 100_000},
             "competitors": competitors,
-            "selection": {"resamples": 200},
         }
         | (settings or {})
     )
@@ -131,8 +132,9 @@ class _Maker:
                 for index, entry in enumerate(roster.entries)
                 if (losses := self._entry(number, index, entry.recipe)) is not None
             }
-            rules, without = self.config.selection, verdict.rounds_without_champion if verdict else 0
-            verdict = choose(self.lineage, number, champion, seed, scored, rules, self.config.seed, without)
+            so_far = (verdict.spent, verdict.rounds_without_champion) if verdict else (0.0, 0)
+            proof, rules = self._proof(number, champion.model, scored, so_far[0]), self.config.selection
+            verdict = choose(self.lineage, number, champion, seed, scored, rules, proof, *so_far)
             known = {one.model: one for one in (champion, seed)}
             for name, losses in scored.items():
                 known[ModelRef(name, number)] = Candidate(ModelRef(name, number), losses)
@@ -202,6 +204,13 @@ class _Maker:
             return None
         return _score(self.run, f"{recipe.name}@{number}", self.loss(*key), folder, 10 * number + index)
 
+    def _proof(self, number: int, champion: ModelRef, scored: dict[str, RowResults], spent: float) -> Proof | None:
+        winner, rules = winner_of(scored), self.config.selection
+        if winner is None:
+            return None
+        both = (rows_of(self.run, self.lineage, model) for model in (champion, ModelRef(winner, number)))
+        return prove(*both, level(1 - rules.confidence, [self.config.rounds] * number, spent), rules.margin_nats)
+
     def _sample(self, folder: Path, model: ModelRef) -> None:
         samples = [
             Sample(prompt=prompt, expected=expected, completion=f"what {model} of {self.lineage} writes")
@@ -214,8 +223,8 @@ def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int) 
     """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation."""
     tokens = np.random.default_rng(1).integers(5, 40, ROWS).astype(np.float64)  # the same rows for every model
     rng = np.random.default_rng(seed)
-    validation, test = (_results(tokens, mean, rng) for mean in (loss, loss + 0.02))
-    losses = {"validation": validation, "test": test}
+    validation, proof, test = (_results(tokens, mean, rng) for mean in (loss, loss, loss + 0.02))
+    losses = {"validation": validation, "proof": proof, "test": test}
     folder.mkdir(parents=True, exist_ok=True)
     write_results(folder / "losses.parquet", {split: [f"{i:016x}" for i in range(ROWS)] for split in losses}, losses)
     card = Scorecard(
@@ -247,7 +256,8 @@ def _progress(path: Path, loss: float, cut: bool) -> None:
 
 
 def _manifest(config: TournamentConfig) -> Manifest:
-    held = {"validation": config.data.validation, "test": config.data.test}
+    half = config.data.validation // 2
+    held = {"validation": config.data.validation - half, "proof": half, "test": config.data.test}
     return Manifest(
         source=str(config.data.source),
         prompt=config.data.prompt,
@@ -257,6 +267,6 @@ def _manifest(config: TournamentConfig) -> Manifest:
         dropped={"duplicate": 130, "empty completion": 12},
         groups=4800,
         counts={"train": 4858, **held},
-        sha256=dict.fromkeys(("train", "validation", "test"), "5" * 64),
+        sha256=dict.fromkeys(("train", *held), "5" * 64),
         fingerprint="6" * 64,
     )

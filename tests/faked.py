@@ -17,7 +17,7 @@ from cluster.in_process import InProcessWorkers
 from cluster.store import LOCAL, Store
 from competitors.contract import Brief, Submission
 from competitors.entry import forfeit
-from evaluation.results import RowResults, write_results
+from evaluation.results import SPLITS, RowResults, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.driver import prepare
@@ -27,7 +27,7 @@ from orchestrator.record.snapshot import Snapshot, SnapshotReader
 from orchestrator.tournament import Tournament
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
-ROWS = 40
+ROWS = 50  # no fewer can prove a title
 
 LossOf = Callable[[str, int], float]
 """From a competitor and a round to its mean loss in nats; round 0 is the base."""
@@ -86,10 +86,7 @@ class FakedWorkers(InProcessWorkers):
 
     def _score(self, job: Any, *_: Any) -> Scorecard:
         name, _, number = job.name.partition("@")
-        results = {
-            split: made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}")
-            for split in ("validation", "test")
-        }
+        results = {split: made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}") for split in SPLITS}
         write_results(job.out / "losses.parquet", {split: [str(i) for i in range(ROWS)] for split in results}, results)
         validation, test = (SplitScore.of(results[split], 0) for split in ("validation", "test"))
         card = Scorecard(
@@ -139,7 +136,6 @@ def faked_config(inputs: Path, **settings: Any) -> TournamentConfig:
             "competitors": [
                 {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in ("a", "b")
             ],
-            "selection": {"resamples": 200},
             "evaluation": {"samples": 1},
         }
         | settings

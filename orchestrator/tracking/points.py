@@ -50,7 +50,9 @@ def of_entry(
     """What an entry cost, its scores, and its improvement over the champion it met."""
     values = {} if submission is None else costs_of(submission)
     if standing is not None:
-        values |= {"improvement": standing.improvement, "improvement_low": standing.improvement_low}
+        values["improvement"] = standing.improvement
+        if standing.improvement_low is not None:
+            values["improvement_low"] = standing.improvement_low
     points = [Point(name, value, number, time_ms) for name, value in values.items()]
     return points + of_scorecard(card, number, time_ms)
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from competitors.output import model_form
-from evaluation.compare import improvements
+from evaluation.compare import gain
 from evaluation.evaluator import ScoringJob, score_model
 from evaluation.figures import FIGURES
 from evaluation.results import RowResults, read_results
@@ -102,18 +102,17 @@ def against(snapshot: Snapshot, ours: RowResults, champions: Champions) -> list[
     """A model's validation rows against each lineage's champion's."""
     rules, rows = snapshot.config.selection, []
     for lineage, (champion, card, theirs) in champions.items():
-        gain = None
+        found = None
         if (ours.tokens == theirs.tokens).all():
-            seed = snapshot.config.seed
-            gain = improvements(theirs, {"": ours}, rules.confidence, rules.resamples, seed)[""]
+            found = gain(theirs, ours)
         rows.append(
             Against(
                 lineage=lineage,
                 champion=champion,
                 champion_validation_loss=card.validation.loss,
                 champion_bits_per_byte=card.validation.bits_per_byte,
-                improvement=gain.mean if gain else None,
-                improvement_low=gain.low if gain else None,
+                improvement=found.mean if found else None,
+                improvement_low=found.low(1 - rules.confidence) if found else None,
             )
         )
     return rows

@@ -65,6 +65,7 @@ class EntryRow(Tested):
     reason: str
     validation_loss: float | None = None
     improvement: float | None = None
+    improvement_seen: float | None = None
     improvement_low: float | None = None
     train_tokens: int = 0
     train_seconds: float = 0.0

@@ -148,8 +148,8 @@ def change(ours: float | None, theirs: float | None) -> str:
 
 
 def intervals(row: RoundRow, margin_nats: float) -> dict[str, Interval]:
-    """Each scored entry's improvement on one scale for the round."""
-    known = {e.competitor: (e.improvement_low, e.improvement) for e in row.entries}
+    """The winner's improvement on the rows that prove, on the scale of the round."""
+    known = {e.competitor: (e.improvement_low, e.improvement_seen) for e in row.entries}
     both = {name: (low, mean) for name, (low, mean) in known.items() if low is not None and mean is not None}
     ends = [0.0, margin_nats, *(value for pair in both.values() for value in pair)]
     start, span = min(ends), (max(ends) - min(ends)) or 1.0

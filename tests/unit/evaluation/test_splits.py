@@ -34,8 +34,8 @@ def read_all(out: Path) -> dict[str, list[Row]]:
 def test_counts_files_and_manifest(tmp_path: Path) -> None:
     manifest = split(example_rows(), tmp_path)
     found = read_all(tmp_path)
-    assert {name: len(rows) for name, rows in found.items()} == {"train": 85, "validation": 20, "test": 15}
-    assert manifest.counts == {"train": 85, "validation": 20, "test": 15}
+    assert {name: len(rows) for name, rows in found.items()} == {"train": 85, "validation": 10, "proof": 10, "test": 15}
+    assert manifest.counts == {"train": 85, "validation": 10, "proof": 10, "test": 15}
     assert manifest.rows_read == 120
     assert manifest.groups == 100
     assert manifest.sha256 == {name: sha256_of(tmp_path / FILES[name]) for name in manifest.counts}
@@ -85,17 +85,17 @@ def test_drops_are_counted_by_reason(tmp_path: Path) -> None:
 def test_held_out_files_are_private(tmp_path: Path) -> None:
     split(example_rows(), tmp_path)
     assert stat.S_IMODE((tmp_path / "held_out").stat().st_mode) == 0o700
-    for name in ("validation", "test"):
+    for name in ("validation", "proof", "test"):
         assert stat.S_IMODE((tmp_path / "held_out" / f"{name}.parquet").stat().st_mode) == 0o600
 
 
 def test_a_group_too_large_for_the_room_goes_elsewhere_whole() -> None:
     rows = [Row(f"big{i}", "big", str(i)) for i in range(5)] + [Row(f"id{i}", f"p{i}", "x") for i in range(20)]
     for seed in range(20):
-        splits = assign(rows, validation=4, test=6, seed=seed)
-        assert (len(splits["validation"]), len(splits["test"])) == (4, 6)
+        splits = assign(rows, validation=8, test=6, seed=seed)
+        assert [len(splits[split]) for split in ("validation", "proof", "test")] == [4, 4, 6]
         assert sum(any(row.prompt == "big" for row in members) for members in splits.values()) == 1
-        assert all(row.prompt != "big" for row in splits["validation"])
+        assert all(row.prompt != "big" for row in splits["validation"] + splits["proof"])
 
 
 def test_an_absent_input_renders_as_nothing(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_when_all_forfeit_the_incumbent_stays(write_config: Any, tmp_path: Path)
 
 
 def test_patience_ends_a_lineage_early(write_config: Any, tmp_path: Path):
-    config = write_config([python("returns_the_seed")], rounds=5, selection={"patience": 2, "resamples": 300})
+    config = write_config([python("returns_the_seed")], rounds=5, selection={"patience": 2})
     board = run(config, tmp_path / "run", workers())
     assert board.state == "finished"
     assert len(board.lineages[0].rounds) == 3

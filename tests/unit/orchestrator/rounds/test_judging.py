@@ -25,7 +25,7 @@ def test_a_recipe_that_has_won_often_enough_is_exploited_from_then_on(tmp_path: 
 
 
 def test_rounds_without_a_champion_are_counted(tmp_path: Path):
-    config = faked_config(tmp_path, selection={"resamples": 200, "patience": 2})
+    config = faked_config(tmp_path, selection={"patience": 2})
     first = first_roster("l", config.competitors, [])
     base = Candidate(BASE, made_up(3.0, "base"))
     history: list[Settled] = []

@@ -95,7 +95,7 @@ def test_status_is_what_records_and_reports_say(tmp_path: Path) -> None:
 
 
 def test_status_of_a_lineage_that_ended_early_is_its_last_round(tmp_path: Path) -> None:
-    settings = {"selection": {"resamples": 200, "patience": 1}}
+    settings = {"selection": {"patience": 1}}
     _, run = fabricate(
         tmp_path / "run", lineages=("llama",), rounds=3, settled={"llama": 1}, settings=settings, loss=lambda *_: 5.0
     )
