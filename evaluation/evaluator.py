@@ -1,4 +1,4 @@
-"""Scoring a model: on both splits, with its scorecard and its rows on disk, or on a few rows of one.
+"""Scoring a model: on a split or two, with its scorecard and its rows on disk, or on a few rows of one.
 
 All functions take plain arguments, so they run with and without Ray.
 """
@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from evaluation.faults import of_submission
 from evaluation.loading import Dtype, loaded
-from evaluation.results import SPLITS, RowResults, write_results
+from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import encode_rows, pad_id, score
 from evaluation.splits import read_split
@@ -37,11 +37,13 @@ class ScoringJob(Record):
     batch_tokens: int
     prompt: Literal["plain", "chat"] = "plain"
     dtype: Dtype = "auto"
+    splits: tuple[Split, ...] = ("validation",)
+    """Which rows: both for bases and references; the test rows of a champion come when it is one."""
     out: Path
 
 
 def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda fraction: None) -> Scorecard:
-    """Score a model on both splits; write losses.parquet and then scorecard.json into `job.out`.
+    """Score a model on the job's splits; write losses.parquet and then scorecard.json into `job.out`.
 
     Raises Forfeit, and writes nothing, for a model that cannot be loaded or whose loss is not finite.
     """
@@ -49,41 +51,68 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
 
     began = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
-    results: dict[str, RowResults] = {}
-    row_ids: dict[str, list[str]] = {}
-    cut_short: dict[str, int] = {}
+    scored: dict[Split, _Scored] = {}
     with _model_of(job) as model:
-        for index, split in enumerate(SPLITS):
-            rows = read_split(job.held_out / f"{split}.parquet")
-            encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
+        for index, split in enumerate(job.splits):
 
             def report(fraction: float, before: int = index) -> None:
-                progress((before + fraction) / len(SPLITS))
+                progress((before + fraction) / len(job.splits))
 
-            results[split] = score(model, encoded, job.batch_tokens, pad_id(tokenizer), report)
-            _refuse_no_loss(results[split], split, job.max_tokens)
-            row_ids[split] = [row.row_id for row in rows]
-            cut_short[split] = sum(row.cut for row in encoded)
+            scored[split] = _score_split(job, split, model, tokenizer, report)
+            if not math.isfinite(scored[split].results.loss):
+                raise Forfeit(f"its loss on the {split} rows is not finite")
         device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
     card = Scorecard(
         model=job.name,
         model_sha256=model_sha256(job.adapter or job.model),
         prompt=job.prompt,
-        validation=SplitScore.of(results["validation"], cut_short["validation"]),
-        test=SplitScore.of(results["test"], cut_short["test"]),
+        validation=scored["validation"].total,
+        test=scored["test"].total if "test" in scored else None,
         device=device,
         dtype=dtype,
         seconds=time.monotonic() - began,
     )
-    write_results(job.out / "losses.parquet", row_ids, results)
+    _write_rows(job, scored)
     return card.write(job.out / "scorecard.json")
 
 
-def _refuse_no_loss(results: RowResults, split: str, max_tokens: int) -> None:
+def score_champion(job: ScoringJob) -> Scorecard:
+    """Score the test rows of what has become champion, and add them to the scorecard and the rows in `job.out`.
+
+    Test rows only report, so a loss that is not finite is put on record as it is, and takes no title away.
+    """
+    from transformers import AutoTokenizer
+
+    card = Scorecard.read(job.out / "scorecard.json")
+    with _model_of(job) as model:
+        scored = _score_split(job, "test", model, AutoTokenizer.from_pretrained(job.tokenizer))
+    _write_rows(job, {"test": scored})
+    return card.model_copy(update={"test": scored.total}).write(job.out / "scorecard.json")
+
+
+class _Scored(NamedTuple):
+    """One model on one split."""
+
+    row_ids: list[str]
+    results: RowResults
+    total: SplitScore
+
+
+def _score_split(
+    job: ScoringJob, split: Split, model: Any, tokenizer: Any, progress: Callable[[float], None] = lambda fraction: None
+) -> _Scored:
+    rows = read_split(job.held_out / f"{split}.parquet")
+    encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
+    results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress)
     if not results.tokens.any():
-        raise UserError(f"data.max_tokens: {max_tokens} cuts the whole completion of every {split} row away")
-    if not math.isfinite(results.loss):
-        raise Forfeit(f"its loss on the {split} rows is not finite")
+        raise UserError(f"data.max_tokens: {job.max_tokens} cuts the whole completion of every {split} row away")
+    cut_short = sum(row.cut for row in encoded)
+    return _Scored([row.row_id for row in rows], results, SplitScore.of(results, cut_short))
+
+
+def _write_rows(job: ScoringJob, scored: dict[Split, _Scored]) -> None:
+    row_ids = {split: one.row_ids for split, one in scored.items()}
+    write_results(job.out / "losses.parquet", row_ids, {split: one.results for split, one in scored.items()})
 
 
 def score_slice(job: ScoringJob, rows: int) -> float:

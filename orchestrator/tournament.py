@@ -7,6 +7,7 @@ and goes on with one.
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from cluster.digest import model_sha256
 from cluster.errors import BrokenRecord, Forfeit, UserError
@@ -15,7 +16,8 @@ from cluster.workers import Workers
 from competitors.builtin.bases import build
 from competitors.sft.stream import count_tokens
 from competitors.soup.recipe import SoupRecipe
-from evaluation.results import RowResults, read_results
+from evaluation.figures import loss_in_words
+from evaluation.results import SPLITS, RowResults, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.splits import read_split
 from orchestrator.config.sections import Lineage, Reference
@@ -31,7 +33,7 @@ from orchestrator.record.snapshot import has_ended
 from orchestrator.rounds.competition import compete_in_round
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.entry import reject
-from orchestrator.rounds.evaluators import Evaluators, Prompt
+from orchestrator.rounds.evaluators import Evaluators
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.opening import next_field, refuse_hours_without_gpus
 from orchestrator.rounds.promotion import Promotion, Unfit
@@ -162,7 +164,7 @@ class Tournament:
         card = self.dir.read(Scorecard, self.dir.scores(verdict.lineage, verdict.champion) / "scorecard.json")
         assert card is not None
         assert champion.path is not None
-        self.tell(ChampionCrowned(verdict.lineage, verdict.champion, card.test.loss, champion.path, again))
+        self.tell(ChampionCrowned(verdict.lineage, verdict.champion, card.test_figures, champion.path, again))
 
     async def base(self, lineage: Lineage) -> ModelFolder:
         """Round 0: the base model, scored as it is."""
@@ -172,7 +174,7 @@ class Tournament:
         if done is None:
             sha256 = await self.evaluators.call(model_sha256, path)
             done = self.dir.write(ModelFolder(model=BASE, path=None, sha256=sha256), folder / "seed.json")
-        await self._score_plain(f"{lineage.name} base", path, "plain", folder, key)
+        await self._score_as_it_is(f"{lineage.name} base", path, "plain", folder, key)
         return done.model_copy(update={"path": path})
 
     async def score_reference(self, reference: Reference, model: str) -> None:
@@ -180,7 +182,7 @@ class Tournament:
         folder, key = self.dir.reference(reference.name), f"references[{reference.name}].model"
         if self.dir.read(Scorecard, folder / "scorecard.json") is None:
             path = await self._fetch(model, key)
-            await self._score_plain(reference.name, path, reference.prompt, folder, key)
+            await self._score_as_it_is(reference.name, path, reference.prompt, folder, key)
 
     @property
     def _blends(self) -> bool:
@@ -196,16 +198,21 @@ class Tournament:
                 await self.evaluators.call(build, name, folder, shape=Shape("trainer", 1, 0))
         return folder
 
-    async def _score_plain(self, name: str, model: Path, prompt: Prompt, folder: Path, key: str) -> None:
+    async def _score_as_it_is(
+        self, name: str, model: Path, prompt: Literal["plain", "chat"], folder: Path, key: str
+    ) -> None:
+        """A base's or a reference's scorecard. Nobody chooses among them, so they are scored on the test rows too."""
         if self.dir.read(Scorecard, folder / "scorecard.json") is not None:
             return
         self.tell(Noted(f"scoring {name}"))
-        job = self.evaluators.job(name, model, model, folder, prompt)
+        job = self.evaluators.job(name, model, model, folder)
+        job = job.model_copy(update={"prompt": prompt, "splits": SPLITS})
         try:
             card = await self.evaluators.call(score, job, folder / "progress.jsonl")
         except Forfeit as reason:
             raise UserError(f"{key}: {reason}") from reason
-        self.tell(Noted(f"{name}: validation loss {card.validation.loss:.4f}, test loss {card.test.loss:.4f}"))
+        validation, test = loss_in_words(card.validation.figures), loss_in_words(card.test_figures)
+        self.tell(Noted(f"{name}: validation loss {validation}, test loss {test}"))
 
     def _candidate(self, lineage: str, model: ModelRef) -> Candidate:
         """A scored model with its results on the rows that choose."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from cluster.resources import Resources
 from competitors.contract import Brief, Submission
-from evaluation.results import Array, RowResults, write_results
+from evaluation.results import Array, RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.splits import Manifest
 from orchestrator.config.sections import Lineage
@@ -142,6 +142,7 @@ class _Maker:
                 crowned = ModelFolder(model=champion.model, path=folder / "champion", sha256="2" * 64)
                 run.write(crowned, folder / "champion.json")
                 self._sample(folder, champion.model)
+                self._score_entry(champion.model.competitor, number)
             run.write(verdict, folder / "verdict.json")
         if training:
             roster = self._open(roster, verdict)
@@ -200,7 +201,12 @@ class _Maker:
         self.run.write(Inspection(form="full", reason=self.rejections.get(key, "")), folder / "inspection.json")
         if key in self.rejections:
             return None
-        return _score(self.run, f"{recipe.name}@{number}", self.loss(*key), folder, 10 * number + index)
+        return self._score_entry(recipe.name, number, is_champion=False)
+
+    def _score_entry(self, name: str | None, number: int, is_champion: bool = True) -> RowResults:
+        assert name is not None
+        loss, folder = self.loss(self.lineage, number, name), self.run.entry(self.lineage, number, name)
+        return _score(self.run, f"{name}@{number}", loss, folder, 10 * number + sum(name.encode()), is_champion)
 
     def _sample(self, folder: Path, model: ModelRef) -> None:
         samples = [
@@ -210,19 +216,22 @@ class _Maker:
         self.run.write(Samples(samples=samples), folder / "samples.json")
 
 
-def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int) -> RowResults:
-    """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation."""
+def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int, is_champion: bool = True) -> RowResults:
+    """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation.
+
+    An entry has no test rows before it is champion.
+    """
     tokens = np.random.default_rng(1).integers(5, 40, ROWS).astype(np.float64)  # the same rows for every model
     rng = np.random.default_rng(seed)
     validation, test = (_results(tokens, mean, rng) for mean in (loss, loss + 0.02))
-    losses = {"validation": validation, "test": test}
+    losses: dict[Split, RowResults] = {"validation": validation} | ({"test": test} if is_champion else {})
     folder.mkdir(parents=True, exist_ok=True)
     write_results(folder / "losses.parquet", {split: [f"{i:016x}" for i in range(ROWS)] for split in losses}, losses)
     card = Scorecard(
         model=model,
         model_sha256="4" * 64,
         validation=SplitScore.of(validation, cut_short=0),
-        test=SplitScore.of(test, cut_short=0),
+        test=SplitScore.of(test, cut_short=0) if is_champion else None,
         device="cpu",
         dtype="float32",
         seconds=3.0,

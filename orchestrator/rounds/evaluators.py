@@ -16,7 +16,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from cluster.errors import ClusterTrouble, Forfeit, machine_trouble
 from cluster.resources import Shape
@@ -28,7 +28,6 @@ from orchestrator.rounds.retries import ATTEMPTS, ATTEMPTS_ON_A_SUBMISSION
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Prompt = Literal["plain", "chat"]
 
 
 class Evaluators:
@@ -78,8 +77,8 @@ class Evaluators:
                 self.run.store.remove(seed.out)
             raise Forfeit(f"the evaluator fails on it, and not on its seed: {trouble}") from trouble
 
-    def job(self, name: str, model: Path, tokenizer: Path, out: Path, prompt: Prompt = "plain") -> ScoringJob:
-        """Score `model` with `tokenizer` by the config's rules into the folder `out`."""
+    def job(self, name: str, model: Path, tokenizer: Path, out: Path) -> ScoringJob:
+        """Score `model` with `tokenizer` by the config's rules, on the rows that choose, into the folder `out`."""
         return ScoringJob(
             name=name,
             model=model,
@@ -87,7 +86,6 @@ class Evaluators:
             held_out=self.run.held_out,
             max_tokens=self.config.data.max_tokens,
             batch_tokens=self.config.evaluation.batch_tokens,
-            prompt=prompt,
             dtype=self.config.evaluation.dtype,
             out=out,
         )
