@@ -1,4 +1,4 @@
-"""Scoring a model: on both splits, with its scorecard and its rows on disk, or on a few rows of one.
+"""Scoring a model: on a split or two, with its scorecard and its rows on disk, or on a few rows of one.
 
 All functions take plain arguments, so they run with and without Ray.
 """
@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from evaluation.faults import of_submission
 from evaluation.loading import Dtype, loaded
-from evaluation.results import SPLITS, RowResults, write_results
+from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import encode_rows, pad_id, score
-from evaluation.splits import read_split
+from evaluation.splits import prompt_groups, read_split
 
 
 class ScoringJob(Record):
@@ -37,11 +37,14 @@ class ScoringJob(Record):
     batch_tokens: int
     prompt: Literal["plain", "chat"] = "plain"
     dtype: Dtype = "auto"
+    splits: tuple[Split, ...] = ("validation",)
+    """Which rows: all for bases and references. Those on which a winner proves itself, and a champion's test rows, come
+    later."""
     out: Path
 
 
 def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda fraction: None) -> Scorecard:
-    """Score a model on both splits; write losses.parquet and then scorecard.json into `job.out`.
+    """Score a model on the job's splits; write losses.parquet and then scorecard.json into `job.out`.
 
     Raises Forfeit, and writes nothing, for a model that cannot be loaded or whose loss is not finite.
     """
@@ -49,41 +52,74 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
 
     began = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
-    results: dict[str, RowResults] = {}
-    row_ids: dict[str, list[str]] = {}
-    cut_short: dict[str, int] = {}
+    scored: dict[Split, _Scored] = {}
     with _model_of(job) as model:
-        for index, split in enumerate(SPLITS):
-            rows = read_split(job.held_out / f"{split}.parquet")
-            encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
+        for index, split in enumerate(job.splits):
 
             def report(fraction: float, before: int = index) -> None:
-                progress((before + fraction) / len(SPLITS))
+                progress((before + fraction) / len(job.splits))
 
-            results[split] = score(model, encoded, job.batch_tokens, pad_id(tokenizer), report)
-            _refuse_no_loss(results[split], split, job.max_tokens)
-            row_ids[split] = [row.row_id for row in rows]
-            cut_short[split] = sum(row.cut for row in encoded)
+            scored[split] = _score_split(job, split, model, tokenizer, report)
+            _refuse_endless(scored[split], split)
         device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
     card = Scorecard(
         model=job.name,
         model_sha256=model_sha256(job.adapter or job.model),
         prompt=job.prompt,
-        validation=SplitScore.of(results["validation"], cut_short["validation"]),
-        test=SplitScore.of(results["test"], cut_short["test"]),
+        validation=scored["validation"].total,
+        **{split: scored[split].total for split in scored if split != "validation"},
         device=device,
         dtype=dtype,
         seconds=time.monotonic() - began,
     )
-    write_results(job.out / "losses.parquet", row_ids, results)
+    _write_rows(job, scored)
     return card.write(job.out / "scorecard.json")
 
 
-def _refuse_no_loss(results: RowResults, split: str, max_tokens: int) -> None:
+def score_also(job: ScoringJob, split: Split) -> Scorecard:
+    """Score one more split, and add it to the scorecard and the rows that lie in `job.out`.
+
+    Raises Forfeit where the loss is not finite, but for test rows: these only report, and take no title away.
+    """
+    from transformers import AutoTokenizer
+
+    card = Scorecard.read(job.out / "scorecard.json")
+    with _model_of(job) as model:
+        scored = _score_split(job, split, model, AutoTokenizer.from_pretrained(job.tokenizer))
+    if split != "test":
+        _refuse_endless(scored, split)
+    _write_rows(job, {split: scored})
+    return card.model_copy(update={split: scored.total}).write(job.out / "scorecard.json")
+
+
+class _Scored(NamedTuple):
+    """One model on one split."""
+
+    row_ids: list[str]
+    results: RowResults
+    total: SplitScore
+
+
+def _score_split(
+    job: ScoringJob, split: Split, model: Any, tokenizer: Any, progress: Callable[[float], None] = lambda fraction: None
+) -> _Scored:
+    rows = read_split(job.held_out / f"{split}.parquet")
+    encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
+    results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(prompt_groups(rows))
     if not results.tokens.any():
-        raise UserError(f"data.max_tokens: {max_tokens} cuts the whole completion of every {split} row away")
-    if not math.isfinite(results.loss):
+        raise UserError(f"data.max_tokens: {job.max_tokens} cuts the whole completion of every {split} row away")
+    cut_short = sum(row.cut for row in encoded)
+    return _Scored([row.row_id for row in rows], results, SplitScore.of(results, cut_short))
+
+
+def _refuse_endless(scored: _Scored, split: Split) -> None:
+    if not math.isfinite(scored.results.loss):
         raise Forfeit(f"its loss on the {split} rows is not finite")
+
+
+def _write_rows(job: ScoringJob, scored: dict[Split, _Scored]) -> None:
+    row_ids = {split: one.row_ids for split, one in scored.items()}
+    write_results(job.out / "losses.parquet", row_ids, {split: one.results for split, one in scored.items()})
 
 
 def score_slice(job: ScoringJob, rows: int) -> float:

@@ -1,5 +1,6 @@
 """Results: what one model did on each held-out row, as columns, and the file losses.parquet that keeps them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +39,10 @@ class RowResults:
         self.columns: dict[str, Array] = known | measured
         assert len({column.shape for column in self.columns.values()}) == 1
 
+    def grouped(self, group: Array) -> "RowResults":
+        """The same rows, told which of them belong together."""
+        return RowResults(**{**self.columns, "group": group})
+
     def column(self, name: str) -> Array:
         """A column by its name."""
         return self.columns[name]
@@ -53,18 +58,22 @@ class RowResults:
         return self.per_token("nats")
 
 
-def write_results(path: Path, row_ids: dict[str, list[str]], results: dict[str, RowResults]) -> None:
-    """Write losses.parquet: columns split, row_id, nats, tokens, bytes and those that were measured besides."""
+def write_results(path: Path, row_ids: Mapping[Split, list[str]], results: Mapping[Split, RowResults]) -> None:
+    """Write losses.parquet: columns split, row_id, nats, tokens, bytes and those that were measured besides.
+
+    Rows of other splits that lie there already stay.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables = []
-    for split in SPLITS:
+    for split, scored in results.items():
         columns = {
-            name: column.astype(np.int64) if name in COUNTS else column
-            for name, column in results[split].columns.items()
+            name: column.astype(np.int64) if name in COUNTS else column for name, column in scored.columns.items()
         }
         tables.append(pa.table({"split": [split] * len(row_ids[split]), "row_id": row_ids[split], **columns}))
+    if path.exists():
+        tables.insert(0, pq.read_table(path, filters=[("split", "not in", list(results))]))
     with LOCAL.writing(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)
 

@@ -22,6 +22,8 @@ from cluster.store import LOCAL
 from cluster.text import plain
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from datasets import Dataset
 
 Split = Literal["train", "validation", "proof", "test", "slice"]
@@ -145,6 +147,13 @@ def assign(rows: list[Row], validation: int, test: int, seed: int, slice_rows: i
             f"{len(splits['train'])} for train"
         )
     return splits
+
+
+def prompt_groups(rows: list[Row]) -> "npt.NDArray[np.float64]":
+    """(rows,) numbers, the same for rows that share a prompt."""
+    import numpy as np
+
+    return np.unique([normalised(row.prompt) for row in rows], return_inverse=True)[1].astype(np.float64)
 
 
 def normalised(text: str) -> str:

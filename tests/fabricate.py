@@ -12,7 +12,7 @@ import numpy as np
 
 from cluster.resources import Resources
 from competitors.contract import Brief, Submission
-from evaluation.results import Array, RowResults, write_results
+from evaluation.results import Array, RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.splits import Manifest
 from orchestrator.config.sections import Lineage
@@ -24,8 +24,8 @@ from orchestrator.field.spending import level
 from orchestrator.record.records import Inspection, ModelFolder, Proof, Sample, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
-from orchestrator.rounds.proving import prove, rows_of
-from orchestrator.rounds.verdict import Candidate, choose, winner_of
+from orchestrator.rounds.proving import challenger, prove, rows_of
+from orchestrator.rounds.verdict import Candidate, choose
 
 ROWS = 60
 COMPETITORS: list[dict[str, Any]] = [
@@ -144,6 +144,7 @@ class _Maker:
                 crowned = ModelFolder(model=champion.model, path=folder / "champion", sha256="2" * 64)
                 run.write(crowned, folder / "champion.json")
                 self._sample(folder, champion.model)
+                self._score_entry(champion.model.competitor, number)
             run.write(verdict, folder / "verdict.json")
         if training:
             roster = self._open(roster, verdict)
@@ -202,14 +203,20 @@ class _Maker:
         self.run.write(Inspection(form="full", reason=self.rejections.get(key, "")), folder / "inspection.json")
         if key in self.rejections:
             return None
-        return _score(self.run, f"{recipe.name}@{number}", self.loss(*key), folder, 10 * number + index)
+        return self._score_entry(recipe.name, number, is_champion=False)
+
+    def _score_entry(self, name: str | None, number: int, is_champion: bool = True) -> RowResults:
+        assert name is not None
+        loss, folder = self.loss(self.lineage, number, name), self.run.entry(self.lineage, number, name)
+        return _score(self.run, f"{name}@{number}", loss, folder, 10 * number + sum(name.encode()), is_champion)
 
     def _proof(self, number: int, champion: ModelRef, scored: dict[str, RowResults], spent: float) -> Proof | None:
-        winner, rules = winner_of(scored), self.config.selection
+        theirs, rules = rows_of(self.run, self.lineage, champion), self.config.selection
+        winner = challenger(theirs[1], scored)
         if winner is None:
             return None
-        both = (rows_of(self.run, self.lineage, model) for model in (champion, ModelRef(winner, number)))
-        return prove(*both, level(1 - rules.confidence, [self.config.rounds] * number, spent), rules.margin_nats)
+        ours = rows_of(self.run, self.lineage, ModelRef(winner, number))
+        return prove(theirs, ours, level(1 - rules.confidence, [self.config.rounds] * number, spent), rules.margin_nats)
 
     def _sample(self, folder: Path, model: ModelRef) -> None:
         samples = [
@@ -219,19 +226,24 @@ class _Maker:
         self.run.write(Samples(samples=samples), folder / "samples.json")
 
 
-def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int) -> RowResults:
-    """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation."""
+def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int, is_champion: bool = True) -> RowResults:
+    """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation.
+
+    An entry has no test rows before it is champion.
+    """
     tokens = np.random.default_rng(1).integers(5, 40, ROWS).astype(np.float64)  # the same rows for every model
     rng = np.random.default_rng(seed)
     validation, proof, test = (_results(tokens, mean, rng) for mean in (loss, loss, loss + 0.02))
-    losses = {"validation": validation, "proof": proof, "test": test}
+    losses: dict[Split, RowResults] = {"validation": validation, "proof": proof}
+    losses |= {"test": test} if is_champion else {}
     folder.mkdir(parents=True, exist_ok=True)
     write_results(folder / "losses.parquet", {split: [f"{i:016x}" for i in range(ROWS)] for split in losses}, losses)
     card = Scorecard(
         model=model,
         model_sha256="4" * 64,
         validation=SplitScore.of(validation, cut_short=0),
-        test=SplitScore.of(test, cut_short=0),
+        proof=SplitScore.of(proof, cut_short=0),
+        test=SplitScore.of(test, cut_short=0) if is_champion else None,
         device="cpu",
         dtype="float32",
         seconds=3.0,

@@ -17,7 +17,7 @@ from cluster.in_process import InProcessWorkers
 from cluster.store import LOCAL, Store
 from competitors.contract import Brief, Submission
 from competitors.entry import forfeit
-from evaluation.results import SPLITS, RowResults, write_results
+from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.driver import prepare
@@ -59,13 +59,14 @@ class FakedWorkers(InProcessWorkers):
 
     def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         name = function.__name__
-        self.calls.append(name)
+        self.calls.append(f"{name} {args[1]}" if name == "score_also" else name)
         self.fault(name, args)
         faked = {
             "compete": self._compete,
             "inspect": lambda *_: None,
             "score": self._score,
             "score_model": self._score,
+            "score_also": self._score_also,
             "score_checkpoint": lambda job, *_: self.loss_of(job.name, 1),
             "make_full": self._make_full,
             "generate": lambda model, tokenizer, prompts, *_: ["yes" for _ in prompts],
@@ -85,14 +86,20 @@ class FakedWorkers(InProcessWorkers):
         )  # fmt: skip
 
     def _score(self, job: Any, *_: Any) -> Scorecard:
-        name, _, number = job.name.partition("@")
-        results = {split: made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}") for split in SPLITS}
-        write_results(job.out / "losses.parquet", {split: [str(i) for i in range(ROWS)] for split in results}, results)
-        validation, test = (SplitScore.of(results[split], 0) for split in ("validation", "test"))
-        card = Scorecard(
-            model=job.name, model_sha256="", validation=validation, test=test, device="", dtype="", seconds=0.0
-        )
+        scores = {split: self._score_split(job, split) for split in job.splits}
+        card = Scorecard(model=job.name, model_sha256="", device="", dtype="", seconds=0.0, **scores)
         return card.write(job.out / "scorecard.json", store=self.store)
+
+    def _score_also(self, job: Any, split: Split) -> Scorecard:
+        card = Scorecard.read(job.out / "scorecard.json")
+        card = card.model_copy(update={split: self._score_split(job, split)})
+        return card.write(job.out / "scorecard.json", store=self.store)
+
+    def _score_split(self, job: Any, split: Split) -> SplitScore:
+        name, _, number = job.name.partition("@")
+        results = made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}")
+        write_results(job.out / "losses.parquet", {split: [str(i) for i in range(ROWS)]}, {split: results})
+        return SplitScore.of(results, 0)
 
     def _make_full(self, seed: Path, submission: Path, form: str, tokenizer: Path, out: Path) -> str:
         self.store.link_folder(submission, out)

@@ -13,8 +13,8 @@ from evaluation.results import Array, RowResults
 from orchestrator.config.sections import Selection
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.spending import level
-from orchestrator.rounds.proving import prove
-from orchestrator.rounds.verdict import Candidate, choose, winner_of
+from orchestrator.rounds.proving import challenger, prove
+from orchestrator.rounds.verdict import Candidate, choose
 
 SPREAD = 0.15
 """Nats per token by which two models' losses on a row differ beyond their means, as in real runs (docs/trust.md)."""
@@ -77,13 +77,10 @@ def false_titles(setup: Setup, seed: int) -> tuple[int, int]:
             f"e{i}": _child(parent, ModelRef(f"e{i}", number), true_gain, rng, setup) for i in range(setup.entries)
         }
         scored = {name: child.choosing for name, child in children.items()}
-        winner = children[str(winner_of(scored))]
-        proof = prove(
-            (champion.proving, champion.choosing),
-            (winner.proving, winner.choosing),
-            level(1 - setup.confidence, [setup.rounds] * number, spent),
-            0.0,
-        )
+        proof, name = None, challenger(champion.choosing, scored)
+        if name is not None:
+            theirs, ours = ((one.proving, one.choosing) for one in (champion, children[name]))
+            proof = prove(theirs, ours, level(1 - setup.confidence, [setup.rounds] * number, spent), 0.0)
         before = Candidate(champion.ref, champion.choosing), Candidate(parent.ref, parent.choosing)
         verdict = choose("l", number, *before, scored, rules, proof, spent)
         known |= {child.ref: child for child in children.values()}

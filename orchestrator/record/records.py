@@ -94,7 +94,7 @@ class Verdict(Record):
     dethroned: bool
     """Whether the winner's improvement over the champion is proven, so that it takes the title."""
     proof: Proof | None
-    """Of the winner; None when all forfeited."""
+    """Of a winner that leads the champion on the rows that choose; None where nobody does."""
     spent: float
     """What this and earlier tests that proved nothing have taken of the lineage's chance of a false title."""
     validation_loss: float

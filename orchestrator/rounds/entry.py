@@ -29,7 +29,6 @@ from evaluation.inspection import Form, inspect
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
 from orchestrator.config.sections import Racing
-from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import EntryChanged, EntryState, Noted
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.record.run_directory import RunDirectory
@@ -181,13 +180,8 @@ class Entry:
     async def score(self, submission: Submission) -> Scorecard | Inspection:
         """The submission's scorecard, on record; or why it is rejected after all."""
         assert submission.form is not None
-        is_adapter = submission.form == "adapter"
-        model = self.brief.seed_model if is_adapter else self.brief.output_dir
         assert self.base.path is not None
-        job = self.context.evaluators.job(
-            str(ModelRef(self.brief.competitor, self.brief.round)), model, self.base.path, self.folder
-        )
-        job = job.model_copy(update={"adapter": self.brief.output_dir if is_adapter else None})
+        job = self.context.evaluators.job_of(self.brief, submission.form, self.base.path)
         watch = Watch(self.brief, self.context.config.limits, self.now, self.context.tell)
         work = asyncio.create_task(self._evaluate(score, job, self.brief.progress_file))
         try:

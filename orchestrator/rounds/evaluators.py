@@ -16,19 +16,21 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from cluster.errors import ClusterTrouble, Forfeit, machine_trouble
 from cluster.resources import Shape
 from cluster.workers import EVALUATOR, Workers
+from competitors.contract import Brief
+from competitors.output import Form
 from evaluation.evaluator import ScoringJob, score_model
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.retries import ATTEMPTS, ATTEMPTS_ON_A_SUBMISSION
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Prompt = Literal["plain", "chat"]
 
 
 class Evaluators:
@@ -78,8 +80,15 @@ class Evaluators:
                 self.run.store.remove(seed.out)
             raise Forfeit(f"the evaluator fails on it, and not on its seed: {trouble}") from trouble
 
-    def job(self, name: str, model: Path, tokenizer: Path, out: Path, prompt: Prompt = "plain") -> ScoringJob:
-        """Score `model` with `tokenizer` by the config's rules into the folder `out`."""
+    def job_of(self, brief: Brief, form: Form, tokenizer: Path) -> ScoringJob:
+        """Score what was handed in for `brief`, into its entry's folder."""
+        is_adapter = form == "adapter"
+        model, name = brief.seed_model if is_adapter else brief.output_dir, str(ModelRef(brief.competitor, brief.round))
+        job = self.job(name, model, tokenizer, brief.output_dir.parent)
+        return job.model_copy(update={"adapter": brief.output_dir if is_adapter else None})
+
+    def job(self, name: str, model: Path, tokenizer: Path, out: Path) -> ScoringJob:
+        """Score `model` with `tokenizer` by the config's rules, on the rows that choose, into the folder `out`."""
         return ScoringJob(
             name=name,
             model=model,
@@ -87,7 +96,6 @@ class Evaluators:
             held_out=self.run.held_out,
             max_tokens=self.config.data.max_tokens,
             batch_tokens=self.config.evaluation.batch_tokens,
-            prompt=prompt,
             dtype=self.config.evaluation.dtype,
             out=out,
         )

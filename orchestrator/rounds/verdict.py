@@ -44,14 +44,13 @@ def choose(
     rounds_without_champion: int = 0,
 ) -> Verdict:
     """Settle a round. `entries` maps competitors to their results on the rows that choose, in the roster's order;
-    `proof` is how the winner compares with the champion on those that prove. A pure function of its arguments.
+    `proof` is how a winner that leads the champion there compares with it on those that prove. A pure function.
 
     `spent` is what tests of earlier rounds that proved nothing have taken of the lineage's chance of a false title.
     """
     losses = {name: results.loss for name, results in entries.items()}
     ranking = ranked(losses)
     winner = winner_of(entries)
-    assert (proof is None) == (winner is None)
     dethroned = proof is not None and proof.is_proven
     won = [] if winner is None else [Candidate(ModelRef(winner, number), entries[winner])]
     new_champion = won[0] if dethroned else champion
@@ -116,13 +115,15 @@ def beats_all(entries: dict[str, RowResults], rules: Selection) -> bool:
 
 
 def _about_winner(winner: str | None, gains: dict[str, float], proof: Proof | None, champion: Candidate) -> list[str]:
-    if winner is None or proof is None:
+    if winner is None:
         return [f"Every entry forfeited: {champion.model.in_words} stays champion."]
     lead = gains[winner]
     won = (
         f"{winner} won the round: on the rows that choose its loss is {abs(lead):.4f} nats"
         f" {'below' if lead > 0 else 'above'} the champion's ({champion.model.in_words})."
     )
+    if proof is None:
+        return [won, f"So it has nothing to prove: {champion.model.in_words} keeps the title."]
     sure = f"{1 - proof.level:.2%} sure"
     floor = f" more than {proof.margin_nats:g}" if proof.margin_nats else ""
     seen = f"On the {proof.rows} rows that prove, which chose nothing, its gain is {proof.improvement:+.4f}"

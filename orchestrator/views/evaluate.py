@@ -1,4 +1,8 @@
-"""`tournament evaluate`: any model or adapter on a run's held-out rows, paired against its champions."""
+"""`tournament evaluate`: any model or adapter on a run's held-out rows, paired against its champions.
+
+An outside model is scored on the test rows as a reference is. One of the tournament's own entries is not, unless it has
+been champion: test rows only report.
+"""
 
 import json
 import tempfile
@@ -9,15 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from competitors.output import model_form
 from evaluation.compare import gain
 from evaluation.evaluator import ScoringJob, score_model
 from evaluation.figures import FIGURES
-from evaluation.results import RowResults, read_results
+from evaluation.results import SPLITS, RowResults, read_results
 from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import ModelRef
+from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views.words import print_line
 
@@ -39,6 +45,8 @@ class Evaluated(Record):
 
     model: str
     scorecard: Scorecard
+    entry: ModelRef | None = None
+    """Which of the tournament's entries it is, where it is one that was never champion: it has no test loss."""
     against: list[Against]
 
 
@@ -52,6 +60,7 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
         raise UserError(f"{model}: holds neither a full model nor a PEFT adapter with safetensors weights")
     champions = _champions(snapshot)  # what is wrong with the record is said before the long part
     stands_on = _base_of(model, base) if form == "adapter" else model
+    entry = entry_that_is(snapshot, model)
     with tempfile.TemporaryDirectory() as scratch:
         job = ScoringJob(
             name=str(model),
@@ -63,6 +72,7 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
             batch_tokens=config.evaluation.batch_tokens,
             prompt=cast(Literal["plain", "chat"], prompt),
             dtype=config.evaluation.dtype,
+            splits=("validation",) if entry else SPLITS,
             out=Path(scratch),
         )
         try:
@@ -70,7 +80,22 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
         except Forfeit as reason:
             raise UserError(f"{model}: {reason}") from reason
         ours = read_results(Path(scratch) / "losses.parquet", "validation")
-    return Evaluated(model=str(model), scorecard=card, against=against(snapshot, ours, champions))
+    return Evaluated(model=str(model), scorecard=card, entry=entry, against=against(snapshot, ours, champions))
+
+
+def entry_that_is(snapshot: Snapshot, model: Path) -> ModelRef | None:
+    """The entry of this tournament that the model in this folder is, where that was never champion."""
+    sha256 = model_sha256(model)
+    for lineage in snapshot.lineages:
+        reigned = {lineage.champion, *(verdict.champion for verdict in lineage.verdicts)}
+        for one in lineage.rounds:
+            seed = snapshot.run.read(ModelFolder, one.folder / "seed.json")
+            known = [] if seed is None else [(seed.model, seed.sha256)]
+            known += [(ModelRef(e.name, one.number), e.submission.sha256 or "") for e in one.entries if e.submission]
+            for entry, own in known:
+                if own == sha256 and entry not in reigned and not entry.is_base:
+                    return entry
+    return None
 
 
 def _base_of(adapter: Path, base: Path | None) -> Path:
@@ -124,10 +149,15 @@ def print_evaluated(console: Console, result: Evaluated) -> None:
     table.add_column("")
     for title in (*(figure.title for figure in FIGURES.values()), "rows", "tokens"):
         table.add_column(title, justify="right")
-    for name, split in (("validation", result.scorecard.validation), ("test", result.scorecard.test)):
+    scored = {"validation": result.scorecard.validation, "test": result.scorecard.test}
+    for name, split in scored.items():
+        if split is None:
+            continue
         figures = [figure.text(split.figures.get(key)) for key, figure in FIGURES.items()]
         table.add_row(name, *figures, f"{split.rows:,}", f"{split.tokens:,}")
     console.print(table)
+    if result.entry is not None:
+        print_line(console, f"no test loss: it is {result.entry.in_words}, and only champions are scored on test rows")
     for row in result.against:
         print_line(console, _in_words(row, result.scorecard.validation.bits_per_byte))
 

@@ -1,7 +1,8 @@
 """leaderboard.json: the whole record of a tournament in one small file.
 
-It is a contract: other programs read it. Terminal tables and the report are drawn from it as well. What a model's
-test rows come to is `test` here, by figure; in the file each figure has its own key, as `test_loss`.
+It is a contract: other programs read it. Terminal tables and the report are drawn from it as well. What a
+champion's or a reference's test rows come to is `test` here, by figure; in the file each figure has its own key, as
+`test_loss`. Entries have none: test rows report, and what is not seen is not chosen by.
 """
 
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ class Tested(Record):
         return flat
 
 
-class EntryRow(Tested):
+class EntryRow(Record):
     """One entry of a round. What views.columns has besides is an attribute too."""
 
     model_config = ConfigDict(extra="allow")
@@ -140,7 +141,7 @@ def build(snapshot: Snapshot, state: State) -> Leaderboard:
             for one in snapshot.lineages
         ],
         references=[
-            ReferenceRow(name=one.name, model=one.model, validation_loss=card.validation.loss, test=_test(card))
+            ReferenceRow(name=one.name, model=one.model, validation_loss=card.validation.loss, test=card.test_figures)
             for one in snapshot.config.references
             if one.model is not None and (card := snapshot.references.get(one.name)) is not None
         ],
@@ -165,7 +166,7 @@ def _rounds(run: RunDirectory, lineage: LineageSnapshot) -> list[RoundRow]:
         return []
     card = _scorecard(run, lineage, BASE)
     base = {"champion": BASE, "dethroned": False, "winner": None, "seed_next": BASE}
-    rows = [RoundRow(round=0, **base, validation_loss=card.validation.loss, test=_test(card))]
+    rows = [RoundRow(round=0, **base, validation_loss=card.validation.loss, test=card.test_figures)]
     for one in lineage.rounds:
         if one.verdict is not None:
             rows.append(_round_row(_scorecard(run, lineage, one.verdict.champion), one, one.verdict))
@@ -189,7 +190,7 @@ def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRo
         seed_next=verdict.seed_next,
         exploits=verdict.exploits,
         validation_loss=card.validation.loss,
-        test=_test(card),
+        test=card.test_figures,
         field=one.roster.reasons,
         reasons=verdict.reasons,
         entries=[_entry_row(entry, verdict) for entry in ordered],
@@ -199,7 +200,8 @@ def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRo
 def _entry_row(entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
     standing, submission = verdict.standing(entry.name), submission_of(entry)
     status = "forfeit" if submission.status == "forfeit" else "rejected" if standing is None else "scored"
-    card = None if standing is None else required(entry.scorecard, entry.folder / "scorecard.json")
+    if standing is not None:
+        required(entry.scorecard, entry.folder / "scorecard.json")
     known: Mapping[str, Any] = {column.key: column.value(entry, standing) for column in COLUMNS}
     return EntryRow(
         competitor=entry.name,
@@ -208,10 +210,5 @@ def _entry_row(entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
         reason=entry.reason,
         submission_sha256=submission.sha256,
         origin=entry.entry.origin,
-        test=_test(card) if card else {},
         **known,
     )
-
-
-def _test(card: Scorecard) -> dict[str, float]:
-    return dict(card.test.figures)

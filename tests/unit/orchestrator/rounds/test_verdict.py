@@ -8,8 +8,8 @@ from orchestrator.config.sections import Selection
 from orchestrator.field.model_ref import BASE as BASE_MODEL
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.records import Verdict
-from orchestrator.rounds.proving import prove
-from orchestrator.rounds.verdict import Candidate, beats_all, choose, winner_of
+from orchestrator.rounds.proving import challenger, prove
+from orchestrator.rounds.verdict import Candidate, beats_all, choose
 
 TOKENS = np.full(300, 10.0)
 RULES = Selection()
@@ -35,7 +35,7 @@ def settled(
     spent: float = 0.0,
 ) -> Verdict:
     """The verdict, where the rows that prove say what those that choose say."""
-    winner, proof = winner_of(entries), None
+    winner, proof = challenger(champion.validation, entries), None
     if winner is not None:
         of = entries[winner]
         proof = prove((champion.validation,) * 2, (of, of), 0.01, rules.margin_nats)

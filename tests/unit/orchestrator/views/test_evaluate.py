@@ -55,7 +55,7 @@ def test_it_is_told_in_tables_and_words(run: RunDirectory) -> None:
     text = console.file.getvalue()
     assert "/models/[/bold]" in text
     assert all(figure.title in text for figure in FIGURES.values())
-    assert all(FIGURES[name].text(value) in text for name, value in card.test.figures.items())
+    assert all(FIGURES[name].text(value) in text for name, value in card.test_figures.items())
     assert "0.2500 nats below the champion's (full@2); the gain is at least +0.2000" in text
     assert "only bits per byte compare" in text
 
@@ -102,7 +102,7 @@ def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path:
     for split in ("validation", "test"):
         pq.write_table(pa.Table.from_pylist(rows), run.held_out / f"{split}.parquet")
     result = evaluate_model(read(run), tiny_model(tmp_path / "model"), None, "plain")
-    assert set(result.scorecard.test.figures) == set(FIGURES)
+    assert set(result.scorecard.test_figures) == set(FIGURES)
     assert np.isfinite(result.scorecard.validation.loss)
     assert [row.improvement for row in result.against] == [None, None]  # other tokens than the made-up champions'
     assert json.loads(result.model_dump_json())["against"][0]["champion"] == str(read(run).lineages[0].champion)
