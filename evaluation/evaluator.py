@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
@@ -18,7 +20,7 @@ from evaluation.loading import Dtype, loaded
 from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import encode_rows, pad_id, score
-from evaluation.splits import prompt_groups, read_split
+from evaluation.splits import groups_of, read_split
 
 
 class ScoringJob(Record):
@@ -103,9 +105,10 @@ class _Scored(NamedTuple):
 def _score_split(
     job: ScoringJob, split: Split, model: Any, tokenizer: Any, progress: Callable[[float], None] = lambda fraction: None
 ) -> _Scored:
-    rows = read_split(job.held_out / f"{split}.parquet")
+    file = job.held_out / f"{split}.parquet"
+    rows, groups = read_split(file), groups_of(file).astype(np.float64)
     encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
-    results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(prompt_groups(rows))
+    results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups)
     if not results.tokens.any():
         raise UserError(f"data.max_tokens: {job.max_tokens} cuts the whole completion of every {split} row away")
     cut_short = sum(row.cut for row in encoded)

@@ -12,6 +12,7 @@ import numpy as np
 
 from cluster.resources import Resources
 from competitors.contract import Brief, Submission
+from evaluation.near_duplicates import Example, NearDuplicates
 from evaluation.results import Array, RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.splits import Manifest
@@ -275,9 +276,19 @@ def _manifest(config: TournamentConfig) -> Manifest:
         prompt=config.data.prompt,
         completion=config.data.completion,
         seed=config.seed,
-        rows_read=5000 + sum(held.values()),
-        dropped={"duplicate": 130, "empty completion": 12},
+        rows_read=5017 + sum(held.values()),
+        dropped={"duplicate": 130, "empty completion": 12, "near-duplicate of a held-out row": 17},
         groups=4800,
+        near_duplicates=NearDuplicates(
+            handling="remove",
+            rows=17,
+            by={"prompt": 15, "completion": 4},
+            forms={"prompt": 2, "completion": 0},
+            groups={split: count - 3 for split, count in held.items()},
+            examples=[
+                Example(split="test", held_out_row="3" * 16, side="prompt", share=0.86, text="Name <b>three</b> co…")
+            ],
+        ),
         counts={"train": 4858, **held},
         sha256=dict.fromkeys(("train", *held), "5" * 64),
         fingerprint="6" * 64,

@@ -21,6 +21,10 @@ class Data(Settings):
     max_tokens: int = Field(1024, ge=8)
     validation: int = Field(1000, ge=2, description="one half chooses, the other proves titles")
     test: int = Field(1000, ge=1)
+    group: str | None = Field(None, min_length=1, description="a column: rows with the same value stay together")
+    near_duplicates: Literal["remove", "keep"] = Field(
+        "remove", description="training rows that nearly say what a held-out row says"
+    )
 
     @property
     def sources(self) -> list[str]:

@@ -36,8 +36,19 @@ def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
     try:
         rows = sources.load(data.source, config_file.parent)
         source = ", ".join(data.sources)
-        templates = (data.prompt, data.completion)
-        make_splits(rows, *templates, data.validation, data.test, config.seed, out, source, config.slice_rows)
+        make_splits(
+            rows,
+            data.prompt,
+            data.completion,
+            data.validation,
+            data.test,
+            config.seed,
+            out,
+            source,
+            config.slice_rows,
+            data.group,
+            data.near_duplicates,
+        )
     except UserError as error:
         raise UserError(f"{config_file}: {error}") from error
 

@@ -10,6 +10,7 @@ import pytest
 
 from cluster.text import discreet
 from evaluation.figures import FIGURES
+from evaluation.splits import Manifest
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
 from orchestrator.record.run_directory import RunDirectory
@@ -205,6 +206,26 @@ def test_no_champion_yet_and_no_data_record(tmp_path: Path) -> None:
     page = render(run)
     assert "champion: still the base model" in page.text
     assert "% lower" not in page.rows[1][2]
+
+
+def test_near_duplicates_are_counted_with_examples(whole: Whole) -> None:
+    page = whole[1]
+    assert "17 rows outside validation and test nearly say what a row in there says, 15 by the prompt" in page.text
+    assert "were removed" in page.text
+    assert "2 held-out texts are like very many rows" in page.text
+    assert ["Name <b>three</b> co…", "test" + "3" * 16 + ", its prompt", "86%"] in page.rows
+
+
+def test_near_duplicates_that_are_kept_are_said_to_be(tmp_path: Path) -> None:
+    _, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=1)
+    manifest = Manifest.read(run.manifest_file)
+    assert manifest.near_duplicates is not None
+    kept = manifest.near_duplicates.model_copy(update={"handling": "keep", "rows": 1, "forms": {}, "examples": []})
+    for found in (kept, None):
+        manifest.model_copy(update={"near_duplicates": found}).write(run.manifest_file)
+        page = render(run)
+        assert ("is trained on all the same (data.near_duplicates: keep)" in page.text) == (found is kept)
+        assert ("1 row outside validation and test nearly says" in page.text) == (found is kept)
 
 
 def test_report_is_the_same_each_time(tmp_path: Path) -> None:
