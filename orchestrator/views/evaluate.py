@@ -20,7 +20,7 @@ from competitors.output import model_form
 from evaluation.compare import gain
 from evaluation.evaluator import ScoringJob, score_model
 from evaluation.figures import FIGURES
-from evaluation.results import SPLITS, RowResults, read_results
+from evaluation.results import SPLITS, RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.records import ModelFolder
@@ -38,6 +38,8 @@ class Against(Record):
     improvement: float | None
     """Nats per token below the champion; None where the tokenizers differ and only bits per byte compare."""
     improvement_low: float | None
+    doubt: str = ""
+    """Why nothing is proven by these rows, however large the gain; empty where something can be."""
 
 
 class Evaluated(Record):
@@ -58,9 +60,10 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
     form = model_form(model)
     if form is None:
         raise UserError(f"{model}: holds neither a full model nor a PEFT adapter with safetensors weights")
-    champions = _champions(snapshot)  # what is wrong with the record is said before the long part
     stands_on = _base_of(model, base) if form == "adapter" else model
     entry = entry_that_is(snapshot, model)
+    split: Split = "validation" if entry else "proof"
+    champions = _champions(snapshot, split)  # what is wrong with the record is said before the long part
     with tempfile.TemporaryDirectory() as scratch:
         job = ScoringJob(
             name=str(model),
@@ -72,14 +75,14 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
             batch_tokens=config.evaluation.batch_tokens,
             prompt=cast(Literal["plain", "chat"], prompt),
             dtype=config.evaluation.dtype,
-            splits=("validation",) if entry else SPLITS,
+            splits=(split,) if entry else SPLITS,
             out=Path(scratch),
         )
         try:
             card = score_model(job)
         except Forfeit as reason:
             raise UserError(f"{model}: {reason}") from reason
-        ours = read_results(Path(scratch) / "losses.parquet", "validation")
+        ours = read_results(Path(scratch) / "losses.parquet", split)
     return Evaluated(model=str(model), scorecard=card, entry=entry, against=against(snapshot, ours, champions))
 
 
@@ -110,21 +113,22 @@ def _base_of(adapter: Path, base: Path | None) -> Path:
 
 
 Champions = dict[str, tuple[ModelRef, Scorecard, RowResults]]
-"""By lineage: those that are scored, with their validation rows."""
+"""By lineage: those that are scored, with the rows that are compared."""
 
 
-def _champions(snapshot: Snapshot) -> Champions:
+def _champions(snapshot: Snapshot, split: Split) -> Champions:
+    """The rows that prove; for an entry of the tournament, which was never to be scored on them, those that choose."""
     found: Champions = {}
     for lineage in snapshot.lineages:
         card = lineage.scorecard_of(lineage.champion)
         if card is not None:
             file = snapshot.run.scores(lineage.name, lineage.champion) / "losses.parquet"
-            found[lineage.name] = (lineage.champion, card, read_results(file, "validation"))
+            found[lineage.name] = (lineage.champion, card, read_results(file, split))
     return found
 
 
 def against(snapshot: Snapshot, ours: RowResults, champions: Champions) -> list[Against]:
-    """A model's validation rows against each lineage's champion's."""
+    """A model's rows against each lineage's champion's."""
     rules, rows = snapshot.config.selection, []
     for lineage, (champion, card, theirs) in champions.items():
         found = None
@@ -138,6 +142,7 @@ def against(snapshot: Snapshot, ours: RowResults, champions: Champions) -> list[
                 champion_bits_per_byte=card.validation.bits_per_byte,
                 improvement=found.mean if found else None,
                 improvement_low=found.low(1 - rules.confidence) if found else None,
+                doubt=found.doubt if found else "",
             )
         )
     return rows
@@ -149,7 +154,8 @@ def print_evaluated(console: Console, result: Evaluated) -> None:
     table.add_column("")
     for title in (*(figure.title for figure in FIGURES.values()), "rows", "tokens"):
         table.add_column(title, justify="right")
-    scored = {"validation": result.scorecard.validation, "test": result.scorecard.test}
+    card = result.scorecard
+    scored = {"validation": card.validation, "proof": card.proof, "test": card.test}
     for name, split in scored.items():
         if split is None:
             continue
@@ -159,7 +165,7 @@ def print_evaluated(console: Console, result: Evaluated) -> None:
     if result.entry is not None:
         print_line(console, f"no test loss: it is {result.entry.in_words}, and only champions are scored on test rows")
     for row in result.against:
-        print_line(console, _in_words(row, result.scorecard.validation.bits_per_byte))
+        print_line(console, _in_words(row, card.validation.bits_per_byte))
 
 
 def _in_words(row: Against, bits_per_byte: float) -> str:
@@ -170,6 +176,6 @@ def _in_words(row: Against, bits_per_byte: float) -> str:
         )
     better = "below" if row.improvement > 0 else "above"
     return (
-        f"{row.lineage}: validation loss {abs(row.improvement):.4f} nats {better} the champion's ({row.champion}); the"
-        f" gain is at least {row.improvement_low:+.4f} at the configured confidence"
+        f"{row.lineage}: {abs(row.improvement):.4f} nats {better} the champion's loss ({row.champion}); the gain is at"
+        f" least {row.improvement_low:+.4f} at the configured confidence{f', but {row.doubt}' if row.doubt else ''}"
     )

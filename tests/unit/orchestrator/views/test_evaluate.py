@@ -30,7 +30,7 @@ def looks_like(folder: Path, *names: str, text: str = "{}") -> Path:
 
 def test_it_is_paired_with_each_champion_on_the_same_rows(run: RunDirectory) -> None:
     snapshot = read(run)
-    champions = _champions(snapshot)
+    champions = _champions(snapshot, "proof")
     _, card, theirs = champions["llama"]
     first, second = against(snapshot, theirs, champions)
     assert (first.champion, first.improvement) == (snapshot.lineages[0].champion, 0.0)
@@ -56,7 +56,7 @@ def test_it_is_told_in_tables_and_words(run: RunDirectory) -> None:
     assert "/models/[/bold]" in text
     assert all(figure.title in text for figure in FIGURES.values())
     assert all(FIGURES[name].text(value) in text for name, value in card.test_figures.items())
-    assert "0.2500 nats below the champion's (full@2); the gain is at least +0.2000" in text
+    assert "0.2500 nats below the champion's loss (full@2); the gain is at least +0.2000" in text
     assert "only bits per byte compare" in text
 
 
