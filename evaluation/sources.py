@@ -116,17 +116,26 @@ def _going_together(source: str) -> Iterator[None]:
 
 
 def _find(source: str, folder: Path) -> list[Path]:
-    """The files (or the one folder) that `source` names, sorted by name."""
+    """The files (or the one folder) that `source` names; UserError when there are none."""
+    if found := matches(source, folder):
+        return found
+    raise UserError(f"data.source: nothing matches {source!r} in {folder.resolve()} nor in {Path.cwd()}")
+
+
+def matches(source: str, folder: Path) -> list[Path]:
+    """The files (or the one folder) that `source` names, sorted by name; none where it names a data set elsewhere."""
+    if source.startswith((BUILTIN, HUB)):
+        return []
     for base in (folder, Path.cwd()):
         whole = base / Path(source).expanduser()
         if whole.exists():  # a name with glob characters in it is still a name
             return [whole]
-        matches = [Path(match) for match in sorted(glob.glob(str(whole), recursive=True))]
-        if files := [path for path in matches if path.is_file()]:
+        found = [Path(match) for match in sorted(glob.glob(str(whole), recursive=True))]
+        if files := [path for path in found if path.is_file()]:
             return files
-        if len(matches) == 1:
-            return matches
-    raise UserError(f"data.source: nothing matches {source!r} in {folder.resolve()} nor in {Path.cwd()}")
+        if len(found) == 1:
+            return found
+    return []
 
 
 def _read(path: Path) -> Iterator[Row]:

@@ -17,6 +17,7 @@ from competitors.builtin.bases import build
 from competitors.sft.stream import count_tokens
 from competitors.soup.recipe import SoupRecipe
 from evaluation.figures import loss_in_words
+from evaluation.raw_places import raw_places
 from evaluation.results import SPLITS, RowResults, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.splits import read_split
@@ -55,7 +56,8 @@ class Tournament:
         tell: Callable[[TournamentEvent], None],
     ) -> None:
         evaluators = Evaluators(config, run, workers)
-        self.context = Context(config, run, config_folder, workers, evaluators, tell)
+        withheld = [run.root, *raw_places(config.data.source, config_folder)]
+        self.context = Context(config, run, config_folder, workers, evaluators, tell, withheld)
         self.config, self.dir, self.evaluators, self.tell = config, run, evaluators, tell
         self.fetching: dict[str, asyncio.Lock] = {}
         self.prompts = [(row.prompt, row.completion) for row in read_split(run.split("test"))]

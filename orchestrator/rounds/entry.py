@@ -139,7 +139,7 @@ class Entry:
 
     async def _attempt(self, brief: Brief, watch: Watch) -> Submission:
         """One try of the training, ended from outside when it hangs or when racing has stopped it."""
-        located = self.recipe.located(self.context.config_folder)
+        located = self.recipe.located(self.context.config_folder).kept_from(self.context.withheld)
         call = asyncio.create_task(
             self.context.workers.call(
                 self.shape, compete, brief, located, priority=TRAINER, placed=lambda: self._placed(watch)
