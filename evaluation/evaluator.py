@@ -15,6 +15,7 @@ import numpy as np
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
+from cluster.rounding import Rounding
 from evaluation.faults import of_submission
 from evaluation.loading import Dtype, loaded
 from evaluation.results import RowResults, Split, write_results
@@ -55,7 +56,8 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
     began = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
     scored: dict[Split, _Scored] = {}
-    with _model_of(job) as model:
+    roundings: list[Rounding] = []
+    with _model_of(job, roundings.append) as model:
         for index, split in enumerate(job.splits):
 
             def report(fraction: float, before: int = index) -> None:
@@ -72,6 +74,7 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
         **{split: scored[split].total for split in scored if split != "validation"},
         device=device,
         dtype=dtype,
+        merge=roundings[0] if roundings else None,
         seconds=time.monotonic() - began,
     )
     _write_rows(job, scored)
@@ -139,9 +142,9 @@ def score_slice(job: ScoringJob, rows: int) -> float:
 
 
 @contextmanager
-def _model_of(job: ScoringJob) -> Iterator[Any]:
+def _model_of(job: ScoringJob, note: Callable[[Rounding], None] = lambda rounding: None) -> Iterator[Any]:
     """The job's model. One that cannot be loaded is its maker's fault; what an adapter stands on is our own."""
     with ExitStack() as stack:
         with of_submission("the model cannot be loaded", job.model) if job.adapter is None else nullcontext():
-            model = stack.enter_context(loaded(job.model, job.adapter, job.dtype))
+            model = stack.enter_context(loaded(job.model, job.adapter, job.dtype, note=note))
         yield model

@@ -1,11 +1,12 @@
-"""Loading models to score or to write with. The last full model stays loaded: a round's adapters stand on one seed."""
+"""Loading models to score or to write with. A full model stays loaded until another one is asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from evaluation.adapters import is_plain, put_on
+from cluster.rounding import Rounding
+from evaluation.adapters import merged
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -13,39 +14,49 @@ _kept: dict[tuple[Any, ...], Any] = {}
 
 
 @contextmanager
-def loaded(folder: Path, adapter: Path | None, dtype: Dtype) -> Iterator[Any]:
-    """The causal language model in `folder`, with the adapter on it while the block lasts; nothing is merged.
+def loaded(
+    folder: Path, adapter: Path | None, dtype: Dtype, note: Callable[[Rounding], None] = lambda rounding: None
+) -> Iterator[Any]:
+    """The causal language model in `folder`, or the one that the adapter makes of it, merged as it is promoted.
 
-    Raises Forfeit for an adapter that does not fit.
+    An adapter on top of its seed computes something else than the model that it is promoted to, and may leave
+    something in the seed: so it gets a seed of its own. Forfeit for an adapter that does not fit.
     """
-    model = _full_model(folder, dtype)
     if adapter is None:
-        yield model
-        return
-    try:
-        wrapped = put_on(model, adapter)
-        yield wrapped.get_base_model()
-        wrapped.unload()
-        if not is_plain(wrapped.peft_config["default"]):
-            _kept.clear()
-    except BaseException:
-        _kept.clear()  # the model may be left with half an adapter in it
-        raise
+        yield _full_model(folder, dtype)
+    else:
+        _kept.clear()  # room for this one
+        model = merged(folder, adapter, note)
+        # As from_pretrained makes it of the file: casting it in place would round more than its weights.
+        whole = {"config": model.config, "state_dict": model.state_dict(), "dtype": _chosen(dtype, model.dtype)}
+        yield _placed(type(model).from_pretrained(None, **whole))
 
 
 def _full_model(folder: Path, dtype: Dtype) -> Any:
-    """The model in `folder`, kept loaded until another one is asked for: bfloat16 on a GPU, float32 on a CPU."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    """The model in `folder`, kept loaded until another one is asked for."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    cuda = torch.cuda.is_available()
-    chosen = dtype if dtype != "auto" else "bfloat16" if cuda else "float32"
+    chosen = _chosen(dtype, AutoConfig.from_pretrained(folder).dtype)
     key = (str(folder.resolve()), chosen, *_versions(folder))
     if key not in _kept:
         _kept.clear()
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, chosen))
-        _kept[key] = model.to("cuda" if cuda else "cpu").eval()
+        _kept[key] = _placed(AutoModelForCausalLM.from_pretrained(folder, dtype=chosen))
     return _kept[key]
+
+
+def _chosen(dtype: Dtype, stored: Any) -> Any:
+    """The torch dtype to compute in: as said, or on a GPU the one that a model is stored in, and float32 on a CPU."""
+    import torch
+
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    return (stored or torch.float32) if torch.cuda.is_available() else torch.float32
+
+
+def _placed(model: Any) -> Any:
+    import torch
+
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def _versions(folder: Path) -> list[tuple[str, int, int, int]]:

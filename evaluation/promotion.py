@@ -18,7 +18,7 @@ GENERATION = "generation_config.json"
 def make_full(seed: Path, submission: Path, form: Form, tokenizer: Path, out: Path) -> str:
     """Make `out` a full model folder of a submission that has passed inspection; return its SHA-256.
 
-    An adapter is merged in float32 and stored in the seed's dtype. A full model's weights are linked, not copied.
+    An adapter is merged as it was scored, see `adapters.merged`. A full model's weights are linked, not copied.
     `out` appears whole or not at all. Raises Forfeit when the submission cannot be made a model.
     """
     from transformers import AutoTokenizer

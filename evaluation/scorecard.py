@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cluster.records import Record
+from cluster.rounding import Rounding
 from evaluation.figures import FIGURES
 from evaluation.results import RowResults
 
@@ -81,6 +82,8 @@ class Scorecard(Record):
     """Of champions, bases and references alone: who could see an entry's would come to choose by it."""
     device: str
     dtype: str
+    merge: Rounding | None = None
+    """Of an adapter, which is scored as it would be promoted: what storing it takes from its update."""
     seconds: float
     """Wall time of the scoring of the validation rows, loading the model included."""
 

@@ -75,6 +75,8 @@ class EntryRow(Record):
     submission_sha256: str | None = None
     origin: str = ""
     """Where the recipe comes from, in words; empty for one that stands in the config."""
+    stored: str = ""
+    """In which dtype its merged adapter goes on and why, where that is not its seed's own."""
 
 
 class RoundRow(Tested):
@@ -200,8 +202,7 @@ def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRo
 def _entry_row(entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
     standing, submission = verdict.standing(entry.name), submission_of(entry)
     status = "forfeit" if submission.status == "forfeit" else "rejected" if standing is None else "scored"
-    if standing is not None:
-        required(entry.scorecard, entry.folder / "scorecard.json")
+    card = None if standing is None else required(entry.scorecard, entry.folder / "scorecard.json")
     known: Mapping[str, Any] = {column.key: column.value(entry, standing) for column in COLUMNS}
     return EntryRow(
         competitor=entry.name,
@@ -210,5 +211,6 @@ def _entry_row(entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
         reason=entry.reason,
         submission_sha256=submission.sha256,
         origin=entry.entry.origin,
+        stored=card.merge.in_words if card and card.merge else "",
         **known,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
@@ -52,6 +52,17 @@ def test_an_adapter_is_hashed_as_itself(tmp_path: Path):
     assert abs(adapted.validation.loss - plain.validation.loss) > 0.01
 
 
+@pytest.mark.parametrize(("std", "stored"), [(0.5, "bfloat16"), (0.003, "float32")])
+def test_the_scorecard_says_what_merging_an_adapter_takes_from_it(tmp_path: Path, std: float, stored: str):
+    seed = tiny_model(tmp_path / "seed")
+    AutoModelForCausalLM.from_pretrained(seed, dtype=torch.bfloat16).save_pretrained(seed)
+    assert score_model(job(tmp_path, seed)).merge is None
+    score_model(job(tmp_path, seed, adapter=tiny_adapter(tmp_path / "a", seed, std=std)))
+    merge = Scorecard.read(tmp_path / "out" / "scorecard.json").merge
+    assert merge is not None
+    assert (merge.dtype, merge.stored) == ("bfloat16", stored)
+
+
 def huge(folder: Path, value: float = 1e30) -> Path:
     """A model whose weights are finite, and what it computes is not."""
     weights = load_file(folder / "model.safetensors")
@@ -70,11 +81,11 @@ def test_a_loss_that_is_not_finite_forfeits_without_a_word_written(tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_an_adapter_whose_loss_is_not_finite(tmp_path: Path):
+def test_an_adapter_that_makes_numbers_that_are_none(tmp_path: Path):
     seed = tiny_model(tmp_path / "seed")
     adapter = tiny_adapter(tmp_path / "a", seed, std=1e30)
     inspect(adapter, "adapter", seed)
-    with pytest.raises(Forfeit, match="its loss on the validation rows is not finite"):
+    with pytest.raises(Forfeit, match="cannot be merged into its seed"):
         score_model(job(tmp_path, seed, adapter=adapter))
     assert not (tmp_path / "out").exists()
 

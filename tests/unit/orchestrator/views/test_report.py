@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from cluster.rounding import Rounding
 from cluster.text import discreet
 from evaluation.figures import FIGURES
+from evaluation.scorecard import Scorecard
 from evaluation.splits import Manifest
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
@@ -65,6 +67,15 @@ def test_every_entry_has_its_row(whole: Whole) -> None:
         wanted.append(f"{e.train_tokens:,}")
         rows = [row for row in page.rows if row[0].startswith(e.competitor) and len(row) > 4]
         assert any(all(any(want in cell for cell in row) for want in wanted) for row in rows), e
+
+
+def test_what_is_stored_in_float32_says_why(tmp_path: Path) -> None:
+    _, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=1)
+    file = run.entry("llama", 1, "full") / "scorecard.json"
+    for lost, shown in ((0.05, False), (0.92, True)):
+        merge = Rounding(dtype="bfloat16", lost=lost)
+        Scorecard.read(file).model_copy(update={"merge": merge}).write(file)
+        assert ("stored in float32: bfloat16 would lose 92%" in render(run).text) == shown
 
 
 def test_forfeits_and_rejections_say_why(whole: Whole) -> None:
