@@ -27,7 +27,7 @@ Lengths = npt.NDArray[np.int64]
 LETTERS, ALIKE, ENOUGH = 7, 0.5, 30
 """Chosen on real data, where nearly all that is found with them is what a reader would call the same: docs/LOG.md."""
 
-MANY = 20
+MANY = 30
 """A passage in more rows than these is nobody's own, and nor is a text that more others are like."""
 
 BANDS, BAND_ROWS = 32, 3

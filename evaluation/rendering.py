@@ -51,12 +51,12 @@ def render(dataset: "Dataset", prompt: str, completion: str) -> Iterator[Texts]:
 
 
 def values_of(dataset: "Dataset", key: str, column: str) -> Iterator[str | None]:
-    """A column's values as text, None where there is none. UserError, naming the config's key, if it is not there."""
+    """A column's values as text, None where one is missing or blank. UserError that names `key` if it is not there."""
     if column not in dataset.column_names:
         there = ", ".join(dataset.column_names)
         raise UserError(f"{key}: there is no column {column!r}; the columns are {there}")
     for columns in dataset.select_columns([column]).iter(AT_ONCE):
-        yield from (None if value is None else str(value) for value in columns[column])
+        yield from (None if value is None or not str(value).strip() else str(value) for value in columns[column])
 
 
 def _columns(key: str, template: str, dataset: "Dataset") -> set[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
-AT_ONCE = 100_000
+AT_ONCE = 20_000
 """Rows of files that are in memory at once."""
 
 HUB, BUILTIN = "hf://", "builtin:"
