@@ -14,6 +14,7 @@ from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from cluster.rounding import Rounding
+from evaluation.chat import stop_id
 from evaluation.faults import of_submission
 from evaluation.loading import Dtype, loaded
 from evaluation.results import RowResults, Split, write_results
@@ -64,10 +65,12 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
             if not math.isfinite(scored[split].results.loss):
                 raise Forfeit(f"its loss on the {split} rows is not finite")
         device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
+    stop = stop_id(tokenizer, job.prompt == "chat")
     card = Scorecard(
         model=job.name,
         model_sha256=model_sha256(job.adapter or job.model),
         prompt=job.prompt,
+        stop=None if stop is None else str(tokenizer.convert_ids_to_tokens(stop)),
         validation=scored["validation"].total,
         test=scored["test"].total if "test" in scored else None,
         device=device,
