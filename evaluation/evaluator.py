@@ -16,6 +16,7 @@ from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from cluster.rounding import Rounding
+from evaluation.chat import stop_id
 from evaluation.faults import of_submission
 from evaluation.loading import Dtype, loaded
 from evaluation.results import RowResults, Split, write_results
@@ -66,10 +67,12 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
             scored[split] = _score_split(job, split, model, tokenizer, report)
             _refuse_endless(scored[split], split)
         device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
+    stop = stop_id(tokenizer, job.prompt == "chat")
     card = Scorecard(
         model=job.name,
         model_sha256=model_sha256(job.adapter or job.model),
         prompt=job.prompt,
+        stop=None if stop is None else str(tokenizer.convert_ids_to_tokens(stop)),
         validation=scored["validation"].total,
         **{split: scored[split].total for split in scored if split != "validation"},
         device=device,

@@ -75,6 +75,8 @@ class Scorecard(Record):
     model: str
     model_sha256: str
     prompt: Literal["plain", "chat"] = "plain"
+    stop: str | None = None
+    """The token that ends every completion and counts as one of it; None where the tokenizer has none."""
     validation: SplitScore
     proof: SplitScore | None = None
     """Of the base and of winners that lead, which have to prove it."""
