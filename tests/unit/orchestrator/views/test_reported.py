@@ -30,7 +30,7 @@ ENTRYS, CHAMPIONS = 7.777, 6.666
 def run(tmp_path: Path) -> RunDirectory:
     """Of two rounds of three entries, of which `full` takes the title in the first and `own` seeds after the second."""
     losses = {1: {"full": 1.0}, 2: {"own": 0.95}}
-    rules = {"resamples": 200, "margin_nats": 0.1}
+    rules = {"margin_nats": 0.1}
     _, run = fabricate(
         tmp_path / "run",
         lineages=("llama",),
