@@ -99,7 +99,7 @@ def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path:
 
     rows = [{"row_id": f"{i:016x}", "prompt": "what is the dog ?", "completion": "a cat ."} for i in range(60)]
     run.held_out.mkdir()
-    for split in ("validation", "test"):
+    for split in ("validation", "proof", "test"):
         pq.write_table(pa.Table.from_pylist(rows), run.held_out / f"{split}.parquet")
     result = evaluate_model(read(run), tiny_model(tmp_path / "model"), None, "plain")
     assert set(result.scorecard.test_figures) == set(FIGURES)
