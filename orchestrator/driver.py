@@ -18,7 +18,7 @@ from orchestrator.config.tournament import TournamentConfig
 from orchestrator.delivery import Delivery
 from orchestrator.environment import environment
 from orchestrator.observers import observers
-from orchestrator.planning import memory
+from orchestrator.planning import memory, power
 from orchestrator.planning.preparation import check_inputs, download_models, make_data
 from orchestrator.record.events import Noted, Observer
 from orchestrator.record.run_directory import RunDirectory
@@ -134,7 +134,7 @@ def _on_ray(
         cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
         everybody.tell(Noted(f"on {cpus:g} CPUs and {gpus:g} GPUs; starting the first workers"))
         machine = machine_here() if is_here else largest_machine()
-        for line in memory.warnings(config, config_folder, machine):
+        for line in [*memory.warnings(config, config_folder, machine), *power.too_few_rows(config)]:
             everybody.tell(Noted(f"warning: {line}"))
         workers = RayWorkers(WORKER_ENVIRONMENT)
         try:

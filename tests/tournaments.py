@@ -31,7 +31,7 @@ def write_tournament(inputs: Path, folder: Path, competitors: list[dict[str, Any
             "prompt": "{instruction} \n",
             "completion": "{response}",
             "max_tokens": 32,
-            "validation": 60,
+            "validation": 120,
             "test": 60,
         },
         "lineages": [{"name": "one", "base": str(inputs / "one")}],

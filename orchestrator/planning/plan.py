@@ -20,7 +20,7 @@ from orchestrator.planning import model_sources
 from orchestrator.planning.allocated import PlannedAllocation, allocation_table, in_words, plan_allocation
 from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
 from orchestrator.planning.model_shape import describe_base
-from orchestrator.planning.power import Power, power_of
+from orchestrator.planning.power import Power, power_of, too_few_rows
 from orchestrator.planning.power import in_words as power_in_words
 from orchestrator.planning.preparation import check_inputs, make_data
 from orchestrator.planning.usage import Cluster, assumption
@@ -121,7 +121,7 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         training_hours=None if hours is None else hours * trainings,
         gpu_hours=None if hours is None or not gpus else gpus * hours * per_round,
         power=power_of(config),
-        warnings=warnings(config, config_file.parent, machine),
+        warnings=[*warnings(config, config_file.parent, machine), *too_few_rows(config)],
         assumptions=assumptions,
         unchecked=unchecked,
         placement=placement,

@@ -3,6 +3,7 @@
 from math import sqrt
 
 from cluster.records import Record
+from evaluation.compare import FEWEST_GROUPS
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.spending import level
 
@@ -38,6 +39,14 @@ def power_of(config: TournamentConfig) -> Power:
     smaller = [nats for nats in FURTHER if nats < can and nats > config.selection.margin_nats]
     rows_for = {f"{nats:g}": 2 * round((needed / (nats - config.selection.margin_nats)) ** 2) for nats in smaller}
     return Power(rows=rows, level=one, gain_nats=can, rows_for=rows_for)
+
+
+def too_few_rows(config: TournamentConfig) -> list[str]:
+    """A line where no title can ever be proven; else none."""
+    if config.data.validation // 2 >= FEWEST_GROUPS:
+        return []
+    few = f"data.validation: {config.data.validation}: one half proves titles, and with fewer than {FEWEST_GROUPS}"
+    return [f"{few} rows nothing is proven: the base stays champion. Give {2 * FEWEST_GROUPS} at least"]
 
 
 def in_words(power: Power) -> str:

@@ -45,7 +45,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: s
         "name": "done",
         "data": {
             "source": str(inputs / "rows.jsonl"), "prompt": "{instruction} \n", "completion": "{response}",
-            "max_tokens": 32, "validation": 60, "test": 60,
+            "max_tokens": 32, "validation": 120, "test": 60,
         },
         "lineages": [{"name": "one", "base": str(inputs / "one")}],
         "rounds": 2,

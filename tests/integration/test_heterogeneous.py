@@ -21,7 +21,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "heterogeneous.yaml"
 @pytest.mark.skipif(sandbox.trouble() is not None, reason=f"no sandbox here: {sandbox.trouble()}")
 def test_every_kind_is_scored(inputs: Path, tmp_path: Path, ray_address: str, workers: RayWorkers):
     data = {"source": str(inputs / "rows.jsonl"), "prompt": "{instruction} \\n", "completion": "{response}"}
-    sizes = {"max_tokens": 32, "validation": 60, "test": 60}
+    sizes = {"max_tokens": 32, "validation": 120, "test": 60}
     changes = [
         *(f"data.{key}={value!r}" for key, value in data.items()),
         *(f"data.{key}={value}" for key, value in sizes.items()),

@@ -123,7 +123,7 @@ def write_config(inputs: Path, path: Path, steps: int) -> Path:
             "prompt": "{instruction} \n",
             "completion": "{response}",
             "max_tokens": 32,
-            "validation": 40,
+            "validation": 100,
             "test": 40,
         },
         "lineages": [{"name": "one", "base": str(inputs / "one")}],

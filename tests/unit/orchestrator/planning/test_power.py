@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.planning.power import USUAL_SPREAD, in_words, power_of
+from orchestrator.planning.power import USUAL_SPREAD, in_words, power_of, too_few_rows
 from tests.faked import faked_config
 from tests.simulation import SPREAD, Setup, false_titles
 
@@ -32,3 +32,8 @@ def test_more_rows_prove_less_and_a_margin_is_asked_on_top(tmp_path: Path):
     assert power_of(config(tmp_path, few.rows_for["0.01"], 5)).gain_nats == pytest.approx(0.01, rel=0.01)
     assert power_of(config(tmp_path, 200, 5, margin=0.1)).gain_nats == pytest.approx(0.1 + few.gain_nats)
     assert "data.validation" in in_words(few)
+
+
+def test_too_few_rows_to_prove_anything_are_said_before(tmp_path: Path):
+    assert too_few_rows(config(tmp_path, 100, 5)) == []
+    assert "Give 100 at least" in too_few_rows(config(tmp_path, 99, 5))[0]
