@@ -20,6 +20,11 @@ def first_line(text: object) -> str:
     return next(iter(str(text).strip().splitlines()), "")
 
 
+def last_line(text: object) -> str:
+    """The last line of what a program says; empty where it says nothing."""
+    return next(iter(str(text).strip().splitlines()[::-1]), "")
+
+
 def said_by(error: BaseException) -> str:
     """The first line of what an error says, not all of a long one, or its type where it says nothing."""
     return first_line(error)[:200] or type(error).__name__

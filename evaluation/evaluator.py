@@ -15,6 +15,7 @@ from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from evaluation.faults import of_submission
 from evaluation.loading import Dtype, loaded
+from evaluation.probe import probe
 from evaluation.results import SPLITS, RowResults, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import encode_rows, pad_id, score
@@ -24,13 +25,15 @@ from evaluation.splits import read_split
 class ScoringJob(Record):
     """One model to score.
 
-    `model` is a full model's folder; with `adapter`, an adapter's folder that stands on it. `tokenizer` is
-    the folder whose tokenizer is used: the lineage's base for submissions, the model's own for references.
+    `model` is a full model's folder; with `adapter`, an adapter's folder that stands on it; with `seed`, a submission
+    of which only the weights count, and the rest is the seed's. `tokenizer` is the folder whose tokenizer is used: the
+    lineage's base for submissions, the model's own for references.
     """
 
     name: str
     model: Path
     adapter: Path | None = None
+    seed: Path | None = None
     tokenizer: Path
     held_out: Path
     max_tokens: int
@@ -48,7 +51,7 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
     from transformers import AutoTokenizer
 
     began = time.monotonic()
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
     results: dict[str, RowResults] = {}
     row_ids: dict[str, list[str]] = {}
     cut_short: dict[str, int] = {}
@@ -60,6 +63,8 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
             def report(fraction: float, before: int = index) -> None:
                 progress((before + fraction) / len(SPLITS))
 
+            if split == SPLITS[0]:
+                probe(model, encoded, pad_id(tokenizer))
             results[split] = score(model, encoded, job.batch_tokens, pad_id(tokenizer), report)
             _refuse_no_loss(results[split], split, job.max_tokens)
             row_ids[split] = [row.row_id for row in rows]
@@ -93,9 +98,10 @@ def score_slice(job: ScoringJob, rows: int) -> float:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
     encoded = encode_rows(read_split(job.held_out / "validation.parquet")[:rows], tokenizer, job.max_tokens)
     with _model_of(job) as model:
+        probe(model, encoded, pad_id(tokenizer))
         return score(model, encoded, job.batch_tokens, pad_id(tokenizer)).loss
 
 
@@ -104,5 +110,5 @@ def _model_of(job: ScoringJob) -> Iterator[Any]:
     """The job's model. One that cannot be loaded is its maker's fault; what an adapter stands on is our own."""
     with ExitStack() as stack:
         with of_submission("the model cannot be loaded", job.model) if job.adapter is None else nullcontext():
-            model = stack.enter_context(loaded(job.model, job.adapter, job.dtype))
+            model = stack.enter_context(loaded(job.model, job.adapter, job.dtype, job.seed))
         yield model

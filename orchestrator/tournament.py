@@ -82,7 +82,7 @@ class Tournament:
                 break
             config, roster = opened
             rounds = config.rounds_as_of(roster.round)
-            scored = await compete_in_round(self.context, roster, rounds, seed, base)
+            scored = await compete_in_round(self.context, roster, rounds, seed, champion, base)
             verdict, seed, champion = await self.settle(roster, champion, seed, scored, history, promotion)
             history.append(Settled(roster, verdict))
 

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from cluster.records import Record, StoredPath
+from evaluation.examination import NEAR
 from orchestrator.field.model_ref import ModelRef
 
 
@@ -22,11 +23,22 @@ class Inspection(Record):
     form: Literal["full", "adapter"]
     reason: str = ""
     """Why it was rejected, here, when it was scored, or when it was to be promoted; empty where it was not."""
+    content: str = ""
+    """A hash of its values that knows neither files nor dtypes: two submissions of one content are one model."""
+    distance: float | None = None
+    """How far it moved the weights that it changes, relative to their length; None where that cannot be told."""
 
     @property
     def passed(self) -> bool:
         """Whether it was not rejected."""
         return not self.reason
+
+    @property
+    def note(self) -> str:
+        """What is said of one that passed: whether it is all but its seed."""
+        if self.distance is None or self.distance >= NEAR or not self.passed:
+            return ""
+        return f"all but its seed: moved its weights by {self.distance:.1g} of their length"
 
 
 class Sample(Record):

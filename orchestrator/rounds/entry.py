@@ -51,11 +51,12 @@ class Entry:
         brief: Brief,
         recipe: Recipe,
         base: ModelFolder,
+        champion: ModelFolder,
         racing: Racing | None = None,
         rungs: Rungs | None = None,
         is_grown: bool = False,
     ) -> None:
-        self.context, self.brief, self.recipe, self.base = context, brief, recipe, base
+        self.context, self.brief, self.recipe, self.base, self.champion = context, brief, recipe, base, champion
         self.racing, self.rungs = racing, {} if rungs is None else rungs
         self.folder, self.is_grown = brief.output_dir.parent, is_grown
         self.now = EntryChanged(brief.lineage, brief.round, brief.competitor, recipe.kind, brief.budget, state="queued")
@@ -75,7 +76,7 @@ class Entry:
         self._go("delivered", submission.reason)
         inspection = run.read(Inspection, self.folder / "inspection.json") or await self.inspect(submission)
         if inspection.passed:
-            self._go("inspected")
+            self._go("inspected", inspection.note)
             card = run.read(Scorecard, self.folder / "scorecard.json") or await self.score(submission)
             if isinstance(card, Scorecard):
                 self._go("scored", f"validation loss {card.validation.loss:.4f}")
@@ -172,22 +173,30 @@ class Entry:
     async def inspect(self, submission: Submission) -> Inspection:
         """Whether the submission may be scored, on record."""
         assert submission.form is not None
+        seed, champion = self.brief.seed_model, self.champion.path
+        champion, is_control = None if champion == seed else champion, self.recipe.kind == "unchanged"
         try:
-            await self._evaluate(inspect, self.brief.output_dir, submission.form, self.brief.seed_model)
+            found = await self._evaluate(
+                inspect,
+                self.brief.output_dir,
+                submission.form,
+                seed,
+                champion,
+                is_control,
+            )
         except Forfeit as reason:
             return reject(self.context.run, self.folder, submission.form, reason)
-        return self.context.run.write(Inspection(form=submission.form), self.folder / "inspection.json")
+        record = Inspection(form=submission.form, content=found.content, distance=found.distance)
+        return self.context.run.write(record, self.folder / "inspection.json")
 
     async def score(self, submission: Submission) -> Scorecard | Inspection:
         """The submission's scorecard, on record; or why it is rejected after all."""
         assert submission.form is not None
-        is_adapter = submission.form == "adapter"
-        model = self.brief.seed_model if is_adapter else self.brief.output_dir
         assert self.base.path is not None
-        job = self.context.evaluators.job(
-            str(ModelRef(self.brief.competitor, self.brief.round)), model, self.base.path, self.folder
+        brief, name = self.brief, str(ModelRef(self.brief.competitor, self.brief.round))
+        job = self.context.evaluators.submission_job(
+            name, brief.output_dir, submission.form, brief.seed_model, self.base.path, self.folder
         )
-        job = job.model_copy(update={"adapter": self.brief.output_dir if is_adapter else None})
         watch = Watch(self.brief, self.context.config.limits, self.now, self.context.tell)
         work = asyncio.create_task(self._evaluate(score, job, self.brief.progress_file))
         try:

@@ -22,6 +22,7 @@ from cluster.errors import ClusterTrouble, Forfeit, machine_trouble
 from cluster.resources import Shape
 from cluster.workers import EVALUATOR, Workers
 from evaluation.evaluator import ScoringJob, score_model
+from evaluation.examination import Form
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.retries import ATTEMPTS, ATTEMPTS_ON_A_SUBMISSION
@@ -77,6 +78,12 @@ class Evaluators:
             finally:
                 self.run.store.remove(seed.out)
             raise Forfeit(f"the evaluator fails on it, and not on its seed: {trouble}") from trouble
+
+    def submission_job(self, name: str, folder: Path, form: Form, seed: Path, tokenizer: Path, out: Path) -> ScoringJob:
+        """Score what lies in `folder` as it stands on `seed`: an adapter over it, or weights under its config."""
+        if form == "adapter":
+            return self.job(name, seed, tokenizer, out).model_copy(update={"adapter": folder})
+        return self.job(name, folder, tokenizer, out).model_copy(update={"seed": seed})
 
     def job(self, name: str, model: Path, tokenizer: Path, out: Path, prompt: Prompt = "plain") -> ScoringJob:
         """Score `model` with `tokenizer` by the config's rules into the folder `out`."""
