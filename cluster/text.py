@@ -15,6 +15,15 @@ def plain(text: object, length: int = LENGTH) -> str:
     return words if len(words) <= length else words[: length - 1] + "…"
 
 
+TAGS = str.maketrans("<>[]", "‹›()")
+"""What markup of a page or a terminal begins and ends with, and what stands there instead."""
+
+
+def harmless(text: object) -> str:
+    """A reason as it goes on record: plain, and no markup for whoever forgets to escape it."""
+    return plain(text).translate(TAGS)
+
+
 def first_line(text: object) -> str:
     """The first line of what an error or a program says; empty where it says nothing."""
     return next(iter(str(text).strip().splitlines()), "")

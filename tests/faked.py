@@ -64,7 +64,7 @@ class FakedWorkers(InProcessWorkers):
         self.fault(name, args)
         faked = {
             "compete": self._compete,
-            "inspect": lambda *_: Findings(content="", distance=None),
+            "inspect": lambda folder, *_: Findings(content=(folder / "config.json").read_text(), distance=None),
             "score": self._score,
             "score_model": self._score,
             "score_checkpoint": lambda job, *_: self.loss_of(job.name, 1),

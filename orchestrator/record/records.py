@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from cluster.records import Record, StoredPath
+from cluster.records import Reason, Record, StoredPath
 from evaluation.examination import NEAR
 from orchestrator.field.model_ref import ModelRef
 
@@ -21,7 +21,7 @@ class Inspection(Record):
     """inspection.json: whether a submission may be scored, and if not, why."""
 
     form: Literal["full", "adapter"]
-    reason: str = ""
+    reason: Reason = ""
     """Why it was rejected, here, when it was scored, or when it was to be promoted; empty where it was not."""
     content: str = ""
     """A hash of its values that knows neither files nor dtypes: two submissions of one content are one model."""
@@ -53,7 +53,7 @@ class Samples(Record):
     """samples.json."""
 
     samples: list[Sample]
-    reason: str = ""
+    reason: Reason = ""
     """Why there are none, where there should be some."""
 
 

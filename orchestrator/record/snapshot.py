@@ -61,9 +61,9 @@ class EntrySnapshot:
 
     @property
     def reason(self) -> str:
-        """Why it was rejected, or forfeited, or how its training ended."""
-        if self.state == "rejected" and self.inspection is not None:
-            return self.inspection.reason
+        """Why it was rejected, or forfeited, that it is all but its seed, or how its training ended."""
+        if self.inspection is not None and (said := self.inspection.reason or self.inspection.note):
+            return said
         return "" if self.submission is None else self.submission.reason
 
     @property

@@ -20,7 +20,6 @@ from typing import Any
 
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.resources import Shape
-from cluster.text import plain
 from cluster.workers import TRAINER
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
@@ -220,7 +219,7 @@ class Entry:
 
 def reject(run: RunDirectory, entry: Path, form: Form, reason: object) -> Inspection:
     """Put on record that the submission of the entry in that folder is out, and why."""
-    return run.write(Inspection(form=form, reason=plain(reason)), entry / "inspection.json")
+    return run.write(Inspection(form=form, reason=str(reason)), entry / "inspection.json")
 
 
 async def _end(work: asyncio.Task[Any]) -> None:
