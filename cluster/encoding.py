@@ -28,11 +28,19 @@ class Encoded:
 
 
 def encode(
-    prompts: Sequence[str], completions: Sequence[str], tokenizer: Any, max_tokens: int, bos: bool = True
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    tokenizer: Any,
+    max_tokens: int,
+    bos: bool = True,
+    stop: int | None = None,
 ) -> list[Encoded]:
-    """Token ids of each row. Without `bos` none is put before the prompt: a chat template has written its own."""
+    """Token ids of each row. Without `bos` none is put before the prompt: a chat template has written its own.
+
+    `stop` ends a completion in the place of eos.
+    """
     first = [tokenizer.bos_token_id] if bos and tokenizer.bos_token_id is not None else []
-    last = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    last = [end for end in (tokenizer.eos_token_id if stop is None else stop,) if end is not None]
     left = tokenizer(list(prompts), add_special_tokens=False)["input_ids"]
     right = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
     rows = []

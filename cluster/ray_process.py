@@ -21,9 +21,9 @@ from ray.exceptions import (
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import placement
+from cluster.environment import settle_in
 from cluster.errors import TournamentError
 from cluster.last_words import KILLED_FOR_MEMORY, Vitals, has_gone, how_it_ended, keep_note, note_exit, vitals
-from cluster.machine import collect_garbage_rarely
 from cluster.placement import Holder
 from cluster.ray_private import logs_folder
 from cluster.resources import Shape
@@ -44,8 +44,7 @@ class _Actor:
     """One process that runs whatever function it is given, one at a time."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        os.environ.update(environment)
-        collect_garbage_rarely()
+        settle_in(environment)
         self.note = logs_folder() / f"last-words-{os.getpid()}-{uuid.uuid4().hex[:8]}.txt"
         keep_note(self.note)
 

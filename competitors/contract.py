@@ -6,6 +6,7 @@ model folder or a PEFT adapter over `brief.seed_model`. Until that is there, the
 data.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -58,6 +59,11 @@ class RecipeBase(Settings):
 
     def located(self, config_folder: Path) -> Self:
         """The recipe with its relative paths made absolute: they are meant from the config's folder."""
+        return self
+
+    def kept_from(self, places: Sequence[Path]) -> Self:
+        """The recipe for an entry that is not to see `places`, where held-out rows may lie: what of them its own
+        settings would show is hidden. Only a kind with a sandbox can; a kind that runs trusted code is what it is."""
         return self
 
 

@@ -4,10 +4,12 @@ A winner becomes the next round's seed, a full model. An adapter that cannot be 
 tournament, so it forfeits instead. PEFT never sees a config that we have not written: see adapter_config.py.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import Forfeit
+from cluster.rounding import Rounding, rounding
 from cluster.text import plain
 from evaluation.adapter_config import rebuilt
 from evaluation.asked import asked_by, empty_model
@@ -25,10 +27,7 @@ def try_on(adapter: Path, seed: Path) -> None:
 
 
 def is_plain(config: Any) -> bool:
-    """Whether such an adapter is known to merge, and to leave its seed as it was when it is unloaded.
-
-    Whole modules that it replaces stay in the model, and may not merge.
-    """
+    """Whether such an adapter is known to merge. Whole modules that it replaces may not."""
     return not config.modules_to_save
 
 
@@ -87,21 +86,30 @@ def _names_in(seed: Path) -> set[str]:
     return {name for naming in asked_by(seed).namings for name in naming}
 
 
-def merged(seed: Path, adapter: Path) -> Any:
-    """The seed with the adapter merged into it, in float32 and then in the dtype the seed is stored in.
+def merged(seed: Path, adapter: Path, note: Callable[[Rounding], None] = lambda rounding: None) -> Any:
+    """The seed with the adapter merged into it: what is scored, and what goes on.
 
-    Forfeit when it cannot be merged, or when a merged weight is no finite number in that dtype.
+    Merged in float32, then in the dtype that the seed is stored in, unless that would lose too much of what the adapter
+    adds; `note` is told. Forfeit when it cannot be merged, or when a merged weight is no finite number in that dtype.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(seed, dtype=torch.float32, trust_remote_code=False)
+    stored = _stored_dtype(seed)
+    is_narrow = torch.finfo(stored).bits < 32
+    before = {name: weight.detach().to(stored) for name, weight in model.named_parameters()} if is_narrow else {}
     wrapped = put_on(model, adapter)
     with of_submission("the adapter cannot be merged into its seed", seed, adapter):
-        full = wrapped.merge_and_unload(safe_merge=True).to(_stored_dtype(seed))
+        full = wrapped.merge_and_unload(safe_merge=True)
     for name, weight in full.named_parameters():
-        if not bool(torch.isfinite(weight).all()):
+        if not bool(torch.isfinite(weight.to(stored)).all()):
             raise Forfeit(plain(f"the adapter cannot be merged into its seed: {name} is not finite then"))
+    with torch.no_grad():
+        lost = rounding(before, full.named_parameters(), stored)
+    note(lost)
+    for weight in full.parameters():  # and not what a model computes with besides, such as its rotary frequencies
+        weight.data = weight.data.to(getattr(torch, lost.stored))
     return full
 
 

@@ -5,6 +5,7 @@ Found out once for a seed, in a process that may trust it, and passed to the one
 
 import json
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from evaluation.folder import BESIDE_WEIGHTS, CONFIG, Files, read_object
 from evaluation.weights import INDEX, WHOLE, Tensor, model_tensors
 
 Shapes = dict[str, tuple[int, ...]]
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 _found: dict[tuple[Any, ...], "Asked"] = {}
 
@@ -89,6 +91,14 @@ def empty_model(seed: Path) -> Any:
     config = AutoConfig.from_pretrained(seed, trust_remote_code=False)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def dtype_of(tensors: dict[str, Tensor]) -> str:
+    """The dtype, as torch calls it, that most of these weights are stored in: what a model of them computes in."""
+    stored = Counter(dict.fromkeys(DTYPES, 0))
+    for tensor in tensors.values():
+        stored[tensor.dtype] += tensor.count
+    return DTYPES[max(DTYPES, key=lambda dtype: stored[dtype])]
 
 
 def files_of(folder: Path) -> list[Path]:

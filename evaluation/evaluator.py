@@ -1,4 +1,4 @@
-"""Scoring a model: on both splits, with its scorecard and its rows on disk, or on a few rows of one.
+"""Scoring a model: on a split or two, with its scorecard and its rows on disk, or on a few rows of one.
 
 All functions take plain arguments, so they run with and without Ray.
 """
@@ -8,18 +8,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
+from cluster.rounding import Rounding
+from evaluation.chat import stop_id
 from evaluation.faults import of_submission
 from evaluation.loading import Dtype, loaded
 from evaluation.probe import probe
-from evaluation.results import SPLITS, RowResults, write_results
+from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import encode_rows, pad_id, score
-from evaluation.splits import read_split
+from evaluation.splits import groups_of, read_split
 
 
 class ScoringJob(Record):
@@ -40,11 +44,14 @@ class ScoringJob(Record):
     batch_tokens: int
     prompt: Literal["plain", "chat"] = "plain"
     dtype: Dtype = "auto"
+    splits: tuple[Split, ...] = ("validation",)
+    """Which rows: all for bases and references. Those on which a winner proves itself, and a champion's test rows, come
+    later."""
     out: Path
 
 
 def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda fraction: None) -> Scorecard:
-    """Score a model on both splits; write losses.parquet and then scorecard.json into `job.out`.
+    """Score a model on the job's splits; write losses.parquet and then scorecard.json into `job.out`.
 
     Raises Forfeit, and writes nothing, for a model that cannot be loaded or whose loss is not finite.
     """
@@ -52,43 +59,82 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
 
     began = time.monotonic()
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
-    results: dict[str, RowResults] = {}
-    row_ids: dict[str, list[str]] = {}
-    cut_short: dict[str, int] = {}
-    with _model_of(job) as model:
-        for index, split in enumerate(SPLITS):
-            rows = read_split(job.held_out / f"{split}.parquet")
-            encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
+    scored: dict[Split, _Scored] = {}
+    roundings: list[Rounding] = []
+    with _model_of(job, roundings.append) as model:
+        for index, split in enumerate(job.splits):
 
             def report(fraction: float, before: int = index) -> None:
-                progress((before + fraction) / len(SPLITS))
+                progress((before + fraction) / len(job.splits))
 
-            if split == SPLITS[0]:
-                probe(model, encoded, pad_id(tokenizer))
-            results[split] = score(model, encoded, job.batch_tokens, pad_id(tokenizer), report)
-            _refuse_no_loss(results[split], split, job.max_tokens)
-            row_ids[split] = [row.row_id for row in rows]
-            cut_short[split] = sum(row.cut for row in encoded)
+            scored[split] = _score_split(job, split, model, tokenizer, report)
+            _refuse_endless(scored[split], split)
         device, dtype = str(model.device), str(model.dtype).removeprefix("torch.")
+    stop = stop_id(tokenizer, job.prompt == "chat")
     card = Scorecard(
         model=job.name,
         model_sha256=model_sha256(job.adapter or job.model),
         prompt=job.prompt,
-        validation=SplitScore.of(results["validation"], cut_short["validation"]),
-        test=SplitScore.of(results["test"], cut_short["test"]),
+        stop=None if stop is None else str(tokenizer.convert_ids_to_tokens(stop)),
+        validation=scored["validation"].total,
+        **{split: scored[split].total for split in scored if split != "validation"},
         device=device,
         dtype=dtype,
+        merge=roundings[0] if roundings else None,
         seconds=time.monotonic() - began,
     )
-    write_results(job.out / "losses.parquet", row_ids, results)
+    _write_rows(job, scored)
     return card.write(job.out / "scorecard.json")
 
 
-def _refuse_no_loss(results: RowResults, split: str, max_tokens: int) -> None:
+def score_also(job: ScoringJob, split: Split) -> Scorecard:
+    """Score one more split, and add it to the scorecard and the rows that lie in `job.out`.
+
+    Raises Forfeit where the loss is not finite, but for test rows: these only report, and take no title away.
+    """
+    from transformers import AutoTokenizer
+
+    card = Scorecard.read(job.out / "scorecard.json")
+    with _model_of(job) as model:
+        tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
+        scored = _score_split(job, split, model, tokenizer)
+    if split != "test":
+        _refuse_endless(scored, split)
+    _write_rows(job, {split: scored})
+    return card.model_copy(update={split: scored.total}).write(job.out / "scorecard.json")
+
+
+class _Scored(NamedTuple):
+    """One model on one split."""
+
+    row_ids: list[str]
+    results: RowResults
+    total: SplitScore
+
+
+def _score_split(
+    job: ScoringJob, split: Split, model: Any, tokenizer: Any, progress: Callable[[float], None] = lambda fraction: None
+) -> _Scored:
+    file = job.held_out / f"{split}.parquet"
+    rows, groups = read_split(file), groups_of(file).astype(np.float64)
+    encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
+    if split == "validation":  # every model is scored on these before any others
+        probe(model, encoded, pad_id(tokenizer))
+    results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups)
     if not results.tokens.any():
-        raise UserError(f"data.max_tokens: {max_tokens} cuts the whole completion of every {split} row away")
-    if not math.isfinite(results.loss):
+        raise UserError(f"data.max_tokens: {job.max_tokens} cuts the whole completion of every {split} row away")
+    cut_short = sum(row.cut for row in encoded)
+    return _Scored([row.row_id for row in rows], results, SplitScore.of(results, cut_short))
+
+
+def _refuse_endless(scored: _Scored, split: Split) -> None:
+    if not math.isfinite(scored.results.loss):
         raise Forfeit(f"its loss on the {split} rows is not finite")
+
+
+def _write_rows(job: ScoringJob, scored: dict[Split, _Scored]) -> None:
+    row_ids = {split: one.row_ids for split, one in scored.items()}
+    write_results(job.out / "losses.parquet", row_ids, {split: one.results for split, one in scored.items()})
 
 
 def score_slice(job: ScoringJob, rows: int) -> float:
@@ -106,9 +152,9 @@ def score_slice(job: ScoringJob, rows: int) -> float:
 
 
 @contextmanager
-def _model_of(job: ScoringJob) -> Iterator[Any]:
+def _model_of(job: ScoringJob, note: Callable[[Rounding], None] = lambda rounding: None) -> Iterator[Any]:
     """The job's model. One that cannot be loaded is its maker's fault; what an adapter stands on is our own."""
     with ExitStack() as stack:
         with of_submission("the model cannot be loaded", job.model) if job.adapter is None else nullcontext():
-            model = stack.enter_context(loaded(job.model, job.adapter, job.dtype, job.seed))
+            model = stack.enter_context(loaded(job.model, job.adapter, job.dtype, job.seed, note))
         yield model

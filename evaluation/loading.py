@@ -1,17 +1,18 @@
-"""Loading models to score or to write with. The last full model stays loaded: a round's adapters stand on one seed.
+"""Loading models to score or to write with. A full model stays loaded until another one is asked for.
 
 A submission is only ever its weights: the model is built from its seed's config, and gets them by name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from cluster.errors import Forfeit
+from cluster.rounding import Rounding
 from cluster.text import plain
-from evaluation.adapters import is_plain, put_on
-from evaluation.asked import empty_model, files_of
+from evaluation.adapters import merged
+from evaluation.asked import dtype_of, empty_model, files_of, weights_of
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -19,43 +20,51 @@ _kept: dict[tuple[Any, ...], Any] = {}
 
 
 @contextmanager
-def loaded(folder: Path, adapter: Path | None, dtype: Dtype, seed: Path | None = None) -> Iterator[Any]:
-    """The causal language model in `folder`, with the adapter on it while the block lasts; nothing is merged.
+def loaded(
+    folder: Path,
+    adapter: Path | None,
+    dtype: Dtype,
+    seed: Path | None = None,
+    note: Callable[[Rounding], None] = lambda rounding: None,
+) -> Iterator[Any]:
+    """The causal language model in `folder`, or the one that the adapter makes of it, merged as it is promoted.
 
-    With `seed`, the folder is a submission's: of it only the weights are read. Raises Forfeit for an adapter that does
-    not fit.
+    With `seed`, the folder is a submission's: of it only the weights are read. An adapter on top of its seed computes
+    something else than the model that it is promoted to, and may leave something in the seed: so it gets a seed of its
+    own. Forfeit for an adapter that does not fit.
     """
-    model = _full_model(folder, dtype, seed)
     if adapter is None:
-        yield model
-        return
-    try:
-        wrapped = put_on(model, adapter)
-        yield wrapped.get_base_model()
-        wrapped.unload()
-        if not is_plain(wrapped.peft_config["default"]):
-            _kept.clear()
-    except BaseException:
-        _kept.clear()  # the model may be left with half an adapter in it
-        raise
+        yield _full_model(folder, dtype, seed)
+    else:
+        _kept.clear()  # room for this one
+        model = merged(folder, adapter, note)
+        # As from_pretrained makes it of the file: casting it in place would round more than its weights.
+        whole = {"config": model.config, "state_dict": model.state_dict(), "dtype": _chosen(dtype, model.dtype)}
+        yield _placed(type(model).from_pretrained(None, **whole))
 
 
 def _full_model(folder: Path, dtype: Dtype, seed: Path | None) -> Any:
-    """The model in `folder`, kept loaded until another one is asked for: bfloat16 on a GPU, float32 on a CPU."""
-    import torch
-    from transformers import AutoModelForCausalLM
+    """The model in `folder`, kept loaded until another one is asked for."""
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    cuda = torch.cuda.is_available()
-    chosen = dtype if dtype != "auto" else "bfloat16" if cuda else "float32"
-    key = (str(folder.resolve()), seed and str(seed.resolve()), chosen, *_versions(folder))
+    if seed is None:
+        stored = AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype
+    else:
+        stored = _torch(dtype_of(weights_of(folder)))
+    chosen = _chosen(dtype, stored)
+    key = (
+        str(folder.resolve()),
+        chosen,
+        *_versions(folder),
+        *((str(seed.resolve()), *_versions(seed)) if seed else ()),
+    )
     if key not in _kept:
         _kept.clear()
-        wanted = getattr(torch, chosen)
         if seed is None:
-            model = AutoModelForCausalLM.from_pretrained(folder, dtype=wanted, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, trust_remote_code=False)
         else:
-            model = built(seed, folder, wanted)
-        _kept[key] = model.to("cuda" if cuda else "cpu").eval()
+            model = built(seed, folder, chosen)
+        _kept[key] = _placed(model)
     return _kept[key]
 
 
@@ -75,6 +84,27 @@ def built(seed: Path, submission: Path, dtype: Any) -> Any:
     if found["missing_keys"]:
         raise Forfeit(plain(f"lacks {min(found['missing_keys'])}, which would be drawn at random"))
     return model
+
+
+def _chosen(dtype: Dtype, stored: Any) -> Any:
+    """The torch dtype to compute in: as said, or on a GPU the one that a model is stored in, and float32 on a CPU."""
+    import torch
+
+    if dtype != "auto":
+        return _torch(dtype)
+    return (stored or torch.float32) if torch.cuda.is_available() else torch.float32
+
+
+def _torch(dtype: str) -> Any:
+    import torch
+
+    return getattr(torch, dtype)
+
+
+def _placed(model: Any) -> Any:
+    import torch
+
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def _versions(folder: Path) -> list[tuple[str, int, int, int]]:

@@ -6,25 +6,23 @@ are taken: config, index and settings for writing are the seed's, or written ane
 
 import json
 import shutil
-from collections import Counter
 from pathlib import Path
 
 from cluster.digest import model_sha256
 from cluster.store import LOCAL
 from evaluation.adapters import merged
-from evaluation.asked import weights_of
+from evaluation.asked import dtype_of, weights_of
 from evaluation.examination import Form
 from evaluation.folder import CONFIG
 from evaluation.weights import FLOATS, INDEX, WHOLE
 
 GENERATION = "generation_config.json"
-DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def make_full(seed: Path, submission: Path, form: Form, tokenizer: Path, out: Path) -> str:
     """Make `out` a full model folder of a submission that has passed inspection; return its SHA-256.
 
-    An adapter is merged in float32 and stored in the seed's dtype. A full model's weights are linked, not copied.
+    An adapter is merged as it was scored, see `adapters.merged`. A full model's weights are linked, not copied.
     `out` appears whole or not at all. Raises Forfeit when the submission cannot be made a model.
     """
     from transformers import AutoTokenizer
@@ -51,10 +49,7 @@ def _assemble(submission: Path, seed: Path, out: Path) -> None:
         (out / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True))
     config = json.loads((seed / CONFIG).read_bytes())
     config.pop("torch_dtype", None)
-    stored = Counter(dict.fromkeys(DTYPES, 0))
-    for tensor in tensors.values():
-        stored[tensor.dtype] += tensor.count
-    config["dtype"] = DTYPES[max(DTYPES, key=lambda dtype: stored[dtype])]
+    config["dtype"] = dtype_of(tensors)
     (out / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     if (seed / GENERATION).is_file():
         shutil.copyfile(seed / GENERATION, out / GENERATION)

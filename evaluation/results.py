@@ -1,5 +1,6 @@
 """Results: what one model did on each held-out row, as columns, and the file losses.parquet that keeps them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -10,11 +11,11 @@ from cluster.errors import BrokenRecord
 from cluster.store import LOCAL
 from cluster.text import plain
 
-SPLITS: tuple["Split", ...] = ("validation", "test")
-Split = Literal["validation", "test"]
+SPLITS: tuple["Split", ...] = ("validation", "proof", "test")
+Split = Literal["validation", "proof", "test"]
 Array = npt.NDArray[np.float64]
 
-COUNTS = ("tokens", "bytes")
+COUNTS = ("tokens", "bytes", "group")
 """Columns that are whole numbers."""
 
 
@@ -24,14 +25,23 @@ class RowResults:
     `nats`: summed negative log-likelihood of the completion's tokens.
     `tokens`: how many tokens that is; 0 where the completion was cut away.
     `bytes`: the UTF-8 length of the completion text that they are; 0 where it was cut away.
+    `group`: rows of one number belong together, as those of one prompt do; without it each is a group of its own.
     Further sums that a figure needs are `measured`, by the name of their column.
     """
 
-    def __init__(self, nats: Array, tokens: Array, bytes: Array | None = None, **measured: Array) -> None:
+    def __init__(
+        self, nats: Array, tokens: Array, bytes: Array | None = None, group: Array | None = None, **measured: Array
+    ) -> None:
         self.nats, self.tokens = nats, tokens
         self.bytes = np.zeros_like(tokens) if bytes is None else bytes
-        self.columns: dict[str, Array] = {"nats": nats, "tokens": tokens, "bytes": self.bytes, **measured}
+        self.group = np.arange(len(tokens), dtype=np.float64) if group is None else group
+        known = {"nats": nats, "tokens": tokens, "bytes": self.bytes, "group": self.group}
+        self.columns: dict[str, Array] = known | measured
         assert len({column.shape for column in self.columns.values()}) == 1
+
+    def grouped(self, group: Array) -> "RowResults":
+        """The same rows, told which of them belong together."""
+        return RowResults(**{**self.columns, "group": group})
 
     def column(self, name: str) -> Array:
         """A column by its name."""
@@ -48,18 +58,22 @@ class RowResults:
         return self.per_token("nats")
 
 
-def write_results(path: Path, row_ids: dict[str, list[str]], results: dict[str, RowResults]) -> None:
-    """Write losses.parquet: columns split, row_id, nats, tokens, bytes and those that were measured besides."""
+def write_results(path: Path, row_ids: Mapping[Split, list[str]], results: Mapping[Split, RowResults]) -> None:
+    """Write losses.parquet: columns split, row_id, nats, tokens, bytes and those that were measured besides.
+
+    Rows of other splits that lie there already stay.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables = []
-    for split in SPLITS:
+    for split, scored in results.items():
         columns = {
-            name: column.astype(np.int64) if name in COUNTS else column
-            for name, column in results[split].columns.items()
+            name: column.astype(np.int64) if name in COUNTS else column for name, column in scored.columns.items()
         }
         tables.append(pa.table({"split": [split] * len(row_ids[split]), "row_id": row_ids[split], **columns}))
+    if path.exists():
+        tables.insert(0, pq.read_table(path, filters=[("split", "not in", list(results))]))
     with LOCAL.writing(path) as temporary:
         pq.write_table(pa.concat_tables(tables), temporary)
 

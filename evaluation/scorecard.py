@@ -1,10 +1,11 @@
 """scorecard.json: what scoring a model on the held-out splits comes to. The rows are in losses.parquet beside it."""
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cluster.records import Record
+from cluster.rounding import Rounding
 from evaluation.figures import FIGURES
 from evaluation.results import RowResults
 
@@ -68,14 +69,33 @@ class SplitScore(Record):
 
 
 class Scorecard(Record):
-    """scorecard.json: one model on both held-out splits."""
+    """scorecard.json: one model on the held-out rows: all on those that choose, few on those that only report."""
 
+    FORMAT: ClassVar[int] = 2
     model: str
     model_sha256: str
     prompt: Literal["plain", "chat"] = "plain"
+    stop: str | None = None
+    """The token that ends every completion and counts as one of it; None where the tokenizer has none."""
     validation: SplitScore
-    test: SplitScore
+    proof: SplitScore | None = None
+    """Of the base and of winners that lead, which have to prove it."""
+    test: SplitScore | None = None
+    """Of champions, bases and references alone: who could see an entry's would come to choose by it."""
     device: str
     dtype: str
+    merge: Rounding | None = None
+    """Of an adapter, which is scored as it would be promoted: what storing it takes from its update."""
     seconds: float
-    """Wall time of the scoring, loading the model included."""
+    """Wall time of the scoring of the validation rows, loading the model included."""
+
+    @property
+    def test_figures(self) -> dict[str, float]:
+        """Those of the test rows by name; none where the model is not scored on them."""
+        return {} if self.test is None else self.test.figures
+
+    @property
+    def reported(self) -> SplitScore:
+        """The test rows of a model that is known to be scored on them."""
+        assert self.test is not None, f"{self.model} is not scored on the test rows"
+        return self.test

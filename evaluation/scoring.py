@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.encoding import Encoded, batches, encode
+from evaluation.chat import as_chat, stop_id
 from evaluation.figures import FIGURES
 from evaluation.results import Array, RowResults
 from evaluation.splits import Row
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 HEAD_CHUNK = 1024
 """Tokens whose logits exist at once: 1,024 x 128,256 x 4 bytes = 0.5 GB for a Llama 3 vocabulary."""
-CHAT_DATE = "26 Jul 2024"
-"""The day that every chat is on: Llama 3's template writes today's where none is given, and the loss would drift."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +38,12 @@ def encode_rows(rows: Sequence[Row], tokenizer: Any, max_tokens: int, chat: bool
     """Token ids of each row; with `chat` the prompt goes through the tokenizer's own chat template."""
     prompts, completions = [row.prompt for row in rows], [row.completion for row in rows]
     if chat:
-        prompts = [_as_chat(prompt, tokenizer) for prompt in prompts]
-    encoded = encode(prompts, completions, tokenizer, max_tokens, bos=not chat)
+        prompts = [as_chat(prompt, tokenizer) for prompt in prompts]
+    encoded = encode(prompts, completions, tokenizer, max_tokens, bos=not chat, stop=stop_id(tokenizer, chat))
     return [
         EncodedRow(one.ids, one.start, one.cut, _bytes_left(one, completion, tokenizer))
         for one, completion in zip(encoded, completions, strict=True)
     ]
-
-
-def _as_chat(prompt: str, tokenizer: Any) -> str:
-    turns = [{"role": "user", "content": prompt.strip()}]
-    text: str = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, date_string=CHAT_DATE)
-    return text
 
 
 def _bytes_left(row: Encoded, completion: str, tokenizer: Any) -> int:

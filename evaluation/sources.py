@@ -5,18 +5,24 @@ Files are read here line by line rather than by `datasets`, so that an error can
 
 import glob
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
 from cluster.text import said_by
 
 if TYPE_CHECKING:
+    import pyarrow
     from datasets import Dataset
 
 Row = dict[str, Any]
+
+AT_ONCE = 20_000
+"""Rows of files that are in memory at once."""
 
 HUB, BUILTIN = "hf://", "builtin:"
 
@@ -56,32 +62,80 @@ def _load_one(source: str, folder: Path) -> "Dataset":
     paths = _find(source, folder)
     if len(paths) == 1 and paths[0].is_dir():
         return _saved(paths[0])
-    return _from_rows(source, [row for path in paths for row in _read(path)])
+    return _from_rows(source, (row for path in paths for row in _read(path)))
 
 
-def _from_rows(source: str, rows: list[Row]) -> "Dataset":
-    """One column for every key that any row has."""
+def _from_rows(source: str, rows: Iterable[Row]) -> "Dataset":
+    """One column for every key that any row has. Of many rows few are in memory at once: the others lie in files."""
+    from datasets import Dataset
+    from datasets.fingerprint import generate_random_fingerprint
+    from datasets.table import InMemoryTable
+
+    remaining = iter(rows)
+    tables = [_table(source, list(islice(remaining, AT_ONCE)))]
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # what is mapped stays when its name is gone
+        while some := list(islice(remaining, AT_ONCE)):
+            tables.append(_mapped(_table(source, some), Path(folder) / f"{len(tables)}.arrow"))
+        table = _joined(source, tables)
+    return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
+
+
+def _table(source: str, rows: list[Row]) -> "pyarrow.Table":
     from datasets import Dataset
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
+    with _going_together(source):
+        return Dataset.from_dict({column: [row.get(column) for row in rows] for column in columns}).data.table
+
+
+def _mapped(table: "pyarrow.Table", path: Path) -> "pyarrow.Table":
+    """The same table, of which a page is in memory while it is looked at."""
+    import pyarrow
+
+    with pyarrow.ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+    return pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
+
+
+def _joined(source: str, tables: list["pyarrow.Table"]) -> "pyarrow.Table":
+    """One below the other. A column that was whole numbers first and fractions later is fractions."""
+    import pyarrow
+
+    if len(tables) == 1:
+        return tables[0]
+    with _going_together(source):  # each table's metadata tells of its own columns only
+        return pyarrow.concat_tables([t.replace_schema_metadata() for t in tables], promote_options="permissive")
+
+
+@contextmanager
+def _going_together(source: str) -> Iterator[None]:
     try:
-        return Dataset.from_dict({column: [row.get(column) for row in rows] for column in columns})
+        yield
     except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are among these
         raise UserError(f"data.source: {source}: a column's values do not go together: {said_by(error)}") from error
 
 
 def _find(source: str, folder: Path) -> list[Path]:
-    """The files (or the one folder) that `source` names, sorted by name."""
+    """The files (or the one folder) that `source` names; UserError when there are none."""
+    if found := matches(source, folder):
+        return found
+    raise UserError(f"data.source: nothing matches {source!r} in {folder.resolve()} nor in {Path.cwd()}")
+
+
+def matches(source: str, folder: Path) -> list[Path]:
+    """The files (or the one folder) that `source` names, sorted by name; none where it names a data set elsewhere."""
+    if source.startswith((BUILTIN, HUB)):
+        return []
     for base in (folder, Path.cwd()):
         whole = base / Path(source).expanduser()
         if whole.exists():  # a name with glob characters in it is still a name
             return [whole]
-        matches = [Path(match) for match in sorted(glob.glob(str(whole), recursive=True))]
-        if files := [path for path in matches if path.is_file()]:
+        found = [Path(match) for match in sorted(glob.glob(str(whole), recursive=True))]
+        if files := [path for path in found if path.is_file()]:
             return files
-        if len(matches) == 1:
-            return matches
-    raise UserError(f"data.source: nothing matches {source!r} in {folder.resolve()} nor in {Path.cwd()}")
+        if len(found) == 1:
+            return found
+    return []
 
 
 def _read(path: Path) -> Iterator[Row]:

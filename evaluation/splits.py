@@ -1,39 +1,45 @@
-"""Cleaning a dataset and splitting it into train, validation and test, so that no prompt is on two sides.
+"""Cleaning a dataset and splitting it into train, validation and test, so that nothing held out is trained on.
 
 Owns the files `train.parquet`, `held_out/*.parquet` and `manifest.json`. Which row goes where is a pure function
-of the rows' content and the seed: neither their order nor the machine matters.
+of the rows' content and the seed: neither their order nor the machine matters. The rows stay where the dataset keeps
+them and pass by in batches.
 """
 
 import hashlib
 import os
-import string
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from cluster.digest import sha256_of
 from cluster.errors import BrokenRecord, UserError
 from cluster.records import Record
 from cluster.store import LOCAL
 from cluster.text import plain
+from evaluation.assignment import HELD_OUT, Catalogue, Read, Split, catalogue, cut_slice, halves, hold_out
+from evaluation.leaks import batches, describe, find_leaks, sample
+from evaluation.likeness import normalised
+from evaluation.near_duplicates import HeldOutIndex, NearDuplicates, Pair
+from evaluation.rendering import Rendered, values_of
 
 if TYPE_CHECKING:
+    import pyarrow
     from datasets import Dataset
 
-Split = Literal["train", "validation", "test", "slice"]
-"""`slice`: training rows that no competitor trains on, by which soups choose. Not held out, often not there."""
+__all__ = ["FILES", "HELD_OUT", "MANIFEST", "Manifest", "Row", "Split", "groups_of", "make_splits", "read_split"]
 
 FILES: dict[Split, str] = {
     "slice": "slice.parquet",
     "train": "train.parquet",
     "validation": "held_out/validation.parquet",
+    "proof": "held_out/proof.parquet",
     "test": "held_out/test.parquet",
 }
-HELD_OUT: tuple[Split, ...] = ("validation", "test")
 MANIFEST = "manifest.json"
 
 
@@ -52,12 +58,16 @@ class Manifest(Record):
     source: str
     prompt: str
     completion: str
+    group: str | None = None
+    """The column whose equal values keep rows together."""
     seed: int
     rows_read: int
     dropped: dict[str, int]
     """Rows left out, by the reason in words."""
     groups: int
     """Different prompts after normalisation."""
+    near_duplicates: NearDuplicates | None = None
+    """None in a manifest of before they were looked for."""
     counts: dict[Split, int]
     sha256: dict[Split, str]
     """Of the Parquet files."""
@@ -75,28 +85,55 @@ def make_splits(
     out: Path,
     source: str,
     slice_rows: int = 0,
+    group: str | None = None,
+    near_duplicates: Literal["remove", "keep"] = "remove",
 ) -> Manifest:
     """Render, clean and split `dataset`, write the splits below `out`, the manifest last, and return it.
 
     `prompt` and `completion` are templates over the columns, as "{instruction}\\n"; a row's missing value renders
-    as nothing. Raises UserError for a template that names no column, and for too few rows.
+    as nothing. Rows with the same value in the column `group` stay together. Raises UserError for a template or a
+    group that names no column, and for too few rows.
     """
     dropped: Counter[str] = Counter()
-    rows = _clean(render(dataset, prompt, completion), dropped)
-    splits = assign(rows, validation, test, seed, slice_rows)
+    texts = Rendered(dataset, prompt, completion)
+    declared = values_of(dataset, "data.group", group) if group is not None else None
+    rows = catalogue(texts, declared, seed, dropped)
+
+    def read(places: Sequence[int]) -> list[Pair]:
+        return texts.at([int(rows.numbers[place]) for place in places])
+
+    index = HeldOutIndex(sample(rows, read))
+    wanted = halves(validation, test)
+    held_out = hold_out(rows, wanted, index, read)
+    is_other = np.ones(len(rows), dtype=np.bool_)
+    is_other[list(held_out.split_of)] = False
+    leaks = find_leaks(rows, np.flatnonzero(is_other), index, read)
+    if near_duplicates == "remove" and leaks:
+        is_other[list(leaks)] = False
+        dropped["near-duplicate of a held-out row"] = len(leaks)
+    others = np.flatnonzero(is_other)
+    kept = np.array(cut_slice(rows, others.tolist(), min(slice_rows, (len(rows) - validation - test) // 10)), int)
+    splits: dict[Split, npt.NDArray[np.int64]] = {"train": np.setdiff1d(others, kept, assume_unique=True)}
+    splits |= {split: np.array(list(held_out.groups[split]), int) for split in HELD_OUT}
+    _refuse_too_few(splits, wanted, rows, len(leaks))
+    if len(kept):
+        splits["slice"] = kept
     digest = hashlib.sha256()
-    for split, members in splits.items():
-        _write(members, out / FILES[split], held_out=split in HELD_OUT)
-        digest.update("".join(f"{split} {row.row_id}\n" for row in members).encode())
+    for split, places in splits.items():
+        _write(rows, places, read, out / FILES[split], held_out.groups.get(split))
+        for place in places.tolist():
+            digest.update(f"{split} {rows.row_id(place)}\n".encode())
     return Manifest(
         source=source,
         prompt=prompt,
         completion=completion,
+        group=group,
         seed=seed,
         rows_read=len(dataset),
         dropped=dict(sorted(dropped.items())),
-        groups=len({normalised(row.prompt) for row in rows}),
-        counts={split: len(members) for split, members in splits.items()},
+        groups=rows.prompts,
+        near_duplicates=describe(leaks, rows, held_out, index, near_duplicates, read),
+        counts={split: len(places) for split, places in splits.items()},
         sha256={split: sha256_of(out / FILES[split]) for split in splits},
         fingerprint=digest.hexdigest(),
     ).write(out / MANIFEST)
@@ -104,129 +141,69 @@ def make_splits(
 
 def read_split(path: Path) -> list[Row]:
     """The rows of a split's Parquet file, in its order. BrokenRecord, naming it, if it is damaged."""
+    columns = _table(path, ["row_id", "prompt", "completion"]).to_pydict()
+    return [Row(*values) for values in zip(*columns.values(), strict=True)]
+
+
+def groups_of(path: Path) -> npt.NDArray[np.int64]:
+    """The group of each row of a held-out split's Parquet file, in its order, counted from 0: (rows,).
+
+    Rows of one group are no independent evidence. In a file of before groups were kept they are those of one prompt.
+    BrokenRecord, naming the file, if it is damaged.
+    """
+    table = _table(path, None)
+    if "group" in table.column_names:
+        return np.asarray(table["group"].to_numpy(), dtype=np.int64)
+    names: dict[str, int] = {}
+    prompts = (normalised(prompt) for prompt in table["prompt"].to_pylist())
+    return np.array([names.setdefault(prompt, len(names)) for prompt in prompts], dtype=np.int64)
+
+
+def _table(path: Path, columns: list[str] | None) -> "pyarrow.Table":
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            columns = file.read(["row_id", "prompt", "completion"]).to_pydict()
+            return file.read(columns)
     except ValueError as error:  # as pyarrow says of what is no Parquet
         reason = f"is cut off or damaged ({plain(error, 120)})"
         raise BrokenRecord(f"{path}: {reason}: put it back, or give another --run-dir") from error
-    return [Row(*values) for values in zip(*columns.values(), strict=True)]
 
 
-def assign(rows: list[Row], validation: int, test: int, seed: int, slice_rows: int = 0) -> dict[Split, list[Row]]:
-    """Divide cleaned rows: whole groups of one normalised prompt, in the order of sha256(seed, prompt).
-
-    Going through the groups once, each goes to the first of validation, test and slice that still has room for all
-    of it, and to train where none has. So a held-out split gets exactly the rows asked for; a group too large for
-    the room that is left is not cut and not waited for. A slice takes at most a tenth of what is not held out.
-    Within a split, rows keep this order, and rows of one group go by row_id. Raises UserError when a held-out split
-    cannot be filled or nothing is left to train on.
-    """
-    keys = {row.row_id: _order(seed, row.prompt) for row in rows}
-    ordered = sorted(rows, key=lambda row: (keys[row.row_id], row.row_id))
-    splits: dict[Split, list[Row]] = {"train": [], "validation": [], "test": []}
-    wanted: dict[Split, int] = {"validation": validation, "test": test}
-    if (kept := min(slice_rows, (len(rows) - validation - test) // 10)) > 0:
-        splits["slice"], wanted["slice"] = [], kept
-    for _, grouped in groupby(ordered, key=lambda row: keys[row.row_id]):
-        group = list(grouped)
-        room = (split for split, count in wanted.items() if len(splits[split]) + len(group) <= count)
-        splits[next(room, "train")] += group
-    if not splits["train"] or any(len(splits[split]) < wanted[split] for split in HELD_OUT):
-        raise UserError(
-            f"data.validation: {validation} and data.test: {test} leave too little: after cleaning there are "
-            f"{len(rows)} rows with {len(set(keys.values()))} different prompts, and prompts are never divided; "
-            f"got {len(splits['validation'])} for validation, {len(splits['test'])} for test, "
-            f"{len(splits['train'])} for train"
-        )
-    return splits
+def _refuse_too_few(
+    splits: dict[Split, npt.NDArray[np.int64]], wanted: dict[Split, int], rows: Catalogue, leaks: int
+) -> None:
+    """UserError when a held-out split cannot be filled or nothing is left to train on."""
+    got = {split: len(places) for split, places in splits.items()}
+    if got["train"] and all(got[split] == count for split, count in wanted.items()):
+        return
+    near = f"{leaks} of the others are near-duplicates of held-out rows; " if leaks else ""
+    asked, found = (counts["validation"] + counts["proof"] for counts in (wanted, got))
+    raise UserError(
+        f"data.validation: {asked} and data.test: {wanted['test']} leave too little: after cleaning there are"
+        f" {len(rows)} rows with {rows.prompts} different prompts, and rows of one prompt, of one group or nearly alike"
+        f" are never divided; {near}got {found} for validation, {got['test']} for test, {got['train']} for train"
+    )
 
 
-def normalised(text: str) -> str:
-    """What makes two texts the same: Unicode compatibility form, case and white space do not count."""
-    # Casefolding can undo the normal form and the other way round, so the form is taken again.
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
-    return " ".join(folded.split())
-
-
-def _order(seed: int, prompt: str) -> str:
-    return hashlib.sha256(f"{seed}\0{normalised(prompt)}".encode()).hexdigest()
-
-
-def render(dataset: "Dataset", prompt: str, completion: str) -> Iterator[tuple[str, str]]:
-    """(prompt, completion) of every row, the templates applied."""
-    templates = {"data.prompt": prompt, "data.completion": completion}
-    used = {column for key, template in templates.items() for column in _columns(key, template, dataset)}
-    # Only what the templates use: other columns may be images, or large.
-    for values in dataset.select_columns(sorted(used)):
-        shown = {column: "" if value is None else str(value) for column, value in values.items()}
-        yield _fill(prompt, shown), _fill(completion, shown)
-
-
-def _columns(key: str, template: str, dataset: "Dataset") -> set[str]:
-    """The columns that a template names; UserError when it is malformed, or one of them holds nothing."""
-    try:
-        fields = [(name, form, conversion) for _, name, form, conversion in string.Formatter().parse(template)]
-    except ValueError as error:
-        raise UserError(f"{key}: {template!r} is not a template: {error} (a literal brace is written twice)") from error
-    named = {name for name, _, _ in fields if name is not None}
-    if any(form or conversion for _, form, conversion in fields):
-        raise UserError(f"{key}: {template!r}: a field is just a column in braces, without ! or :")
-    there = ", ".join(dataset.column_names)
-    for column in sorted(named):
-        if column not in dataset.column_names or _is_empty(dataset.data.column(column)):
-            raise UserError(f"{key}: {template!r} names the column {column!r}; the columns are {there}")
-    if not named:
-        raise UserError(f"{key}: {template!r} names no column in braces; the columns are {there}")
-    return named
-
-
-def _is_empty(column: Any) -> bool:
-    return bool(column.null_count == len(column))
-
-
-def _fill(template: str, values: dict[str, str]) -> str:
-    """Not str.format, to which `{a.b}` and `{a[0]}` mean something else than the column of that name."""
-    parts = string.Formatter().parse(template)
-    return "".join(text + (values[name] if name is not None else "") for text, name, _, _ in parts)
-
-
-def _clean(rendered: Iterator[tuple[str, str]], dropped: Counter[str]) -> list[Row]:
-    """Rows worth keeping, one for each normalised (prompt, completion); the others counted in `dropped`.
-
-    Of rows that are the same but for case and white space the one with the smallest row_id stays, not the first,
-    so that the order of the rows does not matter.
-    """
-    kept: dict[tuple[str, str], Row] = {}
-    for prompt, completion in rendered:
-        if not prompt.strip() or not completion.strip():
-            dropped["empty prompt" if not prompt.strip() else "empty completion"] += 1
-            continue
-        row = Row(_row_id(prompt, completion), prompt, completion)
-        key = (normalised(prompt), normalised(completion))
-        if key in kept:
-            dropped["duplicate"] += 1
-            row = min(row, kept[key], key=lambda one: one.row_id)
-        kept[key] = row
-    return list(kept.values())
-
-
-def _row_id(prompt: str, completion: str) -> str:
-    return hashlib.sha256(f"{prompt}\0{completion}".encode()).hexdigest()[:16]
-
-
-def _write(rows: list[Row], path: Path, held_out: bool) -> None:
+def _write(
+    rows: Catalogue, places: npt.NDArray[np.int64], read: Read, path: Path, groups: dict[int, int] | None
+) -> None:
+    """Write a split; with `groups`, as a held-out one."""
     import pyarrow
     import pyarrow.parquet
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    if held_out:
+    if groups is not None:
         path.parent.chmod(0o700)
-    columns: dict[str, Any] = {name: [getattr(row, name) for row in rows] for name in Row.__dataclass_fields__}
-    schema = pyarrow.schema([(name, pyarrow.string()) for name in columns])
+    fields = [(name, pyarrow.string()) for name in Row.__dataclass_fields__]
+    schema = pyarrow.schema(fields if groups is None else [*fields, ("group", pyarrow.int64())])
     with LOCAL.writing(path) as temporary:
-        if held_out:  # private before the first byte is in it
+        if groups is not None:  # private before the first byte is in it
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
-        pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), temporary)
+        with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+            for some in batches(places):
+                columns = [[rows.row_id(place) for place in some], *map(list, zip(*read(some), strict=True))]
+                if groups is not None:
+                    columns.append([groups[place] for place in some])
+                writer.write_batch(pyarrow.record_batch(columns, schema=schema))

@@ -7,6 +7,7 @@ and goes on with one.
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from cluster.digest import model_sha256
 from cluster.errors import BrokenRecord, Forfeit, UserError
@@ -15,13 +16,16 @@ from cluster.workers import Workers
 from competitors.builtin.bases import build
 from competitors.sft.stream import count_tokens
 from competitors.soup.recipe import SoupRecipe
-from evaluation.results import RowResults, read_results
+from evaluation.figures import loss_in_words
+from evaluation.raw_places import raw_places
+from evaluation.results import SPLITS, RowResults, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.splits import read_split
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import Roster
+from orchestrator.field.spending import level
 from orchestrator.field.whole_budget import Corpus
 from orchestrator.planning import model_sources
 from orchestrator.record.events import ChampionCrowned, Noted, RoundBegan, TournamentEvent, VerdictReached
@@ -31,10 +35,11 @@ from orchestrator.record.snapshot import has_ended
 from orchestrator.rounds.competition import compete_in_round
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.entry import reject
-from orchestrator.rounds.evaluators import Evaluators, Prompt
+from orchestrator.rounds.evaluators import Evaluators
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.opening import next_field, refuse_hours_without_gpus
 from orchestrator.rounds.promotion import Promotion, Unfit
+from orchestrator.rounds.proving import challenger, prove, rows_of, score_for_proof
 from orchestrator.rounds.scoring_calls import score
 from orchestrator.rounds.verdict import Candidate
 
@@ -51,7 +56,8 @@ class Tournament:
         tell: Callable[[TournamentEvent], None],
     ) -> None:
         evaluators = Evaluators(config, run, workers)
-        self.context = Context(config, run, config_folder, workers, evaluators, tell)
+        withheld = [run.root, *raw_places(config.data.source, config_folder)]
+        self.context = Context(config, run, config_folder, workers, evaluators, tell, withheld)
         self.config, self.dir, self.evaluators, self.tell = config, run, evaluators, tell
         self.fetching: dict[str, asyncio.Lock] = {}
         self.prompts = [(row.prompt, row.completion) for row in read_split(run.split("test"))]
@@ -83,7 +89,8 @@ class Tournament:
             config, roster = opened
             rounds = config.rounds_as_of(roster.round)
             scored = await compete_in_round(self.context, roster, rounds, seed, champion, base)
-            verdict, seed, champion = await self.settle(roster, champion, seed, scored, history, promotion)
+            planned = [config.rounds_as_of(number) for number in range(1, roster.round + 1)]
+            verdict, seed, champion = await self.settle(roster, champion, seed, scored, history, planned, promotion)
             history.append(Settled(roster, verdict))
 
     def open_round(
@@ -122,6 +129,7 @@ class Tournament:
         seed: ModelFolder,
         scored: dict[str, RowResults],
         history: list[Settled],
+        planned: list[int],
         promotion: Promotion,
     ) -> tuple[Verdict, ModelFolder, ModelFolder]:
         """The verdict of a round and the models it leads to: the next seed and the champion.
@@ -133,8 +141,8 @@ class Tournament:
         before = self._candidate(roster.lineage, champion.model), self._candidate(roster.lineage, seed.model)
         done = self.dir.read(Verdict, path)
         while True:
-            verdict = done or judge(self.config, roster, *before, scored, history)
             try:
+                verdict = done or await self.judge(roster, *before, scored, history, planned, promotion.base)
                 next_seed, next_champion = await promotion.promote(verdict, seed, champion)
             except Unfit as unfit:
                 if done is not None:
@@ -150,6 +158,30 @@ class Tournament:
             self._tell_of_champion(verdict, next_champion, again=done is not None)
         return verdict, next_seed, next_champion
 
+    async def judge(
+        self,
+        roster: Roster,
+        champion: Candidate,
+        seed: Candidate,
+        scored: dict[str, RowResults],
+        history: list[Settled],
+        planned: list[int],
+        base: ModelFolder,
+    ) -> Verdict:
+        """The verdict of a round. Who leads the champion is scored on the rows that prove first; else Unfit."""
+        proof = None
+        if (name := challenger(champion.validation, scored)) is not None:
+            model = ModelRef(name, roster.round)
+            assert base.path is not None
+            try:
+                await score_for_proof(self.context, base.path, roster.lineage, model)
+            except Forfeit as reason:
+                raise Unfit(name, str(reason)) from reason
+            rules, spent = self.config.selection, history[-1].verdict.spent if history else 0.0
+            theirs, ours = (rows_of(self.dir, roster.lineage, one) for one in (champion.model, model))
+            proof = prove(theirs, ours, level(1 - rules.confidence, planned, spent), rules.margin_nats)
+        return judge(self.config, roster, champion, seed, scored, proof, history)
+
     def reject(self, model: ModelRef, lineage: str, reason: str) -> None:
         """Put on record that a submission is out though it was scored."""
         entry = self.dir.scores(lineage, model)
@@ -162,7 +194,7 @@ class Tournament:
         card = self.dir.read(Scorecard, self.dir.scores(verdict.lineage, verdict.champion) / "scorecard.json")
         assert card is not None
         assert champion.path is not None
-        self.tell(ChampionCrowned(verdict.lineage, verdict.champion, card.test.loss, champion.path, again))
+        self.tell(ChampionCrowned(verdict.lineage, verdict.champion, card.test_figures, champion.path, again))
 
     async def base(self, lineage: Lineage) -> ModelFolder:
         """Round 0: the base model, scored as it is."""
@@ -172,7 +204,7 @@ class Tournament:
         if done is None:
             sha256 = await self.evaluators.call(model_sha256, path)
             done = self.dir.write(ModelFolder(model=BASE, path=None, sha256=sha256), folder / "seed.json")
-        await self._score_plain(f"{lineage.name} base", path, "plain", folder, key)
+        await self._score_as_it_is(f"{lineage.name} base", path, "plain", folder, key)
         return done.model_copy(update={"path": path})
 
     async def score_reference(self, reference: Reference, model: str) -> None:
@@ -180,7 +212,7 @@ class Tournament:
         folder, key = self.dir.reference(reference.name), f"references[{reference.name}].model"
         if self.dir.read(Scorecard, folder / "scorecard.json") is None:
             path = await self._fetch(model, key)
-            await self._score_plain(reference.name, path, reference.prompt, folder, key)
+            await self._score_as_it_is(reference.name, path, reference.prompt, folder, key)
 
     @property
     def _blends(self) -> bool:
@@ -196,16 +228,21 @@ class Tournament:
                 await self.evaluators.call(build, name, folder, shape=Shape("trainer", 1, 0))
         return folder
 
-    async def _score_plain(self, name: str, model: Path, prompt: Prompt, folder: Path, key: str) -> None:
+    async def _score_as_it_is(
+        self, name: str, model: Path, prompt: Literal["plain", "chat"], folder: Path, key: str
+    ) -> None:
+        """A base's or a reference's scorecard. Nobody chooses among them, so they are scored on the test rows too."""
         if self.dir.read(Scorecard, folder / "scorecard.json") is not None:
             return
         self.tell(Noted(f"scoring {name}"))
-        job = self.evaluators.job(name, model, model, folder, prompt)
+        job = self.evaluators.job(name, model, model, folder)
+        job = job.model_copy(update={"prompt": prompt, "splits": SPLITS})
         try:
             card = await self.evaluators.call(score, job, folder / "progress.jsonl")
         except Forfeit as reason:
             raise UserError(f"{key}: {reason}") from reason
-        self.tell(Noted(f"{name}: validation loss {card.validation.loss:.4f}, test loss {card.test.loss:.4f}"))
+        validation, test = loss_in_words(card.validation.figures), loss_in_words(card.test_figures)
+        self.tell(Noted(f"{name}: validation loss {validation}, test loss {test}"))
 
     def _candidate(self, lineage: str, model: ModelRef) -> Candidate:
         """A scored model with its results on the rows that choose."""

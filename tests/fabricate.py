@@ -12,7 +12,8 @@ import numpy as np
 
 from cluster.resources import Resources
 from competitors.contract import Brief, Submission
-from evaluation.results import Array, RowResults, write_results
+from evaluation.near_duplicates import Example, NearDuplicates
+from evaluation.results import Array, RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.splits import Manifest
 from orchestrator.config.sections import Lineage
@@ -20,9 +21,11 @@ from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.next_round import first_roster, next_roster
 from orchestrator.field.roster import Roster
-from orchestrator.record.records import Inspection, ModelFolder, Sample, Samples, Verdict
+from orchestrator.field.spending import level
+from orchestrator.record.records import Inspection, ModelFolder, Proof, Sample, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
+from orchestrator.rounds.proving import challenger, prove, rows_of
 from orchestrator.rounds.verdict import Candidate, choose
 
 ROWS = 60
@@ -83,7 +86,6 @@ def fabricate(
             "rounds": rounds,
             "budget": {"tokens": 100_000},
             "competitors": competitors,
-            "selection": {"resamples": 200},
         }
         | (settings or {})
     )
@@ -131,8 +133,9 @@ class _Maker:
                 for index, entry in enumerate(roster.entries)
                 if (losses := self._entry(number, index, entry.recipe)) is not None
             }
-            rules, without = self.config.selection, verdict.rounds_without_champion if verdict else 0
-            verdict = choose(self.lineage, number, champion, seed, scored, rules, self.config.seed, without)
+            so_far = (verdict.spent, verdict.rounds_without_champion) if verdict else (0.0, 0)
+            proof, rules = self._proof(number, champion.model, scored, so_far[0]), self.config.selection
+            verdict = choose(self.lineage, number, champion, seed, scored, rules, proof, *so_far)
             known = {one.model: one for one in (champion, seed)}
             for name, losses in scored.items():
                 known[ModelRef(name, number)] = Candidate(ModelRef(name, number), losses)
@@ -142,6 +145,7 @@ class _Maker:
                 crowned = ModelFolder(model=champion.model, path=folder / "champion", sha256="2" * 64)
                 run.write(crowned, folder / "champion.json")
                 self._sample(folder, champion.model)
+                self._score_entry(champion.model.competitor, number)
             run.write(verdict, folder / "verdict.json")
         if training:
             roster = self._open(roster, verdict)
@@ -200,7 +204,20 @@ class _Maker:
         self.run.write(Inspection(form="full", reason=self.rejections.get(key, "")), folder / "inspection.json")
         if key in self.rejections:
             return None
-        return _score(self.run, f"{recipe.name}@{number}", self.loss(*key), folder, 10 * number + index)
+        return self._score_entry(recipe.name, number, is_champion=False)
+
+    def _score_entry(self, name: str | None, number: int, is_champion: bool = True) -> RowResults:
+        assert name is not None
+        loss, folder = self.loss(self.lineage, number, name), self.run.entry(self.lineage, number, name)
+        return _score(self.run, f"{name}@{number}", loss, folder, 10 * number + sum(name.encode()), is_champion)
+
+    def _proof(self, number: int, champion: ModelRef, scored: dict[str, RowResults], spent: float) -> Proof | None:
+        theirs, rules = rows_of(self.run, self.lineage, champion), self.config.selection
+        winner = challenger(theirs[1], scored)
+        if winner is None:
+            return None
+        ours = rows_of(self.run, self.lineage, ModelRef(winner, number))
+        return prove(theirs, ours, level(1 - rules.confidence, [self.config.rounds] * number, spent), rules.margin_nats)
 
     def _sample(self, folder: Path, model: ModelRef) -> None:
         samples = [
@@ -210,19 +227,24 @@ class _Maker:
         self.run.write(Samples(samples=samples), folder / "samples.json")
 
 
-def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int) -> RowResults:
-    """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation."""
+def _score(run: RunDirectory, model: str, loss: float, folder: Path, seed: int, is_champion: bool = True) -> RowResults:
+    """Write losses.parquet and scorecard.json around `loss`; test comes out a little above validation.
+
+    An entry has no test rows before it is champion.
+    """
     tokens = np.random.default_rng(1).integers(5, 40, ROWS).astype(np.float64)  # the same rows for every model
     rng = np.random.default_rng(seed)
-    validation, test = (_results(tokens, mean, rng) for mean in (loss, loss + 0.02))
-    losses = {"validation": validation, "test": test}
+    validation, proof, test = (_results(tokens, mean, rng) for mean in (loss, loss, loss + 0.02))
+    losses: dict[Split, RowResults] = {"validation": validation, "proof": proof}
+    losses |= {"test": test} if is_champion else {}
     folder.mkdir(parents=True, exist_ok=True)
     write_results(folder / "losses.parquet", {split: [f"{i:016x}" for i in range(ROWS)] for split in losses}, losses)
     card = Scorecard(
         model=model,
         model_sha256="4" * 64,
         validation=SplitScore.of(validation, cut_short=0),
-        test=SplitScore.of(test, cut_short=0),
+        proof=SplitScore.of(proof, cut_short=0),
+        test=SplitScore.of(test, cut_short=0) if is_champion else None,
         device="cpu",
         dtype="float32",
         seconds=3.0,
@@ -247,16 +269,27 @@ def _progress(path: Path, loss: float, cut: bool) -> None:
 
 
 def _manifest(config: TournamentConfig) -> Manifest:
-    held = {"validation": config.data.validation, "test": config.data.test}
+    half = config.data.validation // 2
+    held = {"validation": config.data.validation - half, "proof": half, "test": config.data.test}
     return Manifest(
         source=str(config.data.source),
         prompt=config.data.prompt,
         completion=config.data.completion,
         seed=config.seed,
-        rows_read=5000 + sum(held.values()),
-        dropped={"duplicate": 130, "empty completion": 12},
+        rows_read=5017 + sum(held.values()),
+        dropped={"duplicate": 130, "empty completion": 12, "near-duplicate of a held-out row": 17},
         groups=4800,
+        near_duplicates=NearDuplicates(
+            handling="remove",
+            rows=17,
+            by={"prompt": 15, "completion": 4},
+            forms={"prompt": 2, "completion": 0},
+            groups={split: count - 3 for split, count in held.items()},
+            examples=[
+                Example(split="test", held_out_row="3" * 16, side="prompt", share=0.86, text="Name <b>three</b> co…")
+            ],
+        ),
         counts={"train": 4858, **held},
-        sha256=dict.fromkeys(("train", "validation", "test"), "5" * 64),
+        sha256=dict.fromkeys(("train", *held), "5" * 64),
         fingerprint="6" * 64,
     )

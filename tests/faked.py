@@ -18,7 +18,7 @@ from cluster.store import LOCAL, Store
 from competitors.contract import Brief, Submission
 from competitors.entry import forfeit
 from evaluation.inspection import Findings
-from evaluation.results import RowResults, write_results
+from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.driver import prepare
@@ -28,7 +28,7 @@ from orchestrator.record.snapshot import Snapshot, SnapshotReader
 from orchestrator.tournament import Tournament
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
-ROWS = 40
+ROWS = 50  # no fewer can prove a title
 
 LossOf = Callable[[str, int], float]
 """From a competitor and a round to its mean loss in nats; round 0 is the base."""
@@ -60,13 +60,14 @@ class FakedWorkers(InProcessWorkers):
 
     def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         name = function.__name__
-        self.calls.append(name)
+        self.calls.append(f"{name} {args[1]}" if name == "score_also" else name)
         self.fault(name, args)
         faked = {
             "compete": self._compete,
             "inspect": lambda folder, *_: Findings(content=(folder / "config.json").read_text(), distance=None),
             "score": self._score,
             "score_model": self._score,
+            "score_also": self._score_also,
             "score_checkpoint": lambda job, *_: self.loss_of(job.name, 1),
             "make_full": self._make_full,
             "generate": lambda model, tokenizer, prompts, *_: ["yes" for _ in prompts],
@@ -86,17 +87,20 @@ class FakedWorkers(InProcessWorkers):
         )  # fmt: skip
 
     def _score(self, job: Any, *_: Any) -> Scorecard:
-        name, _, number = job.name.partition("@")
-        results = {
-            split: made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}")
-            for split in ("validation", "test")
-        }
-        write_results(job.out / "losses.parquet", {split: [str(i) for i in range(ROWS)] for split in results}, results)
-        validation, test = (SplitScore.of(results[split], 0) for split in ("validation", "test"))
-        card = Scorecard(
-            model=job.name, model_sha256="", validation=validation, test=test, device="", dtype="", seconds=0.0
-        )
+        scores = {split: self._score_split(job, split) for split in job.splits}
+        card = Scorecard(model=job.name, model_sha256="", device="", dtype="", seconds=0.0, **scores)
         return card.write(job.out / "scorecard.json", store=self.store)
+
+    def _score_also(self, job: Any, split: Split) -> Scorecard:
+        card = Scorecard.read(job.out / "scorecard.json")
+        card = card.model_copy(update={split: self._score_split(job, split)})
+        return card.write(job.out / "scorecard.json", store=self.store)
+
+    def _score_split(self, job: Any, split: Split) -> SplitScore:
+        name, _, number = job.name.partition("@")
+        results = made_up(self.loss_of(name, int(number or 0)), f"{job.name}/{split}")
+        write_results(job.out / "losses.parquet", {split: [str(i) for i in range(ROWS)]}, {split: results})
+        return SplitScore.of(results, 0)
 
     def _make_full(self, seed: Path, submission: Path, form: str, tokenizer: Path, out: Path) -> str:
         self.store.link_folder(submission, out)
@@ -140,7 +144,6 @@ def faked_config(inputs: Path, **settings: Any) -> TournamentConfig:
             "competitors": [
                 {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in ("a", "b")
             ],
-            "selection": {"resamples": 200},
             "evaluation": {"samples": 1},
         }
         | settings

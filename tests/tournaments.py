@@ -38,7 +38,6 @@ def write_tournament(inputs: Path, folder: Path, competitors: list[dict[str, Any
         "rounds": 2,
         "budget": {"steps": 12},
         "competitors": competitors,
-        "selection": {"resamples": 300},
         "evaluation": {"samples": 1, "sample_tokens": 4},
     }
     path = folder / "tiny.yaml"

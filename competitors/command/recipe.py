@@ -8,13 +8,14 @@ how it is limited, and what the sandbox does and does not keep from it.
 import os
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from cluster.errors import UserError
-from competitors.command import sandbox
+from competitors.command import masks, sandbox
 from competitors.contract import RecipeBase
 
 
@@ -25,6 +26,7 @@ class CommandRecipe(RecipeBase):
     command: list[str] = Field(alias="run", description="words, or one line that is split as a shell would, unexpanded")
     folder: Path = Field(Path("."), description="where it runs, from the config's folder; it can read it")
     read: list[Path] = Field([], description="what else it can read: data, environments")
+    hide: list[Path] = Field([], description="what of folder and read it cannot read: copies of the data")
     environment: dict[str, str | int | float] = Field({}, description="on record with the config: no place for secrets")
     sandbox: Literal["bubblewrap", "none"] = "bubblewrap"
     network: bool = False
@@ -55,24 +57,47 @@ class CommandRecipe(RecipeBase):
 
     def located(self, config_folder: Path) -> Self:
         """With its folders made absolute."""
-        folder, *read = ((config_folder / path.expanduser()).absolute() for path in (self.folder, *self.read))
-        plain = [Path(os.path.normpath(path)) for path in (folder, *read)]
-        return self.model_copy(update={"folder": plain[0], "read": plain[1:]})
+
+        def plain(path: Path) -> Path:
+            return Path(os.path.normpath((config_folder / path.expanduser()).absolute()))
+
+        lists = {key: [plain(path) for path in getattr(self, key)] for key in ("read", "hide")}
+        return self.model_copy(update={"folder": plain(self.folder), **lists})
+
+    def kept_from(self, places: Sequence[Path]) -> Self:
+        """As the contract says: they are hidden too."""
+        return self.model_copy(update={"hide": [*self.hide, *places]})
 
     def check(self) -> None:
-        """UserError when a folder or the program is not there, or no sandbox can be made."""
+        """UserError when a folder or the program is not there, is not to be shown, or no sandbox can be made."""
         for key, path in [("folder", self.folder), *(("read", path) for path in self.read)]:
             if not path.exists() or (key == "folder" and not path.is_dir()):
                 raise UserError(f"{key}: {path}: there is no such {'folder' if key == 'folder' else 'file or folder'}")
-            if self.sandbox == "bubblewrap" and str(path) in sandbox.TAKEN:
-                raise UserError(f"{key}: {path} cannot be shown to a program in the sandbox: name a folder below it")
-        if self.sandbox == "bubblewrap" and (why := sandbox.trouble()) is not None:
-            raise UserError(
-                f"sandbox: {why}; install it (apt-get install bubblewrap), or set `sandbox: none` to run a program"
-                " that you trust without one"
-            )
+        if self.sandbox == "bubblewrap":
+            if (why := self.refusal()) is not None:
+                raise UserError(why)
+            if (why := sandbox.trouble()) is not None:
+                raise UserError(
+                    f"sandbox: {why}; install it (apt-get install bubblewrap), or set `sandbox: none` to run a program"
+                    " that you trust without one"
+                )
         if (missing := self.missing_program()) is not None:
             raise UserError(f"run: {missing}")
+
+    def refusal(self) -> str | None:
+        """Why a folder or a file cannot be shown in the sandbox, in words; None when all can."""
+        for key, path in [("folder", self.folder), *(("read", path) for path in self.read)]:
+            if sandbox.is_taken(path):
+                return f"{key}: {path} cannot be shown to a program in the sandbox: name a folder elsewhere"
+            if (why := masks.refusal(path, self.hide)) is not None:
+                return f"{key}: {why}"
+        visible = [self.folder, *self.read]
+        if (count := len(masks.masks(visible, [], self.hide))) > masks.MOST:
+            return (
+                f"folder: {count:,} files below {', '.join(map(str, visible))} hold data, too many to hide one by one"
+                f" ({masks.MOST:,}): name a folder of its own"
+            )
+        return None
 
     def missing_program(self) -> str | None:
         """That the program is not there, in words; None when it is."""

@@ -31,11 +31,14 @@ def run(brief: Brief, recipe: CommandRecipe, report: Report) -> str:
 
     A program that fails by itself forfeits, whatever it had saved; one that runs out of time has what is on disk.
     """
-    if recipe.sandbox == "bubblewrap" and (why := sandbox.trouble()) is not None:
-        raise Forfeit(f"sandbox: {why}")
+    if recipe.sandbox == "bubblewrap":
+        if (why := sandbox.trouble()) is not None:
+            raise Forfeit(f"sandbox: {why}")
+        if (why := recipe.refusal()) is not None:  # what was entered since, or has changed
+            raise Forfeit(why)
     if (missing := recipe.missing_program()) is not None:
         raise Forfeit(missing)
-    brief = _absolute(brief)
+    brief = _real(brief)
     if recipe.continuation:
         brief.continuation_dir.mkdir(exist_ok=True)
     try:
@@ -107,7 +110,7 @@ def _start(brief: Brief, recipe: CommandRecipe, scratch: Path, bounds: Bounds) -
     if recipe.sandbox == "bubblewrap":
         home = Path("/tmp")
         program = sandbox.command_line(
-            program, brief, recipe.folder, recipe.read, scratch, recipe.network, bounds.memory_bytes
+            program, brief, recipe.folder, recipe.read, recipe.hide, scratch, recipe.network, bounds.memory_bytes
         )
     own = {name: str(value) for name, value in recipe.environment.items()}
     arguments = [os.getpid(), scratch, brief.running_file, bounds.disk_bytes, *program]
@@ -155,9 +158,10 @@ def _bounds(brief: Brief, recipe: CommandRecipe, scratch: Path) -> Bounds:
     )
 
 
-def _absolute(brief: Brief) -> Brief:
-    """The brief with absolute paths: the program runs in another folder."""
-    paths = {key: value.absolute() for key, value in brief if isinstance(value, Path)}
+def _real(brief: Brief) -> Brief:
+    """The brief with paths that are absolute, for the program runs in another folder, and lead over no links, which
+    may not be there in the sandbox."""
+    paths = {key: value.resolve() for key, value in brief if isinstance(value, Path)}
     return brief.model_copy(update=paths)
 
 

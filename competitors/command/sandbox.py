@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.text import first_line
+from competitors.command.masks import masks
 from competitors.contract import Brief
 
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
@@ -26,8 +27,10 @@ DEVICES = ("nvidia*", "kfd", "dri")
 PASSED_ON = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 SEARCH_PATH = f"{Path(sys.prefix) / 'bin'}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """`python` is the one that runs the tournament, with its packages."""
-TAKEN = ("/", "/tmp", "/dev", "/proc", "/sys", "/etc")
+TAKEN = ("/", "/tmp", "/etc")
 """Folders that the sandbox has in a form of its own."""
+TAKEN_WHOLE = ("/dev", "/proc", "/sys")
+"""The same, with all below them: other processes, their memory and what they share."""
 
 ISOLATION = [
     "--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL", "--die-with-parent", "--new-session",
@@ -57,16 +60,34 @@ def trouble() -> str | None:
     return None
 
 
+def is_taken(path: Path) -> bool:
+    """Whether the sandbox has a form of its own of what lies at `path`."""
+    real = path.resolve()
+    return str(real) in TAKEN or any(real.is_relative_to(whole) for whole in TAKEN_WHOLE)
+
+
 def command_line(
-    program: list[str], brief: Brief, folder: Path, read: list[Path], scratch: Path, network: bool, memory_bytes: int
+    program: list[str],
+    brief: Brief,
+    folder: Path,
+    read: list[Path],
+    hide: list[Path],
+    scratch: Path,
+    network: bool,
+    memory_bytes: int,
 ) -> list[str]:
-    """`program` as bubblewrap is to run it: in `folder`, which it can read, and with `scratch` as its /tmp."""
+    """`program` as bubblewrap is to run it: in `folder`, which it can read but for what is to be hidden, and with
+    `scratch` as its /tmp."""
     gpus = brief.resources.gpus_where(False)
-    shown = [folder, *read, *_python(), *_with_link_targets(brief.seed_model), brief.train_data]
+    # As they really are: a link that stands for one of their parents is not there in the sandbox.
+    visible = [path.resolve() for path in (folder, *read)]
+    shown = [*visible, *_python(), *_with_link_targets(brief.seed_model), brief.train_data]
     shown += _with_link_targets(brief.seed_continuation) if brief.seed_continuation else []
-    hidden = _to_hide(brief, [folder, *read])
+    hidden = masks([*map(Path, SYSTEM), *shown], visible, [*hide, *_of_this_run(brief, visible), *_of_ray()])
     mounts = [(path, ["--ro-bind", str(path), str(path)]) for path in _without_nested(shown, hidden)]
-    mounts += [(path, ["--tmpfs", str(path)]) for path in hidden]
+    folders = [path for path in hidden if path.is_dir()]
+    mounts += [(path, ["--tmpfs", str(path)]) for path in folders]
+    mounts += [(path, ["--ro-bind", "/dev/null", str(path)]) for path in hidden if path not in folders]
     mounts += [(path, ["--bind", str(path), str(path)]) for path in (brief.output_dir, brief.continuation_dir)
                if path.is_dir()]  # fmt: skip
     # What lies within another folder is mounted after it.
@@ -77,8 +98,8 @@ def command_line(
         *_system(network, gpus, memory_bytes // 2),
         *["--bind", str(scratch), "/tmp"],
         *(word for _, words in mounts for word in words),
-        *(word for path in hidden for word in ("--remount-ro", str(path))),
-        *["--remount-ro", "/", "--chdir", str(folder), "--"],
+        *(word for path in folders for word in ("--remount-ro", str(path))),
+        *["--remount-ro", "/", "--chdir", str(folder.resolve()), "--"],
         *program,
     ]
 
@@ -151,10 +172,15 @@ def _with_link_targets(folder: Path) -> list[Path]:
     return [folder, *{path.resolve() for path in folder.rglob("*") if path.is_symlink()}]
 
 
-def _to_hide(brief: Brief, visible: list[Path]) -> list[Path]:
-    """The run directory, and the folder of runs that it lies in, where a visible folder contains them."""
+def _of_this_run(brief: Brief, visible: list[Path]) -> list[Path]:
+    """The run directory, and the folder of runs that it lies in where that is no more than a part of what is shown."""
     run = Path(os.path.commonpath([brief.train_data, brief.output_dir]))
-    return [path for path in (run.parent, run) if any(path != v and path.is_relative_to(v) for v in visible)]
+    return [run, *(run.parent for v in visible if run.parent != v and run.parent.is_relative_to(v))]
+
+
+def _of_ray() -> list[Path]:
+    """Where the Ray of this machine has its sockets and logs, and the user its token."""
+    return [Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray", Path.home() / ".ray"]
 
 
 def _without_nested(paths: list[Path], hidden: list[Path]) -> list[Path]:

@@ -19,8 +19,8 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from cluster.environment import settle_in
 from cluster.errors import machine_trouble
-from cluster.machine import collect_garbage_rarely
 from cluster.placement import any_member_selector
 from competitors.contract import Allowance, Brief
 from competitors.failure_words import describe
@@ -82,8 +82,7 @@ def _trainable(search: Search, at: tuple[float, ...]) -> Callable[[dict[str, Any
     held_back, best_file, environment = search.held_back, search.best_file, _library_environment()
 
     def trial(config: dict[str, Any]) -> None:
-        os.environ.update(environment)
-        collect_garbage_rarely()
+        settle_in(environment)
         from competitors.search.trial import run_trial
 
         def passed(count: int, loss: float) -> None:

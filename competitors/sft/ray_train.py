@@ -16,8 +16,8 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 
+from cluster.environment import settle_in
 from cluster.errors import ClusterTrouble, Forfeit
-from cluster.machine import collect_garbage_rarely
 from cluster.placement import member_selectors
 from cluster.ray_private import is_health_check_failure
 from cluster.text import plain
@@ -103,8 +103,7 @@ def _environment(gpus: bool) -> dict[str, str]:
 
 def _work(config: dict[str, Any]) -> None:
     """One worker. Nothing that reads the environment is imported before it is set."""
-    os.environ.update(config["environment"])
-    collect_garbage_rarely()
+    settle_in(config["environment"])
     brief: Brief = config["brief"]
     rank = get_context().get_world_rank()
     from competitors.sft.training import train

@@ -1,6 +1,6 @@
 """The blending behind kind `soup`: which submissions, their weights, and what whoever goes on from it gets.
 
-A new average is a function here and its line in `AVERAGES`; other methods merge adapters.
+A new average is a function here and its line in `AVERAGES`; a merge of what adapters add, in updates.py.
 Two things are blended apart, as everywhere: the scored weights become the submission, the trunks and the
 optimizer's moments its continuation.
 """
@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from cluster.errors import Forfeit
 from cluster.ranking import ranked
 from cluster.records import Record
+from cluster.rounding import rounding
 from cluster.store import LOCAL
 from competitors.contract import Brief, Ingredient
 from competitors.events import Report
@@ -27,7 +28,8 @@ from competitors.sft.continuation import Continuation
 from competitors.sft.model import on_gpu
 from competitors.sft.slice_loss import mean_loss, read_rows
 from competitors.sft.stream import Counts
-from competitors.soup.recipe import ADAPTER_METHODS, SoupRecipe
+from competitors.soup.recipe import SoupRecipe
+from competitors.soup.updates import MERGES, adapters_of, with_updates
 
 log = logging.getLogger(__name__)
 
@@ -54,13 +56,14 @@ def blend(brief: Brief, recipe: SoupRecipe, report: Report) -> str:
         if ingredient.seed_sha256 != brief.seed_sha256:
             raise Forfeit(f"{ingredient.label} stands on another seed: only models of one seed can be blended")
     report({"event": "started"})
-    if recipe.method in ADAPTER_METHODS:
-        chosen = _of_one_shape(_require_two(ingredients), report)
-        _merge_adapters(brief, recipe, chosen)
-        result = Blend(blended=[i.label for i in chosen], slice_losses={}, blend_loss=None)
+    ingredients = _require_two(ingredients)
+    if recipe.method in MERGES:
+        chosen = adapters_of(ingredients, report)
+        weights = with_updates(brief.seed_model, [i.folder for i in chosen], MERGES[recipe.method], recipe.density)
+        result = Blend(blended=_labels(chosen), slice_losses={}, blend_loss=None)
     else:
-        chosen, weights, result = AVERAGES[recipe.method](brief, recipe, _require_two(ingredients))
-        _write_model(brief, weights)
+        chosen, weights, result = AVERAGES[recipe.method](brief, recipe, ingredients)
+    _write_model(brief, weights, report)
     _blend_continuations(brief, chosen)
     result.write(brief.output_dir.parent / "soup.json")
     return f"{recipe.method} blend of {', '.join(result.blended)}"
@@ -101,7 +104,7 @@ def _greedy(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient]) -> 
 
 
 AVERAGES: dict[str, Callable[[Brief, SoupRecipe, list[Ingredient]], Chosen]] = {"uniform": _uniform, "greedy": _greedy}
-"""By the recipe's `method`; the other methods merge adapters."""
+"""By the recipe's `method`; the others merge updates, see updates.py."""
 
 
 def _in_order(
@@ -189,10 +192,14 @@ def _seen(folder: Path | None, rows: int) -> Counts:
     return np.zeros(rows, np.int64) if seen is None else seen
 
 
-def _write_model(brief: Brief, weights: Weights) -> None:
-    """The submission, in the seed's own dtype."""
+def _write_model(brief: Brief, weights: Weights, report: Report) -> None:
+    """The submission, in the seed's own dtype unless that would lose too much of what was blended."""
     stored = AutoConfig.from_pretrained(brief.seed_model).dtype or torch.float32
     model = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=stored)
+    lost = rounding(dict(model.named_parameters()), weights.items(), stored)
+    if lost.in_words:
+        report({"event": "note", "text": lost.in_words})
+    model = model.to(getattr(torch, lost.stored))
     _put(weights, model)
     with LOCAL.writing(brief.output_dir) as temporary:
         model.save_pretrained(temporary)
@@ -203,48 +210,6 @@ def _put(weights: Weights, model: Any) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
-
-
-def _of_one_shape(ingredients: list[Ingredient], report: Report) -> list[Ingredient]:
-    """The largest group of LoRA adapters of one rank, since PEFT's merges take no others."""
-    from peft import PeftConfig
-
-    groups: dict[tuple[object, ...], list[Ingredient]] = {}
-    for ingredient in ingredients:
-        if ingredient.form == "adapter":
-            config = PeftConfig.from_pretrained(ingredient.folder)
-            if config.peft_type == "LORA" and not config.use_dora and not config.modules_to_save:
-                targets = config.target_modules
-                shape = (config.r, tuple(sorted(targets)) if isinstance(targets, set | list) else targets)
-                groups.setdefault(shape, []).append(ingredient)
-    largest = max(groups.values(), key=len, default=[])
-    if len(largest) < 2:
-        raise Forfeit("nothing to blend: there are no two LoRA adapters of one rank and the same target modules")
-    left_out = [i.label for i in ingredients if i not in largest]
-    if left_out:
-        report({"event": "note", "text": f"leaves out {', '.join(left_out)}: no LoRA adapter of the same shape"})
-    return largest
-
-
-def _merge_adapters(brief: Brief, recipe: SoupRecipe, ingredients: list[Ingredient]) -> None:
-    """PEFT's weighted merge of adapters into one adapter over the seed."""
-    from peft import PeftModel
-
-    model = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.float32)
-    names = [f"ingredient{index}" for index in range(len(ingredients))]
-    model = PeftModel.from_pretrained(model, ingredients[0].folder, adapter_name=names[0])
-    for name, ingredient in zip(names[1:], ingredients[1:], strict=True):
-        model.load_adapter(ingredient.folder, adapter_name=name)
-    # TIES takes a mean over those that agree in sign; the linear ones take a weighted sum.
-    weight = 1.0 if "ties" in recipe.method else 1.0 / len(names)
-    # PEFT's own `linear` adds up A and B apart, whose product is not the mean: side by side they are.
-    how, density = ("cat", None) if recipe.method == "linear" else (recipe.method, recipe.density)
-    model.add_weighted_adapter(
-        names, [weight] * len(names), adapter_name="default", combination_type=how, density=density
-    )
-    with LOCAL.writing(brief.output_dir) as temporary:
-        model.save_pretrained(temporary, selected_adapters=["default"])
-        LOCAL.remove(temporary / "README.md")  # PEFT's empty model card
 
 
 def _blend_continuations(brief: Brief, ingredients: list[Ingredient]) -> None:

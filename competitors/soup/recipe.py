@@ -10,14 +10,12 @@ from pydantic import Field, model_validator
 
 from competitors.contract import RecipeBase
 
-ADAPTER_METHODS = ("linear", "ties", "dare_linear", "dare_ties")
-
 
 class SoupRecipe(RecipeBase):
     """`uniform` averages all it may blend (with `best`, only so many of them, by their loss on training rows),
-    `greedy` adds one after the other as long as that loss falls. The rest merge LoRA adapters of one shape:
-    `linear` is the mean of what they add to the seed, an adapter as wide as all of them together, and the others
-    are PEFT's, which keep a share `density` of each (TIES, Yadav et al. 2023; DARE, Yu et al. 2024)."""
+    `greedy` adds one after the other as long as that loss falls. The rest merge what LoRA adapters add to the seed:
+    `linear` is the mean of it, and the others keep a share `density` of each (TIES, Yadav et al. 2023; DARE, Yu et al.
+    2024)."""
 
     kind: Literal["soup"]
     method: Literal["uniform", "greedy", "linear", "ties", "dare_linear", "dare_ties"] = "uniform"

@@ -5,6 +5,8 @@ table: scoring measures what its figure asks for, the scorecard holds its value 
 column, and tables show it under its title. Importing this does not import torch.
 """
 
+from collections.abc import Mapping
+
 from evaluation.figures import bits_per_byte, loss, perplexity, token_accuracy
 from evaluation.figures.figure import Figure
 
@@ -18,3 +20,10 @@ FIGURES: dict[str, Figure] = {
     )
 }
 """By name, in the order in which they are shown."""
+
+
+def loss_in_words(figures: Mapping[str, float]) -> str:
+    """A loss in nats per token, and in bits per byte beside it: models of different tokenizers compare by that."""
+    per_byte = figures.get("bits_per_byte")
+    beside = "" if per_byte is None else f" ({FIGURES['bits_per_byte'].text(per_byte)} bits/byte)"
+    return FIGURES["loss"].text(figures.get("loss")) + beside

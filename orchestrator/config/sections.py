@@ -19,8 +19,12 @@ class Data(Settings):
     prompt: str
     completion: str
     max_tokens: int = Field(1024, ge=8)
-    validation: int = Field(1000, ge=1)
+    validation: int = Field(1000, ge=2, description="one half chooses, the other proves titles")
     test: int = Field(1000, ge=1)
+    group: str | None = Field(None, min_length=1, description="a column: rows with the same value stay together")
+    near_duplicates: Literal["remove", "keep"] = Field(
+        "remove", description="training rows that nearly say what a held-out row says"
+    )
 
     @property
     def sources(self) -> list[str]:
@@ -107,7 +111,6 @@ class Selection(Settings):
     margin_nats: float = Field(0.0, ge=0)
     patience: int | None = Field(None, ge=1, description="rounds without a new champion that end a lineage")
     seed: Literal["winner", "champion"] = "winner"
-    resamples: int = Field(4000, ge=200)
 
 
 class Evaluation(Settings):

@@ -10,7 +10,7 @@ from cluster.errors import UserError
 from cluster.machine import Machine, largest_machine, machine_here
 from competitors.kinds import Recipe
 from evaluation import sources
-from evaluation.splits import render
+from evaluation.rendering import render
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources, priors
 from orchestrator.planning.auto import Basis, make_recipes

@@ -20,6 +20,8 @@ from orchestrator.planning import model_sources
 from orchestrator.planning.allocated import PlannedAllocation, allocation_table, in_words, plan_allocation
 from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
 from orchestrator.planning.model_shape import describe_base
+from orchestrator.planning.power import Power, power_of
+from orchestrator.planning.power import in_words as power_in_words
 from orchestrator.planning.preparation import check_inputs, make_data
 from orchestrator.planning.usage import Cluster, assumption
 from orchestrator.planning.usage import in_words as usage_in_words
@@ -59,6 +61,8 @@ class Plan(Record):
     """Upper bound for training, all entries one after the other; None without a budget of minutes."""
     gpu_hours: float | None
     """The same by the GPUs that they hold; None also where there is none."""
+    power: Power
+    """What gain these rows can prove."""
     warnings: list[str]
     assumptions: list[str]
     unchecked: list[str]
@@ -116,6 +120,7 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         training_tokens=_tokens_in_all(config, trainings),
         training_hours=None if hours is None else hours * trainings,
         gpu_hours=None if hours is None or not gpus else gpus * hours * per_round,
+        power=power_of(config),
         warnings=warnings(config, config_file.parent, machine),
         assumptions=assumptions,
         unchecked=unchecked,
@@ -219,6 +224,7 @@ def print_plan(console: Console, plan: Plan) -> None:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     tokens = "" if plan.training_tokens is None else f", at most {plan.training_tokens:,} training tokens"
     console.print(f"{_counted(plan.trainings, 'training')}{tokens}, {_hours(plan)}", highlight=False)
+    console.print(power_in_words(plan.power), markup=False, highlight=False, soft_wrap=True)
     for title, lines in (
         ("warning", plan.warnings),
         ("placement", plan.placement),

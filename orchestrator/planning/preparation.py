@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cluster.errors import UserError
 from evaluation import sources
+from evaluation.raw_places import raw_places
 from evaluation.splits import make_splits
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
@@ -14,9 +15,10 @@ def check_inputs(config: TournamentConfig, config_file: Path) -> None:
     """UserError for a base or a reference that is no model, or a recipe whose programs are not there."""
     for key, spec in _models(config):
         model_sources.check(spec, config_file.parent, f"{config_file}: {key}")
+    withheld = raw_places(config.data.source, config_file.parent)
     for recipe in config.competitors:
         try:
-            recipe.located(config_file.parent).check()
+            recipe.located(config_file.parent).kept_from(withheld).check()
         except UserError as error:
             raise UserError(f"{config_file}: competitors[{recipe.name}].{error}") from error
 
@@ -36,8 +38,19 @@ def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
     try:
         rows = sources.load(data.source, config_file.parent)
         source = ", ".join(data.sources)
-        templates = (data.prompt, data.completion)
-        make_splits(rows, *templates, data.validation, data.test, config.seed, out, source, config.slice_rows)
+        make_splits(
+            rows,
+            data.prompt,
+            data.completion,
+            data.validation,
+            data.test,
+            config.seed,
+            out,
+            source,
+            config.slice_rows,
+            data.group,
+            data.near_duplicates,
+        )
     except UserError as error:
         raise UserError(f"{config_file}: {error}") from error
 

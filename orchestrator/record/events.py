@@ -1,6 +1,6 @@
 """What happens in a tournament, as it is told to whoever looks on, and what such an observer is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -71,7 +71,8 @@ class ChampionCrowned:
 
     lineage: str
     model: ModelRef
-    test_loss: float
+    test: Mapping[str, float]
+    """The figures of its test rows, by the names of `evaluation.figures`."""
     folder: Path
     again: bool = False
     """As of a verdict: a message to a chat is sent only where this is false."""

@@ -58,14 +58,38 @@ class Samples(Record):
 
 
 class Standing(Record):
-    """One entry against the champion it met."""
+    """One entry against the champion it met, on the rows that choose."""
 
     competitor: str
     validation_loss: float
     improvement: float
     """Nats per token below the champion's loss; positive is better."""
+    improvement_seen: float | None = None
+    """The winner's on the rows that prove."""
+    improvement_low: float | None = None
+    """Its one-sided lower bound there; of the others nothing is claimed."""
+
+
+class Proof(Record):
+    """A round's winner against the champion on the rows that prove, which chose neither."""
+
+    improvement: float
+    """Nats per token below the champion's loss; positive is better."""
     improvement_low: float
-    """Its one-sided lower bound, simultaneous over the round's entries."""
+    """Its one-sided lower bound."""
+    level: float
+    """The chance with which this bound may be too high."""
+    margin_nats: float
+    rows: int
+    groups: int
+    """Of rows that belong together, as those of one prompt do."""
+    doubt: str = ""
+    """Why these rows prove nothing, however large the gain; empty where they can."""
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the winner is better beyond doubt."""
+        return not self.doubt and self.improvement_low > self.margin_nats
 
 
 class Verdict(Record):
@@ -81,6 +105,10 @@ class Verdict(Record):
     champion: ModelRef
     dethroned: bool
     """Whether the winner's improvement over the champion is proven, so that it takes the title."""
+    proof: Proof | None
+    """Of a winner that leads the champion on the rows that choose; None where nobody does."""
+    spent: float
+    """What this and earlier tests that proved nothing have taken of the lineage's chance of a false title."""
     validation_loss: float
     """The champion's, after this round."""
     seed_validation_loss: float

@@ -1,6 +1,6 @@
 """What all rounds of one tournament have in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,3 +21,5 @@ class Context:
     workers: Workers
     evaluators: Evaluators
     tell: Callable[[TournamentEvent], None]
+    withheld: Sequence[Path] = ()
+    """Where held-out rows lie: what no entry is to be shown."""

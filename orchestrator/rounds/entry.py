@@ -28,7 +28,6 @@ from evaluation.inspection import Form, inspect
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
 from orchestrator.config.sections import Racing
-from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import EntryChanged, EntryState, Noted
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.record.run_directory import RunDirectory
@@ -140,7 +139,7 @@ class Entry:
 
     async def _attempt(self, brief: Brief, watch: Watch) -> Submission:
         """One try of the training, ended from outside when it hangs or when racing has stopped it."""
-        located = self.recipe.located(self.context.config_folder)
+        located = self.recipe.located(self.context.config_folder).kept_from(self.context.withheld)
         call = asyncio.create_task(
             self.context.workers.call(
                 self.shape, compete, brief, located, priority=TRAINER, placed=lambda: self._placed(watch)
@@ -192,10 +191,7 @@ class Entry:
         """The submission's scorecard, on record; or why it is rejected after all."""
         assert submission.form is not None
         assert self.base.path is not None
-        brief, name = self.brief, str(ModelRef(self.brief.competitor, self.brief.round))
-        job = self.context.evaluators.submission_job(
-            name, brief.output_dir, submission.form, brief.seed_model, self.base.path, self.folder
-        )
+        job = self.context.evaluators.job_of(self.brief, submission.form, self.base.path)
         watch = Watch(self.brief, self.context.config.limits, self.now, self.context.tell)
         work = asyncio.create_task(self._evaluate(score, job, self.brief.progress_file))
         try:

@@ -16,20 +16,21 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from cluster.errors import ClusterTrouble, Forfeit, machine_trouble
 from cluster.resources import Shape
 from cluster.workers import EVALUATOR, Workers
+from competitors.contract import Brief
 from evaluation.evaluator import ScoringJob, score_model
 from evaluation.examination import Form
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.retries import ATTEMPTS, ATTEMPTS_ON_A_SUBMISSION
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Prompt = Literal["plain", "chat"]
 
 
 class Evaluators:
@@ -79,14 +80,19 @@ class Evaluators:
                 self.run.store.remove(seed.out)
             raise Forfeit(f"the evaluator fails on it, and not on its seed: {trouble}") from trouble
 
+    def job_of(self, brief: Brief, form: Form, tokenizer: Path) -> ScoringJob:
+        """Score what was handed in for `brief`, into its entry's folder."""
+        name, folder = str(ModelRef(brief.competitor, brief.round)), brief.output_dir
+        return self.submission_job(name, folder, form, brief.seed_model, tokenizer, folder.parent)
+
     def submission_job(self, name: str, folder: Path, form: Form, seed: Path, tokenizer: Path, out: Path) -> ScoringJob:
         """Score what lies in `folder` as it stands on `seed`: an adapter over it, or weights under its config."""
         if form == "adapter":
             return self.job(name, seed, tokenizer, out).model_copy(update={"adapter": folder})
         return self.job(name, folder, tokenizer, out).model_copy(update={"seed": seed})
 
-    def job(self, name: str, model: Path, tokenizer: Path, out: Path, prompt: Prompt = "plain") -> ScoringJob:
-        """Score `model` with `tokenizer` by the config's rules into the folder `out`."""
+    def job(self, name: str, model: Path, tokenizer: Path, out: Path) -> ScoringJob:
+        """Score `model` with `tokenizer` by the config's rules, on the rows that choose, into the folder `out`."""
         return ScoringJob(
             name=name,
             model=model,
@@ -94,7 +100,6 @@ class Evaluators:
             held_out=self.run.held_out,
             max_tokens=self.config.data.max_tokens,
             batch_tokens=self.config.evaluation.batch_tokens,
-            prompt=prompt,
             dtype=self.config.evaluation.dtype,
             out=out,
         )

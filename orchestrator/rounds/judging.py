@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from evaluation.compare import improvements
+from evaluation.compare import gain
 from evaluation.results import RowResults
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field import exploit
 from orchestrator.field.roster import Roster
 from orchestrator.field.trunk import trunk_after
 from orchestrator.field.whole_budget import Lead
-from orchestrator.record.records import Verdict
+from orchestrator.record.records import Proof, Verdict
 from orchestrator.rounds.verdict import Candidate, beats_all, choose
 
 
@@ -27,11 +27,14 @@ def judge(
     champion: Candidate,
     seed: Candidate,
     scored: dict[str, RowResults],
+    proof: Proof | None,
     history: list[Settled],
 ) -> Verdict:
-    """The verdict of the round of `roster`, given the rounds before it."""
-    without = history[-1].verdict.rounds_without_champion if history else 0
-    verdict = choose(roster.lineage, roster.round, champion, seed, scored, config.selection, config.seed, without)
+    """The verdict of the round of `roster`, given the rounds before it and how its winner compares with the champion
+    on the rows that prove."""
+    last = history[-1].verdict if history else None
+    so_far = (last.spent, last.rounds_without_champion) if last else (0.0, 0)
+    verdict = choose(roster.lineage, roster.round, champion, seed, scored, config.selection, proof, *so_far)
     if config.is_allocated:
         return _and_trunk(config, verdict, roster, seed, scored)
     return _and_exploit(config, verdict, roster, scored, history)
@@ -44,8 +47,8 @@ def _and_trunk(
     rules = config.selection
 
     def lead(name: str, over: str) -> Lead:
-        gain = improvements(scored[over], {name: scored[name]}, rules.confidence, rules.resamples, config.seed)[name]
-        return Lead(gain.mean, gain.low)
+        found = gain(scored[over], scored[name])
+        return Lead(found.mean, found.low(1 - rules.confidence))
 
     losses = {name: scored[name].loss for name in verdict.ranking}
     trunk, tied, why = trunk_after(config.allocation, roster, losses, seed.model, seed.validation.loss, lead)
@@ -72,9 +75,7 @@ def _and_exploit(
     if rules is None or already is not None:
         return verdict.model_copy(update={"exploits": already})
     trained = [e.recipe.name for e in roster.entries if e.recipe.trains and e.recipe.name in scored]
-    separated = rules.when is not None and beats_all(
-        {name: scored[name] for name in trained}, config.selection, config.seed
-    )
+    separated = rules.when is not None and beats_all({name: scored[name] for name in trained}, config.selection)
     winners, rankings = [one.winner for one in verdicts], [one.ranking for one in verdicts]
     decided = exploit.decide(rules, roster, winners, rankings, separated)
     if decided is None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 from cluster.errors import Forfeit
 from competitors.contract import Submission
+from evaluation.evaluator import score_also
 from evaluation.generation import generate
 from evaluation.promotion import make_full
+from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster
+from orchestrator.record.events import Noted
 from orchestrator.record.records import ModelFolder, Sample, Samples, Verdict
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.starts import stands_on
@@ -41,6 +44,7 @@ class Promotion:
         known[verdict.seed_next] = await self._made(verdict.seed_next, folder / "seed", known, verdict)
         if verdict.dethroned:
             known[verdict.champion] = await self._made(verdict.champion, folder / "champion", known, verdict)
+            await self.report(known[verdict.champion], verdict.lineage)
             await self.sample(known[verdict.champion], folder)
         return known[verdict.seed_next], known[verdict.champion]
 
@@ -77,6 +81,23 @@ class Promotion:
             raise Unfit(model.competitor, f"cannot be made a full model of: {reason}") from reason
         continuation = entry / "continuation" if submission.has_continuation else None
         return ModelFolder(model=model, path=out, sha256=sha256, continuation=continuation)
+
+    async def report(self, champion: ModelFolder, lineage: str) -> None:
+        """Score a new champion on the test rows, as it is handed out. It reigns whatever comes of that."""
+        folder = self.context.run.scores(lineage, champion.model)
+        card = self.context.run.read(Scorecard, folder / "scorecard.json")
+        assert card is not None
+        if card.test is not None:
+            return
+        assert champion.path is not None
+        assert self.base.path is not None
+        evaluators = self.context.evaluators
+        check = evaluators.job("the base", self.base.path, self.base.path, folder / "base-check")
+        job = evaluators.job(str(champion.model), champion.path, self.base.path, folder)
+        try:
+            await evaluators.call_on_submission(check, score_also, job, "test")
+        except Forfeit as reason:
+            self.context.tell(Noted(f"{lineage}: {champion.model.in_words} has no test loss: {reason}"))
 
     async def sample(self, model: ModelFolder, folder: Path) -> None:
         """What the model writes on a few test prompts, for the report. One that can write nothing keeps its title."""

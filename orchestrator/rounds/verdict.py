@@ -2,26 +2,34 @@
 
 Two things are settled, and kept apart. The winner, the entry with the lowest validation loss, seeds the next
 round as soon as it is lower than the champion and the last seed: asking for proof there would throw away
-the work of every round whose gain is small. The champion is a title: it changes only when the improvement
-is proven at the configured confidence, corrected for having picked the best of N.
+the work of every round whose gain is small. The champion is a title: it changes only when the winner's gain is
+proven on rows that chose nothing, so that no price is due for having picked the best of N, and over all rounds of a
+lineage together the chance of a false title is at most 1 − `selection.confidence` (spending.py).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.ranking import ranked
-from evaluation.compare import Improvement, improvements
+from evaluation.compare import gain
 from evaluation.results import RowResults
 from orchestrator.config.sections import Selection
 from orchestrator.field.model_ref import ModelRef
-from orchestrator.record.records import Standing, Verdict
+from orchestrator.record.records import Proof, Standing, Verdict
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A scored model."""
+    """A scored model, with its results on the rows that choose."""
 
     model: ModelRef
     validation: RowResults
+
+
+def winner_of(entries: Mapping[str, RowResults]) -> str | None:
+    """Who has the lowest loss on the rows that choose."""
+    ranking = ranked({name: results.loss for name, results in entries.items()})
+    return ranking[0] if ranking else None
 
 
 def choose(
@@ -31,15 +39,19 @@ def choose(
     seed: Candidate,
     entries: dict[str, RowResults],
     rules: Selection,
-    random_seed: int,
+    proof: Proof | None,
+    spent: float = 0.0,
     rounds_without_champion: int = 0,
 ) -> Verdict:
-    """Settle a round. `entries` maps competitors to their validation losses. A pure function of its arguments."""
-    gains = improvements(champion.validation, entries, rules.confidence, rules.resamples, random_seed)
-    losses = {name: losses.loss for name, losses in entries.items()}
+    """Settle a round. `entries` maps competitors to their results on the rows that choose, in the roster's order;
+    `proof` is how a winner that leads the champion there compares with it on those that prove. A pure function.
+
+    `spent` is what tests of earlier rounds that proved nothing have taken of the lineage's chance of a false title.
+    """
+    losses = {name: results.loss for name, results in entries.items()}
     ranking = ranked(losses)
-    winner = ranking[0] if ranking else None
-    dethroned = winner is not None and gains[winner].low > rules.margin_nats
+    winner = winner_of(entries)
+    dethroned = proof is not None and proof.is_proven
     won = [] if winner is None else [Candidate(ModelRef(winner, number), entries[winner])]
     new_champion = won[0] if dethroned else champion
     candidates = [champion, seed, *won]
@@ -48,8 +60,9 @@ def choose(
     next_seed = new_champion if rules.seed == "champion" else best
     without = 0 if dethroned else rounds_without_champion + 1
     ends = rules.patience is not None and without >= rules.patience
+    gains = {name: champion.validation.loss - loss for name, loss in losses.items()}
     reasons = [
-        *_about_winner(winner, gains, champion, rules, dethroned),
+        *_about_winner(winner, gains, proof, champion),
         _about_seed(next_seed, winner, number, champion, rules),
     ]
     if ends:
@@ -63,14 +76,17 @@ def choose(
         champion_before=champion.model,
         champion=new_champion.model,
         dethroned=dethroned,
+        proof=proof,
+        spent=spent if proof is None or dethroned else spent + proof.level,
         validation_loss=new_champion.validation.loss,
         seed_validation_loss=next_seed.validation.loss,
         entries=[
             Standing(
                 competitor=name,
                 validation_loss=losses[name],
-                improvement=gains[name].mean,
-                improvement_low=gains[name].low,
+                improvement=gains[name],
+                improvement_seen=proof.improvement if proof and name == winner else None,
+                improvement_low=proof.improvement_low if proof and name == winner else None,
             )
             for name in ranking
         ],
@@ -80,50 +96,47 @@ def choose(
     )
 
 
-def beats_all(entries: dict[str, RowResults], rules: Selection, random_seed: int) -> bool:
-    """Whether the entry of the lowest loss beats each other one beyond doubt.
+FLOOR_NATS = 1e-3
+"""A smaller lead is none: copies lead each other by rounding."""
 
-    One-sided paired bootstrap bounds at `rules.confidence` for all comparisons together (Bonferroni).
+
+def beats_all(entries: dict[str, RowResults], rules: Selection) -> bool:
+    """Whether the entry of the lowest loss beats each other one beyond doubt, and by more than a floor.
+
+    The one of the lowest loss was picked on the same rows, so each of the N (N − 1) ordered pairs has its part of
+    the chance to err (Bonferroni): the claim holds whichever of them is picked.
     """
-    if len(entries) < 2:
+    best = winner_of(entries)
+    if best is None or len(entries) < 2:
         return False
-    best = ranked({name: losses.loss for name, losses in entries.items()})[0]
-    others = [name for name in entries if name != best]
-    confidence = 1 - (1 - rules.confidence) / len(others)
-    ours = {best: entries[best]}
-    return all(
-        improvements(entries[name], ours, confidence, rules.resamples, random_seed)[best].low > rules.margin_nats
-        for name in others
-    )
+    level = (1 - rules.confidence) / (len(entries) * (len(entries) - 1))
+    gains = [gain(entries[name], entries[best]) for name in entries if name != best]
+    return all(not one.doubt and one.low(level) > max(rules.margin_nats, FLOOR_NATS) for one in gains)
 
 
-def _about_winner(
-    winner: str | None, gains: dict[str, Improvement], champion: Candidate, rules: Selection, dethroned: bool
-) -> list[str]:
+def _about_winner(winner: str | None, gains: dict[str, float], proof: Proof | None, champion: Candidate) -> list[str]:
     if winner is None:
         return [f"Every entry forfeited: {champion.model.in_words} stays champion."]
-    gain = gains[winner]
-    sure = f"{rules.confidence:.0%} sure"
-    floor = f" more than {rules.margin_nats:g}" if rules.margin_nats else ""
-    if dethroned:
+    lead = gains[winner]
+    won = (
+        f"{winner} won the round: on the rows that choose its loss is {abs(lead):.4f} nats"
+        f" {'below' if lead > 0 else 'above'} the champion's ({champion.model.in_words})."
+    )
+    if proof is None:
+        return [won, f"So it has nothing to prove: {champion.model.in_words} keeps the title."]
+    sure = f"{1 - proof.level:.2%} sure"
+    floor = f" more than {proof.margin_nats:g}" if proof.margin_nats else ""
+    seen = f"On the {proof.rows} rows that prove, which chose nothing, its gain is {proof.improvement:+.4f}"
+    if proof.is_proven:
         return [
-            f"{winner} won the round: its validation loss is {gain.mean:.4f} nats below the champion's"
-            f" ({champion.model.in_words}), and we are {sure} that it is at least {gain.low:.4f} below, having"
-            f" picked the best of {len(gains)}.",
-            f"That is proven{floor}: {winner} takes the title.",
+            won,
+            f"{seen}, and we are {sure} that it is at least {proof.improvement_low:.4f}: this model is better{floor},"
+            f" and {winner} takes the title.",
         ]
-    if gain.mean > 0:
-        return [
-            f"{winner} won the round: its validation loss is {gain.mean:.4f} nats below the champion's"
-            f" ({champion.model.in_words}), but that could be chance: having picked the best of {len(gains)}, we"
-            f" can only be {sure} of {gain.low:+.4f}"
-            f"{f', and more than {rules.margin_nats:g} is asked' if rules.margin_nats else ''}.",
-            f"The champion, {champion.model.in_words}, keeps the title.",
-        ]
-    return [
-        f"{winner} won the round among the entries, but its validation loss is {-gain.mean:.4f} nats above the"
-        f" champion's: {champion.model.in_words} keeps the title."
-    ]
+    kept = f"{champion.model.in_words} keeps the title."
+    if proof.doubt:
+        return [won, f"{seen}, which proves nothing: {proof.doubt}. {kept}"]
+    return [won, f"{seen}; we can only be {sure} of {proof.improvement_low:+.4f}, which proves no gain{floor}. {kept}"]
 
 
 def _about_seed(next_seed: Candidate, winner: str | None, number: int, champion: Candidate, rules: Selection) -> str:

@@ -12,7 +12,7 @@ from cluster.machine import Machine
 from cluster.records import Record
 from competitors.builtin.bases import build
 from evaluation import sources
-from evaluation.splits import render
+from evaluation.rendering import render
 from orchestrator.planning import model_sources, priors
 from orchestrator.planning.basis import machine_of, sampled, shape_of
 from orchestrator.planning.model_shape import BaseShape

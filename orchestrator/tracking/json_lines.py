@@ -75,7 +75,7 @@ def _of_entry(key: str, where: dict[str, Any], entry: EntrySnapshot) -> Iterator
     if inspection is not None and inspection.passed:
         yield became("inspected", "inspection.json", form=inspection.form)
     if card is not None:
-        yield became("scored", "scorecard.json", **scores_of(card))
+        yield became("scored", "scorecard.json", validation_loss=card.validation.loss)
     if inspection is not None and not inspection.passed:
         yield became("rejected", "inspection.json", reason=inspection.reason)
 

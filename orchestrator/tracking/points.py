@@ -28,9 +28,9 @@ class Point:
 
 
 def scores_of(card: Scorecard) -> dict[str, float]:
-    """A model's scores by the names of their metrics: all figures of test rows, which report, the loss of validation
-    rows, which choose."""
-    figures = {f"test_{name}": card.test.figures[name] for name in FIGURES if name in card.test.figures}
+    """A model's scores by the names of their metrics: the loss of validation rows, which choose, and all figures of
+    test rows, which report."""
+    figures = {f"test_{name}": card.test_figures[name] for name in FIGURES if name in card.test_figures}
     return {"validation_loss": card.validation.loss, **figures}
 
 
@@ -47,12 +47,18 @@ def of_scorecard(card: Scorecard | None, step: int, time_ms: int) -> list[Point]
 def of_entry(
     number: int, time_ms: int, submission: Submission | None, card: Scorecard | None, standing: Standing | None
 ) -> list[Point]:
-    """What an entry cost, its scores, and its improvement over the champion it met."""
+    """What an entry cost, its validation loss, and its improvement over the champion it met.
+
+    Never its test rows, not even where it has become champion: those are its lineage's.
+    """
     values = {} if submission is None else costs_of(submission)
+    if card is not None:
+        values |= {"validation_loss": card.validation.loss}
     if standing is not None:
-        values |= {"improvement": standing.improvement, "improvement_low": standing.improvement_low}
-    points = [Point(name, value, number, time_ms) for name, value in values.items()]
-    return points + of_scorecard(card, number, time_ms)
+        values["improvement"] = standing.improvement
+        if standing.improvement_low is not None:
+            values["improvement_low"] = standing.improvement_low
+    return [Point(name, value, number, time_ms) for name, value in values.items()]
 
 
 def champions(lineage: LineageSnapshot) -> Iterator[tuple[int, ModelRef, Scorecard]]:

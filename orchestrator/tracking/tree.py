@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.text import discreet
+from evaluation.figures import FIGURES
 from orchestrator.config.comparison import flatten
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.field.model_ref import ModelRef
@@ -259,7 +260,7 @@ def _model(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot, ent
             "round": str(one.number),
             "competitor": entry.name,
             "sha256": champion.sha256,
-            "test_loss": f"{card.test.loss:.6g}",
+            "test_loss": FIGURES["loss"].text(card.test_figures.get("loss")),
             "validation_loss": f"{card.validation.loss:.6g}",
             "weights": champion.path.as_uri(),
             "tournament.run_dir": str(snapshot.run.root),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.text import as_code, discreet
-from evaluation.figures import FIGURES
+from evaluation.figures import FIGURES, loss_in_words
 from evaluation.scorecard import Scorecard
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.field.model_ref import ModelRef
@@ -109,7 +109,7 @@ def _now(lineage: LineageSnapshot) -> Iterator[str]:
         (_, _, first), (number, model, last) = line[0], line[-1]
         yield (
             f"- **{escaped(lineage.name)}**: champion {escaped(model)} after {number} rounds, test loss"
-            f" {last.test.loss:.4f} (base {first.test.loss:.4f})"
+            f" {loss_in_words(last.test_figures)}, base {loss_in_words(first.test_figures)}"
         )
 
 
@@ -133,7 +133,7 @@ def _head(*columns: str) -> list[str]:
 
 
 def _cells(card: Scorecard) -> str:
-    return " | ".join(figure.text(card.test.figures.get(name)) for name, figure in FIGURES.items())
+    return " | ".join(figure.text(card.test_figures.get(name)) for name, figure in FIGURES.items())
 
 
 def about_lineage(lineage: LineageSnapshot) -> str:
@@ -192,7 +192,7 @@ def outcome(verdict: Verdict, name: str) -> str:
 def about_champion(verdict: Verdict, card: Scorecard, path: Path) -> str:
     """The description of a registered model's version."""
     champion = verdict.champion
-    figures = ", ".join(f"test {f.title} {f.text(card.test.figures.get(name))}" for name, f in FIGURES.items())
+    figures = ", ".join(f"test {f.title} {f.text(card.test_figures.get(name))}" for name, f in FIGURES.items())
     return fitted(
         f"{escaped(champion.competitor)}, champion of {escaped(verdict.lineage)} since round {champion.round}:"
         f" {figures}.\n\n{_listed(verdict.reasons)}\n\n"

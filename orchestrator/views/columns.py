@@ -64,7 +64,7 @@ def _count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _scored(get: Callable[[Standing], float]) -> Callable[[EntrySnapshot, Standing | None], float | None]:
+def _scored(get: Callable[[Standing], float | None]) -> Callable[[EntrySnapshot, Standing | None], float | None]:
     return lambda _, standing: None if standing is None else get(standing)
 
 
@@ -79,6 +79,7 @@ def _speed(submission: Submission) -> float | None:
 COLUMNS = (
     Column("validation_loss", "validation", _scored(lambda one: one.validation_loss), _loss, of_scored=True),
     Column("improvement", "gain", _scored(lambda one: one.improvement), signed, of_scored=True),
+    Column("improvement_seen", "on proof", _scored(lambda one: one.improvement_seen), signed, of_scored=True),
     Column("improvement_low", "at least", _scored(lambda one: one.improvement_low), signed, of_scored=True),
     Column("train_tokens", "tokens", _spent(lambda one: one.train_tokens), _count),
     Column("train_tokens_per_second", "tokens/s", _spent(_speed), _count),

@@ -1,4 +1,8 @@
-"""`tournament evaluate`: any model or adapter on a run's held-out rows, paired against its champions."""
+"""`tournament evaluate`: any model or adapter on a run's held-out rows, paired against its champions.
+
+An outside model is scored on the test rows as a reference is. One of the tournament's own entries is not, unless it has
+been champion: test rows only report.
+"""
 
 import tempfile
 from contextlib import suppress
@@ -9,17 +13,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from competitors.output import model_form
-from evaluation.compare import improvements
+from evaluation.compare import gain
 from evaluation.evaluator import ScoringJob, score_model
 from evaluation.figures import FIGURES
 from evaluation.folder import ADAPTER_CONFIG, read_object
 from evaluation.inspection import Form, inspect, inspect_outsider
-from evaluation.results import RowResults, read_results
+from evaluation.results import SPLITS, RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import ModelRef
+from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views.words import print_line
 
@@ -34,6 +40,8 @@ class Against(Record):
     improvement: float | None
     """Nats per token below the champion; None where the tokenizers differ and only bits per byte compare."""
     improvement_low: float | None
+    doubt: str = ""
+    """Why nothing is proven by these rows, however large the gain; empty where something can be."""
 
 
 class Evaluated(Record):
@@ -41,6 +49,8 @@ class Evaluated(Record):
 
     model: str
     scorecard: Scorecard
+    entry: ModelRef | None = None
+    """Which of the tournament's entries it is, where it is one that was never champion: it has no test loss."""
     against: list[Against]
 
 
@@ -52,7 +62,9 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
     form = model_form(model)
     if form is None:
         raise UserError(f"{model}: holds neither a full model nor a PEFT adapter with safetensors weights")
-    champions = _champions(snapshot)  # what is wrong with the record is said before the long part
+    entry = entry_that_is(snapshot, model)
+    split: Split = "validation" if entry else "proof"
+    champions = _champions(snapshot, split)  # what is wrong with the record is said before the long part
     try:
         seed = _through_the_door(snapshot, model, form, base)
     except Forfeit as reason:
@@ -69,14 +81,30 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
             batch_tokens=config.evaluation.batch_tokens,
             prompt=cast(Literal["plain", "chat"], prompt),
             dtype=config.evaluation.dtype,
+            splits=(split,) if entry else SPLITS,
             out=Path(scratch),
         )
         try:
             card = score_model(job)
         except Forfeit as reason:
             raise UserError(f"{model}: {reason}") from reason
-        ours = read_results(Path(scratch) / "losses.parquet", "validation")
-    return Evaluated(model=str(model), scorecard=card, against=against(snapshot, ours, champions))
+        ours = read_results(Path(scratch) / "losses.parquet", split)
+    return Evaluated(model=str(model), scorecard=card, entry=entry, against=against(snapshot, ours, champions))
+
+
+def entry_that_is(snapshot: Snapshot, model: Path) -> ModelRef | None:
+    """The entry of this tournament that the model in this folder is, where that was never champion."""
+    sha256 = model_sha256(model)
+    for lineage in snapshot.lineages:
+        reigned = {lineage.champion, *(verdict.champion for verdict in lineage.verdicts)}
+        for one in lineage.rounds:
+            seed = snapshot.run.read(ModelFolder, one.folder / "seed.json")
+            known = [] if seed is None else [(seed.model, seed.sha256)]
+            known += [(ModelRef(e.name, one.number), e.submission.sha256 or "") for e in one.entries if e.submission]
+            for entry, own in known:
+                if own == sha256 and entry not in reigned and not entry.is_base:
+                    return entry
+    return None
 
 
 def _through_the_door(snapshot: Snapshot, model: Path, form: Form, base: Path | None) -> Path:
@@ -111,35 +139,36 @@ def _base_of(adapter: Path, base: Path | None) -> Path:
 
 
 Champions = dict[str, tuple[ModelRef, Scorecard, RowResults]]
-"""By lineage: those that are scored, with their validation rows."""
+"""By lineage: those that are scored, with the rows that are compared."""
 
 
-def _champions(snapshot: Snapshot) -> Champions:
+def _champions(snapshot: Snapshot, split: Split) -> Champions:
+    """The rows that prove; for an entry of the tournament, which was never to be scored on them, those that choose."""
     found: Champions = {}
     for lineage in snapshot.lineages:
         card = lineage.scorecard_of(lineage.champion)
         if card is not None:
             file = snapshot.run.scores(lineage.name, lineage.champion) / "losses.parquet"
-            found[lineage.name] = (lineage.champion, card, read_results(file, "validation"))
+            found[lineage.name] = (lineage.champion, card, read_results(file, split))
     return found
 
 
 def against(snapshot: Snapshot, ours: RowResults, champions: Champions) -> list[Against]:
-    """A model's validation rows against each lineage's champion's."""
+    """A model's rows against each lineage's champion's."""
     rules, rows = snapshot.config.selection, []
     for lineage, (champion, card, theirs) in champions.items():
-        gain = None
+        found = None
         if (ours.tokens == theirs.tokens).all():
-            seed = snapshot.config.seed
-            gain = improvements(theirs, {"": ours}, rules.confidence, rules.resamples, seed)[""]
+            found = gain(theirs, ours)
         rows.append(
             Against(
                 lineage=lineage,
                 champion=champion,
                 champion_validation_loss=card.validation.loss,
                 champion_bits_per_byte=card.validation.bits_per_byte,
-                improvement=gain.mean if gain else None,
-                improvement_low=gain.low if gain else None,
+                improvement=found.mean if found else None,
+                improvement_low=found.low(1 - rules.confidence) if found else None,
+                doubt=found.doubt if found else "",
             )
         )
     return rows
@@ -151,12 +180,18 @@ def print_evaluated(console: Console, result: Evaluated) -> None:
     table.add_column("")
     for title in (*(figure.title for figure in FIGURES.values()), "rows", "tokens"):
         table.add_column(title, justify="right")
-    for name, split in (("validation", result.scorecard.validation), ("test", result.scorecard.test)):
+    card = result.scorecard
+    scored = {"validation": card.validation, "proof": card.proof, "test": card.test}
+    for name, split in scored.items():
+        if split is None:
+            continue
         figures = [figure.text(split.figures.get(key)) for key, figure in FIGURES.items()]
         table.add_row(name, *figures, f"{split.rows:,}", f"{split.tokens:,}")
     console.print(table)
+    if result.entry is not None:
+        print_line(console, f"no test loss: it is {result.entry.in_words}, and only champions are scored on test rows")
     for row in result.against:
-        print_line(console, _in_words(row, result.scorecard.validation.bits_per_byte))
+        print_line(console, _in_words(row, card.validation.bits_per_byte))
 
 
 def _in_words(row: Against, bits_per_byte: float) -> str:
@@ -167,6 +202,6 @@ def _in_words(row: Against, bits_per_byte: float) -> str:
         )
     better = "below" if row.improvement > 0 else "above"
     return (
-        f"{row.lineage}: validation loss {abs(row.improvement):.4f} nats {better} the champion's ({row.champion}); the"
-        f" gain is at least {row.improvement_low:+.4f} at the configured confidence"
+        f"{row.lineage}: {abs(row.improvement):.4f} nats {better} the champion's loss ({row.champion}); the gain is at"
+        f" least {row.improvement_low:+.4f} at the configured confidence{f', but {row.doubt}' if row.doubt else ''}"
     )

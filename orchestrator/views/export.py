@@ -53,7 +53,7 @@ def model_card(snapshot: Snapshot, lineage: LineageSnapshot) -> str:
     hub_base = f"base_model: {base}\n" if base.count("/") == 1 and not base.startswith((".", "/")) else ""
     figures = "\n".join(
         f"| test {figure.heading}"
-        f" | {figure.text(first.test.figures.get(name))} | {figure.text(card.test.figures.get(name))} |"
+        f" | {figure.text(first.test_figures.get(name))} | {figure.text(card.test_figures.get(name))} |"
         for name, figure in FIGURES.items()
     )
     rounds = "\n".join(
@@ -76,7 +76,7 @@ won in round {champion.round} by `{recipe.name}` ({recipe.summary}).
 {figures}
 | validation loss (chose the champion) | {first.validation.loss:.4f} | {card.validation.loss:.4f} |
 
-Scored on {card.test.rows} test rows that were used for no choice.
+Scored on {first.reported.rows} test rows that were used for no choice.
 
 | round | winner | validation loss of the next seed | champion after it |
 |---|---|---|---|

@@ -1,7 +1,8 @@
 """leaderboard.json: the whole record of a tournament in one small file.
 
-It is a contract: other programs read it. Terminal tables and the report are drawn from it as well. What a model's
-test rows come to is `test` here, by figure; in the file each figure has its own key, as `test_loss`.
+It is a contract: other programs read it. Terminal tables and the report are drawn from it as well. What a
+champion's or a reference's test rows come to is `test` here, by figure; in the file each figure has its own key, as
+`test_loss`. Entries have none: test rows report, and what is not seen is not chosen by.
 """
 
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ class Tested(Record):
         return flat
 
 
-class EntryRow(Tested):
+class EntryRow(Record):
     """One entry of a round. What views.columns has besides is an attribute too."""
 
     model_config = ConfigDict(extra="allow")
@@ -65,6 +66,7 @@ class EntryRow(Tested):
     reason: str
     validation_loss: float | None = None
     improvement: float | None = None
+    improvement_seen: float | None = None
     improvement_low: float | None = None
     train_tokens: int = 0
     train_seconds: float = 0.0
@@ -73,6 +75,8 @@ class EntryRow(Tested):
     submission_sha256: str | None = None
     origin: str = ""
     """Where the recipe comes from, in words; empty for one that stands in the config."""
+    stored: str = ""
+    """In which dtype its merged adapter goes on and why, where that is not its seed's own."""
 
 
 class RoundRow(Tested):
@@ -139,7 +143,7 @@ def build(snapshot: Snapshot, state: State) -> Leaderboard:
             for one in snapshot.lineages
         ],
         references=[
-            ReferenceRow(name=one.name, model=one.model, validation_loss=card.validation.loss, test=_test(card))
+            ReferenceRow(name=one.name, model=one.model, validation_loss=card.validation.loss, test=card.test_figures)
             for one in snapshot.config.references
             if one.model is not None and (card := snapshot.references.get(one.name)) is not None
         ],
@@ -164,7 +168,7 @@ def _rounds(run: RunDirectory, lineage: LineageSnapshot) -> list[RoundRow]:
         return []
     card = _scorecard(run, lineage, BASE)
     base = {"champion": BASE, "dethroned": False, "winner": None, "seed_next": BASE}
-    rows = [RoundRow(round=0, **base, validation_loss=card.validation.loss, test=_test(card))]
+    rows = [RoundRow(round=0, **base, validation_loss=card.validation.loss, test=card.test_figures)]
     for one in lineage.rounds:
         if one.verdict is not None:
             rows.append(_round_row(_scorecard(run, lineage, one.verdict.champion), one, one.verdict))
@@ -188,7 +192,7 @@ def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRo
         seed_next=verdict.seed_next,
         exploits=verdict.exploits,
         validation_loss=card.validation.loss,
-        test=_test(card),
+        test=card.test_figures,
         field=one.roster.reasons,
         reasons=verdict.reasons,
         entries=[_entry_row(entry, verdict) for entry in ordered],
@@ -207,10 +211,6 @@ def _entry_row(entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
         reason=entry.reason,
         submission_sha256=submission.sha256,
         origin=entry.entry.origin,
-        test=_test(card) if card else {},
+        stored=card.merge.in_words if card and card.merge else "",
         **known,
     )
-
-
-def _test(card: Scorecard) -> dict[str, float]:
-    return dict(card.test.figures)

@@ -14,6 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from evaluation.figures import loss_in_words
 from orchestrator.field.roster import Roster
 from orchestrator.record.events import (
     ChampionCrowned,
@@ -67,7 +68,7 @@ class Lines:
                     for reason in verdict.reasons:
                         self.say(f"{verdict.lineage} round {verdict.round}: {reason}")
                 case ChampionCrowned():
-                    loss = f"test loss {event.test_loss:.4f}"
+                    loss = f"test loss {loss_in_words(event.test)}"
                     self.say(f"{event.lineage}: {event.model.in_words} is champion, {loss}: {event.folder}")
 
     def say(self, text: str) -> None:

@@ -50,7 +50,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A model on the way from the base to the champion."""
+    """A model on the way from the base to the champion. Of those, only champions have test figures."""
 
     name: str
     detail: str
@@ -148,8 +148,8 @@ def change(ours: float | None, theirs: float | None) -> str:
 
 
 def intervals(row: RoundRow, margin_nats: float) -> dict[str, Interval]:
-    """Each scored entry's improvement on one scale for the round."""
-    known = {e.competitor: (e.improvement_low, e.improvement) for e in row.entries}
+    """The winner's improvement on the rows that prove, on the scale of the round."""
+    known = {e.competitor: (e.improvement_low, e.improvement_seen) for e in row.entries}
     both = {name: (low, mean) for name, (low, mean) in known.items() if low is not None and mean is not None}
     ends = [0.0, margin_nats, *(value for pair in both.values() for value in pair)]
     start, span = min(ends), (max(ends) - min(ends)) or 1.0
@@ -187,7 +187,7 @@ def _headlines(snapshot: Snapshot, board: Leaderboard, row: LineageRow, recipes:
     else:
         champion, detail = f"champion: {last.champion.in_words}", recipes[last.champion.competitor]
     headlines = [
-        Headline("base model", row.base, base.test, change(ours["loss"], base.test["loss"])),
+        Headline("base model", row.base, base.test, change(ours.get("loss"), base.test.get("loss"))),
         Headline(champion, detail, ours, ""),
     ]
     for r in board.references:
@@ -196,7 +196,7 @@ def _headlines(snapshot: Snapshot, board: Leaderboard, row: LineageRow, recipes:
     for published in snapshot.config.references:
         if values := published.published:
             number = min(last.round, len(values) - 1)  # of the same round, as long as there is one
-            detail, words = f"published, after round {number}", change(ours["loss"], values[number]) + " per token"
+            detail, words = f"published, after round {number}", change(ours.get("loss"), values[number]) + " per token"
             headlines.append(Headline(published.name, detail, {"loss": values[number]}, words))
     return headlines
 
@@ -204,8 +204,8 @@ def _headlines(snapshot: Snapshot, board: Leaderboard, row: LineageRow, recipes:
 def _ancestor(row: LineageRow, model: ModelRef, recipes: dict[str, str]) -> Ancestor:
     if model.competitor is None:
         return Ancestor("base model", row.base, row.rounds[0].test)
-    entry = next(e for e in row.rounds[model.round].entries if e.competitor == model.competitor)
-    return Ancestor(model.in_words, recipes[model.competitor], entry.test)
+    reigned = (round_.test for round_ in row.rounds if round_.champion == model)
+    return Ancestor(model.in_words, recipes[model.competitor], next(reigned, {}))
 
 
 def _samples(lineage: LineageSnapshot) -> list[Before]:

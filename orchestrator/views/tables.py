@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from competitors.contract import USED_ITS_BUDGET, Allowance
-from evaluation.figures import FIGURES
+from evaluation.figures import FIGURES, loss_in_words
 from evaluation.figures.figure import Figure
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import RosterEntry
@@ -84,13 +84,15 @@ def _chart_table(console: Console, board: Leaderboard) -> Table:
         table.caption = "* a new champion, proven on the validation rows; the test rows only report"
         return table
 
-    return _that_fits(console, with_figures, [figure for figure in FIGURES.values() if figure is not loss])
+    per_byte = FIGURES["bits_per_byte"]  # by which models of different tokenizers compare
+    others = [figure for figure in FIGURES.values() if figure not in (loss, per_byte)]
+    return _that_fits(console, with_figures, [per_byte, *others], kept=1)
 
 
-def _that_fits(console: Console, build: Callable[[Sequence[C]], Table], columns: Sequence[C]) -> Table:
-    """The table without its last columns, as far as they do not fit; --json has them all."""
+def _that_fits(console: Console, build: Callable[[Sequence[C]], Table], columns: Sequence[C], kept: int = 0) -> Table:
+    """The table without its last columns but the first `kept`, as far as they do not fit; --json has them all."""
     wide = console.options.update(width=10_000)
-    while columns and console.measure(build(columns), options=wide).maximum > console.width:
+    while len(columns) > kept and console.measure(build(columns), options=wide).maximum > console.width:
         columns = columns[:-1]
     return build(columns)
 
@@ -146,14 +148,13 @@ def _now(
 def print_outcome(console: Console, run: RunDirectory, board: Leaderboard, command: str) -> None:
     """Where the champions, the report and the MLflow UI are."""
     console.print()
-    loss = FIGURES["loss"]
     for lineage in board.lineages:
         if not lineage.rounds:
             continue
         first, last = lineage.rounds[0], lineage.rounds[-1]
         print_line(
             console,
-            f"{lineage.name}: test loss {loss.text(first.test_loss)} -> {loss.text(last.test_loss)}, champion"
+            f"{lineage.name}: test loss {loss_in_words(first.test)} -> {loss_in_words(last.test)}, champion"
             f" {last.champion}: {champion_folder(run, lineage.name, last.champion)}",
         )
     print_line(console, f"report: {run.report_file}")

@@ -51,7 +51,7 @@ def alone(recipe: SftRecipe) -> Run:
         card, points = train_and_score(cell, recipe, cell.setting.total_tokens, folder, marks(cell))
         best = min(points, key=lambda one: one.validation)
         return Outcome(
-            card.validation.loss, card.test.loss, best_checkpoint=best, curve=tuple(points), chosen=recipe.summary
+            card.validation.loss, card.reported.loss, best_checkpoint=best, curve=tuple(points), chosen=recipe.summary
         )
 
     return run
@@ -67,7 +67,7 @@ def searched_at_random(cell: Cell, folder: Path) -> Outcome:
         card, points = train_and_score(cell, recipe, part, folder / recipe.name, (1.0,))
         spent += points[-1].tokens
         if best is None or card.validation.loss < best.validation:
-            best = Outcome(card.validation.loss, card.test.loss, chosen=recipe.summary)
+            best = Outcome(card.validation.loss, card.reported.loss, chosen=recipe.summary)
         curve.append(Point(tokens=spent, validation=best.validation, test=best.test))
     assert best is not None
     best.curve = tuple(curve)
@@ -123,11 +123,11 @@ def _outcome(lineage: LineageSnapshot) -> Outcome:
         assert one.verdict is not None
         card = lineage.scorecard_of(one.verdict.champion)
         assert card is not None
-        curve.append(Point(tokens=spent, validation=card.validation.loss, test=card.test.loss))
+        curve.append(Point(tokens=spent, validation=card.validation.loss, test=card.reported.loss))
     card = lineage.scorecard_of(lineage.champion)
     assert card is not None
     words = "; ".join(_in_words(one) for one in lineage.settled)
-    return Outcome(card.validation.loss, card.test.loss, curve=tuple(curve), chosen=f"{lineage.champion}: {words}")
+    return Outcome(card.validation.loss, card.reported.loss, curve=tuple(curve), chosen=f"{lineage.champion}: {words}")
 
 
 def _in_words(one: RoundSnapshot) -> str:

@@ -11,6 +11,7 @@ from cluster.encoding import encode
 from cluster.store import LOCAL
 from evaluation import sources
 from evaluation.evaluator import ScoringJob, score_model
+from evaluation.results import SPLITS
 from evaluation.scorecard import Scorecard
 from evaluation.scoring import encode_rows, pad_id, score
 from evaluation.splits import MANIFEST, Manifest, make_splits, read_split
@@ -98,6 +99,7 @@ class Cell:
                 held_out=self.data / "held_out",
                 max_tokens=self.setting.max_tokens,
                 batch_tokens=BATCH_TOKENS,
+                splits=SPLITS,
                 out=out,
             )
         )

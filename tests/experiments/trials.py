@@ -207,7 +207,7 @@ def _tuned(cell: Cell, folder: Path, trial: Trial, space: Any, config: Any) -> O
     tokens, padded = ledger.spent()
     began, own = len(list(ledger.folder.iterdir())), best["own_tokens"]
     words = f"best of {began} trials: {best['recipe']}, {own:,} tokens on its own line"
-    return Outcome(card.validation.loss, card.test.loss, tokens, padded, curve=tuple(told.curve), chosen=words)
+    return Outcome(card.validation.loss, card.reported.loss, tokens, padded, curve=tuple(told.curve), chosen=words)
 
 
 ENVIRONMENT = ("OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE")

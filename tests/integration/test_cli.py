@@ -51,7 +51,6 @@ def ended(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: s
         "rounds": 2,
         "budget": {"steps": 40},
         "competitors": [sft("full")],
-        "selection": {"resamples": 300},
         "evaluation": {"samples": 0},
         "cluster": {"address": ray_address},
     }  # fmt: skip

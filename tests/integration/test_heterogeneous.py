@@ -29,7 +29,6 @@ def test_every_kind_is_scored(inputs: Path, tmp_path: Path, ray_address: str, wo
         "budget={tokens: 3000}",
         "rounds=1",
         "evaluation={samples: 0}",
-        "selection={resamples: 300}",
         "competitors.full-tail.learning_rate=0.02",
         "competitors.search.slice_rows=20",
         "competitors.search.trials=2",

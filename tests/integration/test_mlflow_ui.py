@@ -111,8 +111,8 @@ def check_tree(page: Any, address: str) -> None:
 def check_chart(page: Any, address: str, snapshot: Snapshot) -> None:
     """One line for each lineage, reference and published series, and in it the numbers of the record."""
     config, rounds = snapshot.config, range(snapshot.config.rounds + 1)
-    expected = {one.name: [card.test.loss for _, _, card in champions(one)] for one in snapshot.lineages}
-    expected |= {name: [card.test.loss for _ in rounds] for name, card in snapshot.references.items()}
+    expected = {one.name: [card.reported.loss for _, _, card in champions(one)] for one in snapshot.lineages}
+    expected |= {name: [card.reported.loss for _ in rounds] for name, card in snapshot.references.items()}
     expected |= {row.name: row.published for row in config.references if row.published}
     assert len(expected) == 4
     go(page, address)

@@ -130,7 +130,6 @@ def write_config(inputs: Path, path: Path, steps: int) -> Path:
         "rounds": 1,
         "budget": {"steps": steps},
         "competitors": [sft("full"), python("returns_the_seed")],
-        "selection": {"resamples": 300},
         "evaluation": {"samples": 0},
     }
     path.write_text(yaml.safe_dump(config, sort_keys=False))

@@ -29,13 +29,15 @@ def tiny_adapter(folder: Path, base: Path, config: Any = None, std: float = 0.5,
     return folder
 
 
-def held_out(folder: Path, validation: list[Row] = ROWS[:12], test: list[Row] = ROWS[12:]) -> Path:
-    """A folder with the two held-out splits."""
+def held_out(
+    folder: Path, validation: list[Row] = ROWS[:12], test: list[Row] = ROWS[12:], proof: list[Row] = ROWS[5:9]
+) -> Path:
+    """A folder with the held-out splits."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder.mkdir(exist_ok=True, parents=True)
-    for name, rows in (("validation", validation), ("test", test)):
+    for name, rows in (("validation", validation), ("proof", proof), ("test", test)):
         columns = {key: [getattr(row, key) for row in rows] for key in ("row_id", "prompt", "completion")}
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
     return folder

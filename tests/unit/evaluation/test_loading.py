@@ -1,9 +1,12 @@
-"""The last full model stays loaded, adapters come and go, and a path says nothing about what lies there."""
+"""A full model stays loaded, an adapter is what it is promoted to, and a path says nothing of what lies there."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.errors import Forfeit
@@ -36,26 +39,76 @@ def test_another_model_at_the_same_path_is_another_model(tmp_path: Path):
     assert np.abs(nats(folder) - before).max() > 0.01
 
 
-def test_an_adapter_is_scored_on_its_seed_as_if_merged_and_leaves_the_seed_as_it_was(tmp_path: Path):
+STORED = {"float32": (0.5, "float32"), "bfloat16": (0.5, "bfloat16"), "float16": (0.5, "float16")}
+STORED |= {"bfloat16, a small update": (0.003, "float32")}
+"""Of a seed, how large its adapters' weights are, and what the merged model is stored in."""
+KINDS: dict[str, dict[str, Any]] = {
+    "lora": {}, "dora": {"use_dora": True}, "rslora": {"use_rslora": True}, "head": {"target_modules": ["lm_head"]},
+    "replaced": {"modules_to_save": ["lm_head"]}, "embedded": {"target_modules": ["embed_tokens", "q_proj"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stored", STORED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_is_scored_as_the_model_that_it_is_promoted_to(tmp_path: Path, stored: str, kind: str):
+    std, becomes = STORED[stored]
     folder = tiny_model(tmp_path / "seed")
-    adapter = tiny_adapter(tmp_path / "adapter", folder, use_dora=True)
+    AutoModelForCausalLM.from_pretrained(folder, dtype=stored.partition(",")[0]).save_pretrained(folder)
+    adapter = tiny_adapter(tmp_path / "adapter", folder, std=std, **KINDS[kind])
     make_full(folder, adapter, "adapter", folder, tmp_path / "merged")
     before = nats(folder)
-    (kept,) = loading._kept.values()
     adapted = nats(folder, adapter)
-    after = nats(folder)
-    assert list(loading._kept.values()) == [kept]
-    assert np.array_equal(before, after)
-    assert np.abs(adapted - before).max() > 0.02
-    np.testing.assert_allclose(adapted, nats(tmp_path / "merged"), rtol=1e-4)
-
-
-def test_an_adapter_that_replaces_whole_modules_leaves_no_trace(tmp_path: Path):
-    folder = tiny_model(tmp_path / "seed")
-    before = nats(folder)
-    nats(folder, tiny_adapter(tmp_path / "adapter", folder, modules_to_save=["lm_head"]))
-    assert not loading._kept
+    assert np.array_equal(adapted, nats(tmp_path / "merged"))
+    assert not np.array_equal(adapted, before)
     assert np.array_equal(nats(folder), before)
+    if kind not in ("replaced", "dora"):  # whose updates are large however small their numbers
+        assert json.loads((tmp_path / "merged" / "config.json").read_text())["dtype"] == becomes
+
+
+def test_an_adapter_has_a_seed_of_its_own(tmp_path: Path):
+    """It leaves nothing in the one that is kept, whatever it is made of and however its scoring ends."""
+    folder = tiny_model(tmp_path / "seed")
+    with loaded(folder, None, "auto") as kept:
+        with loaded(folder, tiny_adapter(tmp_path / "adapter", folder), "auto") as model:
+            assert model is not kept
+    assert not loading._kept
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stored", "gpu", "chosen"),
+    [
+        ("auto", torch.bfloat16, True, torch.bfloat16),
+        ("auto", torch.float16, True, torch.float16),
+        ("auto", torch.float32, True, torch.float32),
+        ("auto", None, True, torch.float32),
+        ("auto", torch.bfloat16, False, torch.float32),
+        ("bfloat16", torch.float32, True, torch.bfloat16),
+        ("float16", torch.float32, False, torch.float16),
+    ],
+)
+def test_a_model_computes_in_the_dtype_that_it_goes_on_in(
+    monkeypatch: pytest.MonkeyPatch, dtype: loading.Dtype, stored: Any, gpu: bool, chosen: torch.dtype
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert loading._chosen(dtype, stored) == chosen
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+def test_a_full_submission_computes_in_the_dtype_of_its_weights_whatever_its_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str
+):
+    seed, folder = tiny_model(tmp_path / "seed"), tiny_model(tmp_path / "submission", seed=1)
+    AutoModelForCausalLM.from_pretrained(folder, dtype=stored).save_pretrained(folder)
+    plain = nats(folder)
+    (folder / "config.json").write_text('{"dtype": "float64", "hidden_act": "relu"}')
+    make_full(seed, folder, "full", seed, tmp_path / "promoted")
+    chosen, asked = loading._chosen, []
+    monkeypatch.setattr(loading, "_chosen", lambda dtype, of: chosen(dtype, asked.append(of) or of))
+    with loaded(folder, None, "auto", seed) as model:
+        tokenizer = AutoTokenizer.from_pretrained(seed)
+        assert np.array_equal(score(model, encode_rows(ROWS, tokenizer, 64), 256, 0).nats, plain)
+    assert np.array_equal(nats(tmp_path / "promoted"), plain)
+    assert asked == [getattr(torch, stored)] * 2
 
 
 def test_an_adapter_of_another_model_forfeits(tmp_path: Path):

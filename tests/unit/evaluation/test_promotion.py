@@ -76,6 +76,15 @@ def test_an_adapter_is_stored_in_the_seeds_dtype(tmp_path: Path, seed: Path):
     inspect(tmp_path / "out", "full", seed)  # and may be handed in as it is
 
 
+def test_an_update_that_the_seeds_dtype_would_swallow_is_stored_in_float32(tmp_path: Path, seed: Path):
+    AutoModelForCausalLM.from_pretrained(seed, dtype=torch.bfloat16).save_pretrained(seed)
+    adapter, own = tiny_adapter(tmp_path / "a", seed, std=0.003), tiny_model(tmp_path / "next", seed=5)
+    make_full(seed, adapter, "adapter", seed, tmp_path / "out")
+    assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.float32}
+    inspect(own, "full", tmp_path / "out")  # what trains on from it is stored as it likes
+    inspect(tmp_path / "out", "full", seed)
+
+
 def test_out_appears_whole_or_not_at_all(tmp_path: Path, seed: Path, monkeypatch: pytest.MonkeyPatch):
     submission = tiny_model(tmp_path / "submission", seed=1)
     with pytest.raises(OSError, match="absent"):

@@ -24,12 +24,12 @@ def test_a_written_file_reads_back(tmp_path: Path):
     path, both = tmp_path / "losses.parquet", {"validation": results(5), "test": results(3, seed=1)}
     write_results(path, {name: [f"{name}{i}" for i in range(len(r.tokens))] for name, r in both.items()}, both)
     table = pq.read_table(path)
-    assert table.column_names == ["split", "row_id", "nats", "tokens", "bytes", "further"]
+    assert table.column_names == ["split", "row_id", "nats", "tokens", "bytes", "group", "further"]
     assert [str(table.schema.field(name).type) for name in ("nats", "tokens", "bytes")] == ["double", "int64", "int64"]
     assert table["row_id"].to_pylist()[4:6] == ["validation4", "test0"]
     for name, written in both.items():
         read = read_results(path, name)
-        for column in ("nats", "tokens", "bytes", "further"):
+        for column in ("nats", "tokens", "bytes", "group", "further"):
             assert np.array_equal(read.column(column), written.column(column))
         assert np.array_equal(read.nats, written.nats)
 

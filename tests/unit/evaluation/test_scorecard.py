@@ -34,7 +34,7 @@ def test_rows_cut_away_are_counted():
 def test_figures_are_flat_in_json_in_their_order_before_the_counts(tmp_path: Path):
     card().write(tmp_path / "scorecard.json")
     written = json.loads((tmp_path / "scorecard.json").read_text())
-    assert written["format"] == 1
+    assert written["format"] == 2
     assert written["test"]["loss"] == 3.0
     assert list(written["test"]) == [*FIGURES, "rows", "tokens", "bytes", "rows_cut_away", "rows_cut_short"]
     assert Scorecard.read(tmp_path / "scorecard.json") == card()
@@ -47,7 +47,7 @@ def test_a_card_of_another_version_has_a_figure_more_or_less(tmp_path: Path):
     del written["test"]["perplexity"]
     written["test"]["of_tomorrow"] = 0.25
     path.write_text(json.dumps(written))
-    read = Scorecard.read(path).test
+    read = Scorecard.read(path).reported
     assert (read.loss, read.figures.get("perplexity"), read.figures["of_tomorrow"]) == (3.0, None, 0.25)
 
 
@@ -62,6 +62,6 @@ def test_a_card_without_a_loss_is_broken(tmp_path: Path):
 def test_values_that_are_not_finite_read_back(tmp_path: Path):
     odd = split_score().model_copy(update={"figures": {"loss": math.inf, "bits_per_byte": math.nan}})
     card(test=odd).write(tmp_path / "scorecard.json")
-    read = Scorecard.read(tmp_path / "scorecard.json").test
+    read = Scorecard.read(tmp_path / "scorecard.json").reported
     assert math.isinf(read.loss)
     assert math.isnan(read.bits_per_byte)

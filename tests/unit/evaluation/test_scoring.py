@@ -68,13 +68,6 @@ def test_chat_prompts_go_through_the_models_own_template(tmp_path: Path):
     assert row.start == 5
 
 
-def test_every_chat_is_on_the_same_day(tmp_path: Path):
-    tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
-    tokenizer.chat_template = "{{ bos_token }} {{ 'yes' if date_string == '26 Jul 2024' else 'no' }} "
-    (row,) = encode_rows([Row("1", "the cat", "is red")], tokenizer, 64, chat=True)
-    assert tokenizer.convert_ids_to_tokens(row.ids)[1] == "yes"
-
-
 def test_rows_are_encoded_by_the_rule_of_training(tmp_path: Path):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
     rule = encode([row.prompt for row in ROWS], [row.completion for row in ROWS], tokenizer, 9)

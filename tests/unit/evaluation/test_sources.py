@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 
 from cluster.errors import UserError
+from evaluation import sources
 from evaluation.sources import load
 
 ROWS = [{"instruction": "one", "response": "1"}, {"instruction": "two", "response": "2"}]
@@ -36,6 +37,31 @@ def test_a_list_of_sources_and_a_column_that_some_lack(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "b.jsonl", [{"instruction": "two", "response": "2", "input": "x"}])
     rows = load(["a.jsonl", "b.jsonl"], tmp_path).to_list()
     assert [row["input"] for row in rows] == [None, "x"]
+
+
+MIXED = [{"a": 1}, {"a": 2, "b": None}, {"a": None}, {"a": 0.5, "b": "x", "c": {"d": [1]}}, {"b": "y"}]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4, 100])
+def test_rows_of_many_parts_are_those_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr(sources, "AT_ONCE", at_once)
+    write_jsonl(tmp_path / "a.jsonl", MIXED)
+    rows = load("a.jsonl", tmp_path)
+    assert rows.column_names == ["a", "b", "c"]
+    assert rows.to_list() == [{"a": None, "b": None, "c": None} | row for row in MIXED]
+    write_jsonl(tmp_path / "b.jsonl", [{"a": 1}, {"a": 2}, {"a": "x"}])
+    with pytest.raises(UserError, match=r"b\.jsonl: a column's values do not go together: .*"):
+        load("b.jsonl", tmp_path)
+
+
+def test_of_many_rows_only_a_part_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "AT_ONCE", 10)
+    write_jsonl(tmp_path / "a.jsonl", [{"text": str(n) * 10_000} for n in range(1, 201)])
+    before = pyarrow.total_allocated_bytes()
+    rows = load("a.jsonl", tmp_path)
+    assert rows.data.nbytes > 4_000_000
+    assert pyarrow.total_allocated_bytes() - before < 1_000_000
+    assert rows[150]["text"] == "151" * 10_000
 
 
 def test_csv_and_parquet(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from cluster.digest import sha256_of
 from cluster.errors import BrokenRecord, UserError
-from evaluation.splits import FILES, Manifest, Row, assign, make_splits, normalised, read_split
+from evaluation.likeness import normalised
+from evaluation.splits import FILES, Manifest, Row, make_splits, read_split
 
 PROMPT, COMPLETION = "{instruction}\n", "{response}"
 
@@ -34,8 +35,8 @@ def read_all(out: Path) -> dict[str, list[Row]]:
 def test_counts_files_and_manifest(tmp_path: Path) -> None:
     manifest = split(example_rows(), tmp_path)
     found = read_all(tmp_path)
-    assert {name: len(rows) for name, rows in found.items()} == {"train": 85, "validation": 20, "test": 15}
-    assert manifest.counts == {"train": 85, "validation": 20, "test": 15}
+    assert {name: len(rows) for name, rows in found.items()} == {"train": 85, "validation": 10, "proof": 10, "test": 15}
+    assert manifest.counts == {"train": 85, "validation": 10, "proof": 10, "test": 15}
     assert manifest.rows_read == 120
     assert manifest.groups == 100
     assert manifest.sha256 == {name: sha256_of(tmp_path / FILES[name]) for name in manifest.counts}
@@ -85,17 +86,19 @@ def test_drops_are_counted_by_reason(tmp_path: Path) -> None:
 def test_held_out_files_are_private(tmp_path: Path) -> None:
     split(example_rows(), tmp_path)
     assert stat.S_IMODE((tmp_path / "held_out").stat().st_mode) == 0o700
-    for name in ("validation", "test"):
+    for name in ("validation", "proof", "test"):
         assert stat.S_IMODE((tmp_path / "held_out" / f"{name}.parquet").stat().st_mode) == 0o600
 
 
-def test_a_group_too_large_for_the_room_goes_elsewhere_whole() -> None:
-    rows = [Row(f"big{i}", "big", str(i)) for i in range(5)] + [Row(f"id{i}", f"p{i}", "x") for i in range(20)]
-    for seed in range(20):
-        splits = assign(rows, validation=4, test=6, seed=seed)
-        assert (len(splits["validation"]), len(splits["test"])) == (4, 6)
-        assert sum(any(row.prompt == "big" for row in members) for members in splits.values()) == 1
-        assert all(row.prompt != "big" for row in splits["validation"])
+def test_a_group_too_large_for_the_room_goes_elsewhere_whole(tmp_path: Path) -> None:
+    rows: list[dict[str, str | None]] = [{"instruction": "big", "response": str(i)} for i in range(5)]
+    rows += [{"instruction": f"p{i}", "response": "x"} for i in range(20)]
+    for seed in range(5):
+        split(rows, tmp_path / str(seed), seed, validation=8, test=6)
+        splits = read_all(tmp_path / str(seed))
+        assert [len(splits[name]) for name in ("validation", "proof", "test")] == [4, 4, 6]
+        assert sum(any(row.prompt == "big\n" for row in members) for members in splits.values()) == 1
+        assert all(row.prompt != "big\n" for row in [*splits["validation"], *splits["proof"]])
 
 
 def test_an_absent_input_renders_as_nothing(tmp_path: Path) -> None:
@@ -133,12 +136,17 @@ def test_normalised() -> None:
     assert normalised(" Straße\t№ 1\n") == normalised("STRASSE No 1") == "strasse no 1"
 
 
-def test_a_slice_takes_rows_from_train_alone_and_never_many():
-    rows = [Row(f"{i:016x}", f"prompt {i}", "c") for i in range(100)]
-    plain, sliced, greedy = (assign(rows, 10, 10, seed=1, slice_rows=count) for count in (0, 5, 1000))
+def test_a_slice_takes_rows_from_train_alone_and_never_many(tmp_path: Path) -> None:
+    dataset = datasets.Dataset.from_list([{"instruction": f"prompt {i}", "response": "c"} for i in range(100)])
+    found: dict[int, dict[str, list[Row]]] = {}
+    for count in (0, 5, 1000):
+        out = tmp_path / str(count)
+        make_splits(dataset, PROMPT, COMPLETION, 10, 10, 1, out, "here", slice_rows=count)
+        found[count] = {name: read_split(out / file) for name, file in FILES.items() if (out / file).exists()}
+    plain, sliced, greedy = found.values()
     assert "slice" not in plain
-    for split in ("validation", "test"):
-        assert plain[split] == sliced[split]
+    for name in ("validation", "proof", "test"):
+        assert plain[name] == sliced[name]
     assert len(sliced["slice"]) == 5
     assert len(greedy["slice"]) == 8
     assert sorted(r.row_id for r in sliced["slice"] + sliced["train"]) == sorted(r.row_id for r in plain["train"])

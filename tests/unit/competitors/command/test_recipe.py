@@ -1,11 +1,13 @@
 """A command in a config: what is refused before anything starts."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster.errors import UserError
-from tests.unit.competitors.command.making import needs_sandbox, recipe
+from competitors.command import masks
+from tests.unit.competitors.command.making import PROGRAMS, recipe
 
 
 @pytest.mark.parametrize(
@@ -16,7 +18,14 @@ from tests.unit.competitors.command.making import needs_sandbox, recipe
         ({"run": "./hostile.py", "sandbox": "none"}, "run: ./hostile.py is not executable"),
         ({"folder": "/absent"}, "folder: /absent: there is no such folder"),
         ({"read": ["/absent"]}, "read: /absent: there is no such file or folder"),
-        pytest.param({"read": ["/"]}, "read: / cannot be shown", marks=needs_sandbox),
+        ({"read": ["/"]}, "read: / cannot be shown"),
+        ({"read": ["/proc/1"]}, "read: /proc/1 cannot be shown"),
+        ({"read": ["/dev/shm"]}, "read: /dev/shm cannot be shown"),
+        ({"hide": [str(PROGRAMS)]}, f"folder: {PROGRAMS} cannot be shown to a program: it may hold held-out rows"),
+        (
+            {"read": ["/usr/bin"], "hide": ["/usr"]},
+            "read: /usr/bin cannot be shown to a program: /usr, in which it lies,",
+        ),
     ],
 )
 def test_what_is_not_there_is_said_before_anything_starts(settings: dict[str, Any], message: str):
@@ -42,3 +51,15 @@ def test_a_command_that_makes_no_sense_is_refused(settings: dict[str, Any], mess
 def test_its_summary_is_the_command_line():
     assert recipe(["python", "a b.py"]).summary == "python 'a b.py'"
     assert recipe("good", sandbox="none").summary == "python hostile.py good, without a sandbox"
+
+
+def test_more_data_than_can_be_hidden_one_by_one_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(masks, "MOST", 2)
+    files = [tmp_path / f"{number}.jsonl" for number in range(3)]
+    for file in files:
+        file.touch()
+    made = recipe("good", folder=str(tmp_path), run=["true"]).kept_from(files)
+    assert str(made.refusal()).startswith(
+        f"folder: 3 files below {tmp_path} hold data, too many to hide one by one (2)"
+    )
+    assert made.model_copy(update={"hide": [tmp_path / "absent"]}).refusal() is None

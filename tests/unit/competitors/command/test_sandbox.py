@@ -50,6 +50,21 @@ def test_runs_of_other_tournaments_beside_this_one_are_hidden_too(brief: Brief, 
 
 
 @needs_sandbox
+def test_paths_that_lead_over_links_show_no_more(brief: Brief, tmp_path: Path):
+    """A run directory and a program's folder that are named by links within what is shown."""
+    (tmp_path / "link").symlink_to("runs")
+    (tmp_path / "whole").symlink_to(tmp_path)
+    paths = {key: getattr(brief, key) for key in ("train_data", "output_dir")}
+    told = {key: tmp_path / "link" / path.relative_to(tmp_path / "runs") for key, path in paths.items()}
+    entry = recipe(["find", "-L", ".", "-name", "*.parquet"], folder=str(tmp_path / "whole"))
+    compete(brief.model_copy(update=told), entry)
+    assert {line for line in brief.log_file.read_text().splitlines() if line.startswith("./")} == {
+        "./runs/mine/data/train.parquet",
+        "./link/mine/data/train.parquet",
+    }
+
+
+@needs_sandbox
 def test_the_network_is_there_when_the_config_says_so(brief: Brief):
     with socket.create_server(("127.0.0.1", 0)) as server:
         compete(brief, recipe("looks_around", environment={"PORT": server.getsockname()[1]}, network=True))

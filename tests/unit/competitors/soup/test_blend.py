@@ -1,6 +1,7 @@
 """Soups without Ray: what is averaged, what is chosen, and what whoever goes on from a soup gets."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from cluster.errors import Forfeit
 from competitors.contract import Brief, Ingredient
@@ -107,58 +109,82 @@ def test_the_best_so_many_are_blended(brief: Brief):
 
 @pytest.fixture
 def adapters(brief: Brief) -> list[Ingredient]:
-    """Two of one shape, and two that no merge takes."""
+    """Three of two shapes, and two that no merge takes."""
     return [
         entry(brief, "a", 1, adapter=LORA),
-        entry(brief, "b", 2, adapter=LORA),
+        entry(brief, "b", 2, adapter=LORA | {"target_modules": ["q_proj", "up_proj"]}),
         entry(brief, "wide", 3, adapter={"method": "lora", "rank": 4}),
-        entry(brief, "full", 4),
+        entry(brief, "dora", 4, adapter={"method": "dora", "rank": 2}),
+        entry(brief, "full", 5),
     ]
 
 
-def updates(adapter: Path) -> dict[str, torch.Tensor]:
+def updates(ingredient: Ingredient, seed: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """What a LoRA adapter adds to each weight of its seed: alpha / rank of B times A."""
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    tensors = weights(adapter)
-    names = [name for name in tensors if name.endswith("lora_A.weight")]
-    factor = config["lora_alpha"] / config["r"]
-    return {name: factor * tensors[name.replace("lora_A", "lora_B")] @ tensors[name] for name in names}
+    config = json.loads((ingredient.folder / "adapter_config.json").read_text())
+    tensors, factor = weights(ingredient.folder), config["lora_alpha"] / config["r"]
+    found = {name: torch.zeros_like(tensor) for name, tensor in seed.items()}
+    for name in tensors:
+        if name.endswith("lora_A.weight"):
+            own = name.removeprefix("base_model.model.").replace(".lora_A", "")
+            found[own] = factor * tensors[name.replace("lora_A", "lora_B")] @ tensors[name]
+    return found
 
 
-def test_a_linear_merge_adds_the_mean_of_what_the_adapters_add(
-    brief: Brief, seed_model: Path, adapters: list[Ingredient]
+def agreed(both: torch.Tensor) -> torch.Tensor:
+    """The mean over those that go where the sum goes."""
+    agrees = both.sign() == torch.where(both.sum(0) >= 0, 1, -1)
+    return (both * agrees).sum(0) / agrees.sum(0).clamp(min=1)
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "dare_linear", "dare_ties"])
+def test_a_merge_is_of_what_the_adapters_add_number_by_number(
+    brief: Brief, seed_model: Path, adapters: list[Ingredient], method: str
 ):
-    assert cook(brief, adapters, method="linear").blended == ["a@1", "b@1"]
-    assert model_form(brief.output_dir) == "adapter"
-    inspect(brief.output_dir, "adapter", seed_model)
-    one, other, merged = (updates(folder) for folder in (adapters[0].folder, adapters[1].folder, brief.output_dir))
-    assert len(merged) == 2 * 7
-    for name, update in merged.items():
-        assert update.abs().max() > 1e-3
-        torch.testing.assert_close(update, (one[name] + other[name]) / 2)
-
-
-@pytest.mark.parametrize("method", ["ties", "dare_linear", "dare_ties"])
-def test_the_other_merges_are_theirs_number_by_number(brief: Brief, adapters: list[Ingredient], method: str):
-    """All numbers are kept, so that DARE leaves nothing to chance. Each of A and B takes the root of the factor, 2."""
-    assert cook(brief, adapters, method=method, density=1).blended == ["a@1", "b@1"]
-    one, other = (weights(adapter.folder) for adapter in adapters[:2])
+    """All numbers are kept, so that DARE leaves nothing to chance. A mean of A and B apart would be another update."""
+    assert cook(brief, adapters, method=method, density=1).blended == ["a@1", "b@1", "wide@1"]
+    inspect(brief.output_dir, "full", seed_model)
+    seed = weights(seed_model)
+    added = [updates(adapter, seed) for adapter in adapters[:3]]
+    moved = 0
     for name, tensor in weights(brief.output_dir).items():
-        both = torch.stack([one[name], other[name]])
-        if method == "dare_linear":  # a half of each
-            expected = both.sum(0) * (2 / 2) ** 0.5
-        else:  # the mean over those that go where the sum goes
-            agrees = both.sign() == torch.where(both.sum(0) >= 0, 1, -1)
-            expected = 2**0.5 * (both * agrees).sum(0) / agrees.sum(0).clamp(min=1)
-        torch.testing.assert_close(tensor, expected)
+        each = torch.stack([one[name] for one in added])
+        expected = agreed(each) if "ties" in method else each.mean(0)
+        torch.testing.assert_close(tensor - seed[name], expected, atol=1e-6, rtol=1e-4)
+        moved += bool(expected.abs().max() > 1e-3)
+    assert moved == 2 * 7
+    notes = [line for line in brief.progress_file.read_text().splitlines() if "leaves out" in line]
+    assert "dora@1, full@1" in notes[0]
+
+
+def test_a_linear_merge_is_the_uniform_soup_of_the_same_adapters(brief: Brief, adapters: list[Ingredient]):
+    cook(brief, adapters[:3], method="linear")
+    linear = weights(brief.output_dir)
+    shutil.rmtree(brief.output_dir)
+    cook(brief, adapters[:3])
+    torch.testing.assert_close(linear, weights(brief.output_dir))
 
 
 @pytest.mark.parametrize("method", ["ties", "dare_linear", "dare_ties"])
-def test_a_density_leaves_numbers_out(brief: Brief, adapters: list[Ingredient], method: str):
-    cook(brief, adapters, method=method, density=0.3)
-    tensors = weights(brief.output_dir)
-    zeros = sum(int((tensor == 0).sum()) for tensor in tensors.values())
-    assert 0.25 < zeros / sum(tensor.numel() for tensor in tensors.values()) < 0.75
+def test_a_density_leaves_numbers_out(brief: Brief, seed_model: Path, adapters: list[Ingredient], method: str):
+    cook(brief, [adapters[0], adapters[2]], method=method, density=0.3)
+    seed = weights(seed_model)
+    moved = [tensor - seed[name] for name, tensor in weights(brief.output_dir).items() if "proj" in name]
+    zeros = sum(int((tensor == 0).sum()) for tensor in moved)
+    assert 0.25 < zeros / sum(tensor.numel() for tensor in moved) < 0.75
+
+
+@pytest.mark.parametrize(("rate", "stored"), [(1e-5, torch.float32), (0.05, torch.bfloat16)])
+def test_a_soup_whose_update_the_seeds_dtype_would_swallow_is_stored_in_float32(
+    brief: Brief, seed_model: Path, tmp_path: Path, rate: float, stored: torch.dtype
+):
+    narrow = tmp_path / "narrow"
+    shutil.copytree(seed_model, narrow)
+    AutoModelForCausalLM.from_pretrained(narrow, dtype=torch.bfloat16).save_pretrained(narrow)
+    brief = brief.model_copy(update={"seed_model": narrow})
+    cook(brief, [entry(brief, name, number, adapter=LORA, learning_rate=rate) for number, name in enumerate("ab")])
+    assert {tensor.dtype for tensor in load_file(brief.output_dir / "model.safetensors").values()} == {stored}
+    assert ("stored in float32" in brief.progress_file.read_text()) == (stored == torch.float32)
 
 
 def test_too_little_or_the_wrong_thing_to_blend_forfeits_in_words(brief: Brief):
@@ -168,7 +194,7 @@ def test_too_little_or_the_wrong_thing_to_blend_forfeits_in_words(brief: Brief):
     other = one.model_copy(update={"label": "other@1", "seed_sha256": "f"})
     with pytest.raises(Forfeit, match="other@1 stands on another seed"):
         cook(brief, [one, other])
-    with pytest.raises(Forfeit, match="no two LoRA adapters of one rank"):
+    with pytest.raises(Forfeit, match="no two LoRA adapters"):
         cook(brief, [one, one], method="ties")
 
 

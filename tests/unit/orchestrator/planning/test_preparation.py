@@ -1,11 +1,12 @@
 """What is checked and made before anything is placed."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from cluster.errors import UserError
-from evaluation.splits import read_split
+from evaluation.splits import Manifest, groups_of, read_split
 from orchestrator.planning import preparation
 from orchestrator.planning.preparation import check_inputs, download_models, make_data
 from tests.faked import ROWS, faked_config
@@ -27,6 +28,19 @@ def test_data_is_split_as_asked(tmp_path: Path):
     data = {"source": str(tmp_path / "rows.jsonl"), "prompt": "{nothing}", "completion": "{response}"}
     with pytest.raises(UserError, match=r"mine\.yaml: data\.prompt"):
         make_data(faked_config(tmp_path, data=data), tmp_path / "mine.yaml", tmp_path / "other")
+
+
+def test_the_group_and_the_switch_of_the_config_are_meant(tmp_path: Path):
+    data = {"source": str(tmp_path / "rows.jsonl"), "prompt": "{instruction}", "completion": "{response}"}
+    given = data | {"validation": 3, "test": 3, "group": "talk", "near_duplicates": "keep"}
+    config = faked_config(tmp_path, data=given)
+    rows = [{"instruction": f"say {n}", "response": f"{n}", "talk": n // 3} for n in range(30)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    make_data(config, tmp_path / "mine.yaml", tmp_path / "data")
+    manifest = Manifest.read(tmp_path / "data" / "manifest.json")
+    assert manifest.near_duplicates is not None
+    assert (manifest.group, manifest.near_duplicates.handling) == ("talk", "keep")
+    assert set(groups_of(tmp_path / "data" / "held_out" / "test.parquet").tolist()) == {0}
 
 
 def test_only_hub_models_are_downloaded_each_to_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -69,7 +69,7 @@ def test_what_new_writes_is_planned_and_runs(here: Path, capsys: pytest.CaptureF
 
     planned = json.loads(tournament(capsys, "plan", "base-sums.yaml", "--json", "--set", "budget={tokens: 1000}"))
     # As the run command does, but over the workers of this process.
-    short = ["budget={tokens: 1000}", "rounds=1", "evaluation.samples=0", "selection.resamples=200"]
+    short = ["budget={tokens: 1000}", "rounds=1", "evaluation.samples=0"]
     config = load_config(path, short, lambda config: make_field(config, here))
     run = RunDirectory(here / "run")
     workers = InProcessWorkers(trainers=1, evaluators=0)

@@ -40,7 +40,9 @@ def test_all_that_is_on_record_is_told(tmp_path: Path) -> None:
     assert {key for key in told if not key.startswith("/end/")} == expected
     scored = told["llama/1/lora-r16/scored"]
     assert [scored[key] for key in ("event", "lineage", "round", "competitor")] == ["entry", "llama", 1, "lora-r16"]
-    assert {"validation_loss", *(f"test_{name}" for name in FIGURES)} <= scored.keys()
+    assert [key for key in scored if key.endswith("_loss")] == ["validation_loss"]
+    crowning = told[f"llama/{crowned[0].round}/champion"]
+    assert {"validation_loss", *(f"test_{name}" for name in FIGURES)} <= crowning.keys()
     assert told["llama/1/lora-r16/delivered"]["train_tokens"] == 100_000
     assert told["llama/1/full/forfeit"]["reason"] == "out of memory"
     assert told["llama/2/full/rejected"]["reason"] == "weights are missing"
@@ -110,7 +112,7 @@ def test_numbers_that_are_none_stand_as_words(tmp_path: Path) -> None:
     _, run = make(tmp_path / "demo", rounds=1, loss=lambda lineage, number, name: float("inf") if number else 4.5)
     JsonLinesTracker(run).hear(NEWS)
     told = {line["id"]: line for line in lines(run.root / "events.jsonl")}
-    assert told["llama/1/full/scored"]["test_loss"] == "Infinity"
+    assert told["llama/1/full/scored"]["validation_loss"] == "Infinity"
 
 
 def test_the_config_chooses_it_and_its_file(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_every_figure_is_a_metric(tmp_path: Path) -> None:
 
 def test_a_scorecard_of_another_version_gives_what_it_has(tmp_path: Path) -> None:
     card = card_of(tmp_path)
-    test = card.test.model_copy(update={"figures": {"loss": 1.5, "future": 2.0}})
+    test = card.reported.model_copy(update={"figures": {"loss": 1.5, "future": 2.0}})
     assert scores_of(card.model_copy(update={"test": test})) == {
         "validation_loss": card.validation.loss,
         "test_loss": 1.5,
@@ -47,7 +47,7 @@ def test_the_line_of_a_lineage_is_its_champions(tmp_path: Path) -> None:
     assert line[0][1] == BASE
     assert [model for _, model, _ in line[1:]] == [verdict.champion for verdict in lineage.verdicts]
     loss = [(point.step, point.value) for point in of_lineage(lineage) if point.name == "test_loss"]
-    assert loss == [(number, card.test.loss) for number, _, card in line]
+    assert loss == [(number, card.reported.loss) for number, _, card in line]
 
 
 def test_a_champion_whose_scorecard_is_gone_is_one_line_that_names_it(tmp_path: Path) -> None:

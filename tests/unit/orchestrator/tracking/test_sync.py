@@ -82,11 +82,11 @@ def test_lineages_and_references_are_lines_over_rounds(whole: Made) -> None:
     runs, client, snapshot = runs_of(config, run), client_of(config, run), snapshot_of(run)
     line = [(number, card) for number, _, card in champions(snapshot.lineages[0])]
     for name in FIGURES:
-        expected = [(number, round(card.test.figures[name], 6)) for number, card in line]
+        expected = [(number, round(card.test_figures[name], 6)) for number, card in line]
         assert series(client, runs["llama"], f"test_{name}") == expected
     expected = [(number, round(card.validation.loss, 6)) for number, card in line]
     assert series(client, runs["llama"], "validation_loss") == expected
-    loss = round(snapshot.references["instruct"].test.loss, 6)
+    loss = round(snapshot.references["instruct"].reported.loss, 6)
     assert series(client, runs["reference:instruct"], "test_loss") == [(0, loss), (1, loss), (2, loss)]
     published = runs["reference:published llama"]
     assert series(client, published, "test_loss") == [(0, 4.78), (1, 0.87), (2, 0.7)]
@@ -114,7 +114,6 @@ def test_competitors_have_their_curve_scores_costs_and_reason(whole: Made) -> No
     assert standing is not None
     expected = {
         "validation_loss": standing.validation_loss,
-        "test_loss": entry.scorecard.test.loss,
         "improvement": standing.improvement,
         "improvement_low": standing.improvement_low,
         "train_tokens": entry.submission.train_tokens,
@@ -243,8 +242,8 @@ def test_scores_that_are_no_numbers_are_left_out_and_named(tmp_path: Path) -> No
     config, run = make(tmp_path / "demo", rounds=1, references=[], loss=diverging)
     assert MlflowTracker(config, run).sync("stopped")
     one = runs_of(config, run)["llama/1/full"]
-    assert series(client_of(config, run), one, "test_loss") == []
-    assert "test_loss is inf" in one.data.tags["left_out"]
+    assert series(client_of(config, run), one, "validation_loss") == []
+    assert "validation_loss is inf" in one.data.tags["left_out"]
 
 
 def test_an_unreachable_database_is_a_warning_and_then_gets_all(

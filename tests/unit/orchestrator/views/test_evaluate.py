@@ -30,7 +30,7 @@ def looks_like(folder: Path, *names: str, text: str = "{}") -> Path:
 
 def test_it_is_paired_with_each_champion_on_the_same_rows(run: RunDirectory) -> None:
     snapshot = read(run)
-    champions = _champions(snapshot)
+    champions = _champions(snapshot, "proof")
     _, card, theirs = champions["llama"]
     first, second = against(snapshot, theirs, champions)
     assert (first.champion, first.improvement) == (snapshot.lineages[0].champion, 0.0)
@@ -55,8 +55,8 @@ def test_it_is_told_in_tables_and_words(run: RunDirectory) -> None:
     text = console.file.getvalue()
     assert "/models/[/bold]" in text
     assert all(figure.title in text for figure in FIGURES.values())
-    assert all(FIGURES[name].text(value) in text for name, value in card.test.figures.items())
-    assert "0.2500 nats below the champion's (full@2); the gain is at least +0.2000" in text
+    assert all(FIGURES[name].text(value) in text for name, value in card.test_figures.items())
+    assert "0.2500 nats below the champion's loss (full@2); the gain is at least +0.2000" in text
     assert "only bits per byte compare" in text
 
 
@@ -99,7 +99,7 @@ def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path:
 
     rows = [{"row_id": f"{i:016x}", "prompt": "what is the dog ?", "completion": "a cat ."} for i in range(60)]
     run.held_out.mkdir()
-    for split in ("validation", "test"):
+    for split in ("validation", "proof", "test"):
         pq.write_table(pa.Table.from_pylist(rows), run.held_out / f"{split}.parquet")
     (run.round("llama", 1)).mkdir(parents=True, exist_ok=True)
     seed = tiny_model(run.round("llama", 1) / "seed")
@@ -119,7 +119,7 @@ def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path:
         (model / "config.json").write_text(json.dumps(config | changes))
         with pytest.raises(UserError, match=words):
             evaluate_model(read(run), model, None, "plain")
-    assert set(result.scorecard.test.figures) == set(FIGURES)
+    assert set(result.scorecard.test_figures) == set(FIGURES)
     assert np.isfinite(result.scorecard.validation.loss)
     assert [row.improvement for row in result.against] == [None, None]  # other tokens than the made-up champions'
     assert json.loads(result.model_dump_json())["against"][0]["champion"] == str(read(run).lineages[0].champion)

@@ -43,7 +43,7 @@ def test_the_card_says_what_was_scored(tmp_path: Path) -> None:
     assert ours is not None
     assert base is not None
     for name, figure in FIGURES.items():
-        assert f"| {figure.text(base.test.figures[name])} | {figure.text(ours.test.figures[name])} |" in card
+        assert f"| {figure.text(base.test_figures[name])} | {figure.text(ours.test_figures[name])} |" in card
     assert "pa55" not in card
     assert "`` '{a}`\\n' ``" in card
 

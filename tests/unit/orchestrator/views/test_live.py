@@ -81,10 +81,11 @@ def test_an_entry_that_trains_is_mentioned_again_now_and_then(monkeypatch: pytes
 def test_everything_else_that_happens_is_a_line(tmp_path: Path) -> None:
     verdict = read(fabricate(tmp_path / "run", rounds=1)[1]).lineages[0].verdicts[0]
     lines = Lines(console(), 3)
-    crowned = ChampionCrowned("llama", ModelRef("full", 1), 0.5, Path("/runs/x"))
+    crowned = ChampionCrowned("llama", ModelRef("full", 1), {"loss": 0.5, "bits_per_byte": 0.25}, Path("/runs/x"))
     lines.hear([Noted("starting Ray"), VerdictReached(verdict), crowned, TournamentEnded("finished")])
     reasons = [f"llama round 1: {reason}" for reason in verdict.reasons]
-    assert said(lines) == ["starting Ray", *reasons, "llama: full of round 1 is champion, test loss 0.5000: /runs/x"]
+    crowned = "llama: full of round 1 is champion, test loss 0.5000 (0.2500 bits/byte): /runs/x"
+    assert said(lines) == ["starting Ray", *reasons, crowned]
 
 
 def test_a_round_shows_its_field_alone(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from cluster.rounding import Rounding
 from cluster.text import TAGS, discreet
 from evaluation.figures import FIGURES
+from evaluation.scorecard import Scorecard
+from evaluation.splits import Manifest
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
 from orchestrator.record.run_directory import RunDirectory
@@ -60,11 +63,19 @@ def test_every_entry_has_its_row(whole: Whole) -> None:
     entries = [e for x in board_of(run).lineages for r in x.rounds for e in r.entries]
     assert len(entries) == 2 * 3 * 3
     for e in entries:
-        figures = [FIGURES[name].text(value) for name, value in e.test.items()]
-        wanted = [e.reason] if e.status != "scored" else [f"{e.validation_loss:.4f}", *figures]
+        wanted = [e.reason] if e.status != "scored" else [f"{e.validation_loss:.4f}"]
         wanted.append(f"{e.train_tokens:,}")
         rows = [row for row in page.rows if row[0].startswith(e.competitor) and len(row) > 4]
         assert any(all(any(want in cell for cell in row) for want in wanted) for row in rows), e
+
+
+def test_what_is_stored_in_float32_says_why(tmp_path: Path) -> None:
+    _, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=1)
+    file = run.entry("llama", 1, "full") / "scorecard.json"
+    for lost, shown in ((0.05, False), (0.92, True)):
+        merge = Rounding(dtype="bfloat16", lost=lost)
+        Scorecard.read(file).model_copy(update={"merge": merge}).write(file)
+        assert ("stored in float32: bfloat16 would lose 92%" in render(run).text) == shown
 
 
 def test_forfeits_and_rejections_say_why(whole: Whole) -> None:
@@ -207,6 +218,26 @@ def test_no_champion_yet_and_no_data_record(tmp_path: Path) -> None:
     page = render(run)
     assert "champion: still the base model" in page.text
     assert "% lower" not in page.rows[1][2]
+
+
+def test_near_duplicates_are_counted_with_examples(whole: Whole) -> None:
+    page = whole[1]
+    assert "17 rows outside validation and test nearly say what a row in there says, 15 by the prompt" in page.text
+    assert "were removed" in page.text
+    assert "2 held-out texts are like very many rows" in page.text
+    assert ["Name <b>three</b> co…", "test" + "3" * 16 + ", its prompt", "86%"] in page.rows
+
+
+def test_near_duplicates_that_are_kept_are_said_to_be(tmp_path: Path) -> None:
+    _, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=1)
+    manifest = Manifest.read(run.manifest_file)
+    assert manifest.near_duplicates is not None
+    kept = manifest.near_duplicates.model_copy(update={"handling": "keep", "rows": 1, "forms": {}, "examples": []})
+    for found in (kept, None):
+        manifest.model_copy(update={"near_duplicates": found}).write(run.manifest_file)
+        page = render(run)
+        assert ("is trained on all the same (data.near_duplicates: keep)" in page.text) == (found is kept)
+        assert ("1 row outside validation and test nearly says" in page.text) == (found is kept)
 
 
 def test_report_is_the_same_each_time(tmp_path: Path) -> None:

@@ -72,6 +72,20 @@ def test_every_column_and_every_figure_is_there(tmp_path: Path) -> None:
     assert all(FIGURES[name].text(value) in row for name, value in last.items())
 
 
+@pytest.mark.parametrize("width", [40, 80])
+def test_bits_per_byte_stand_beside_the_losses_of_different_tokenizers_in_any_terminal(
+    tmp_path: Path, width: int
+) -> None:
+    _, run = fabricate(tmp_path / "run", rounds=1)
+    board = build(read(run), "finished")
+    for row in (*(lineage.rounds[-1] for lineage in board.lineages), *board.references):
+        assert FIGURES["bits_per_byte"].text(row.test["bits_per_byte"]) in printed(run, width=width)
+    for lineage in board.lineages:
+        assert f"({FIGURES['bits_per_byte'].text(lineage.rounds[-1].test['bits_per_byte'])} bits/byte), champion" in (
+            printed(run, "outcome")
+        )
+
+
 @pytest.mark.parametrize("settled", [{}, {"llama": 0}, {"llama": 2, "sn9": 1}])
 def test_an_unfinished_tournament_has_its_tables(tmp_path: Path, settled: dict[str, int]) -> None:
     _, run = fabricate(tmp_path / "run", settled=settled)
@@ -96,7 +110,7 @@ def test_status_is_what_records_and_reports_say(tmp_path: Path) -> None:
 
 
 def test_status_of_a_lineage_that_ended_early_is_its_last_round(tmp_path: Path) -> None:
-    settings = {"selection": {"resamples": 200, "patience": 1}}
+    settings = {"selection": {"patience": 1}}
     _, run = fabricate(
         tmp_path / "run", lineages=("llama",), rounds=3, settled={"llama": 1}, settings=settings, loss=lambda *_: 5.0
     )

@@ -1,0 +1,34 @@
+"""The environment of a worker's process: what it is given, and what of the machine's it is not left with."""
+
+import os
+import re
+
+from cluster.machine import collect_garbage_rarely
+
+_NAMES = re.compile(
+    r"TOKEN(?!IZERS)|SECRET|PASSW|PASSPHRASE|CREDENTIAL|APIKEY|(^|_)KEY(_|$)|CONNECTION_STRING|SSH_AUTH|KUBECONFIG"
+    r"|_SAS$|_PAT$",
+    re.IGNORECASE,
+)
+_LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")
+"""A user's name and password in an address."""
+_RAYS_OWN = "RAY_"
+"""Without its token a process is no part of the cluster."""
+
+
+def settle_in(environment: dict[str, str]) -> None:
+    """What every worker's process does before its first work: take `environment`, forget whatever opens a door.
+
+    Nobody but the driver fetches models and data or speaks to MLflow, so no worker needs to log in anywhere. Where Ray
+    was started with such variables, the system keeps showing the first ones to this user in /proc: a program that must
+    not see them runs in a sandbox (`competitors.command`).
+    """
+    os.environ.update(environment)
+    for name in [name for name, value in os.environ.items() if is_credential(name, value)]:
+        del os.environ[name]
+    collect_garbage_rarely()
+
+
+def is_credential(name: str, value: str) -> bool:
+    """Whether a variable logs somebody in somewhere, by its name or by a password in its value."""
+    return not name.startswith(_RAYS_OWN) and bool(_NAMES.search(name) or _LOGIN.search(value))

@@ -1,0 +1,65 @@
+"""The proof of a round: its winner against the champion, on rows that chose neither of them.
+
+Only a winner that leads on the rows that choose has something to prove: others are not scored on the proof, and spend
+nothing of the lineage's chance of a false title.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from competitors.contract import Brief
+from evaluation.compare import gain
+from evaluation.evaluator import score_also
+from evaluation.results import RowResults, read_results
+from evaluation.scorecard import Scorecard
+from orchestrator.field.model_ref import ModelRef
+from orchestrator.record.records import Inspection, Proof
+from orchestrator.record.run_directory import RunDirectory
+from orchestrator.rounds.context import Context
+from orchestrator.rounds.verdict import winner_of
+
+Rows = tuple[RowResults, RowResults]
+"""Of one model: its results on the rows that prove, and on those that choose."""
+
+
+def prove(champion: Rows, winner: Rows, level: float, margin_nats: float) -> Proof:
+    """Whether the winner is better, with a chance of `level` to be wrong. The rows that choose, by which it was picked,
+    lend no more than the shape of the gains."""
+    found = gain(champion[0], winner[0], (champion[1], winner[1]))
+    return Proof(
+        improvement=found.mean,
+        improvement_low=found.low(level),
+        level=level,
+        margin_nats=margin_nats,
+        rows=len(winner[0].tokens),
+        groups=found.groups,
+        doubt=found.doubt,
+    )
+
+
+def challenger(champion: RowResults, scored: Mapping[str, RowResults]) -> str | None:
+    """The winner of a round, where it leads the champion on the rows that choose; None where nobody does."""
+    winner = winner_of(scored)
+    return winner if winner is not None and scored[winner].loss < champion.loss else None
+
+
+def rows_of(run: RunDirectory, lineage: str, model: ModelRef) -> Rows:
+    """A scored model's results on the held-out rows of both kinds."""
+    file = run.scores(lineage, model) / "losses.parquet"
+    return read_results(file, "proof"), read_results(file, "validation")
+
+
+async def score_for_proof(context: Context, tokenizer: Path, lineage: str, model: ModelRef) -> None:
+    """Score an entry on the rows that prove, unless it is. Forfeit where that does not work, and it is to blame."""
+    run, evaluators = context.run, context.evaluators
+    folder = run.scores(lineage, model)
+    card, brief = run.read(Scorecard, folder / "scorecard.json"), run.read(Brief, folder / "brief.json")
+    inspection = run.read(Inspection, folder / "inspection.json")
+    assert card is not None
+    if card.proof is not None:
+        return
+    assert brief is not None
+    assert inspection is not None
+    seed = evaluators.job("its seed", brief.seed_model, tokenizer, folder / "seed-check")
+    job = evaluators.job_of(brief, inspection.form, tokenizer)
+    await evaluators.call_on_submission(seed, score_also, job, "proof")
