@@ -29,6 +29,7 @@ def test_no_more_than_a_line_however_much_there_is():
 def test_a_reason_is_no_markup():
     assert harmless("[/bold] <b>x</b> \x1b[31m\n" + "y" * 10**6)[:26] == "(/bold) ‹b›x‹/b› (31m yyyy"
     assert len(harmless("y" * 10**7)) == LENGTH
+    assert harmless("pip install this[gpu], x[/red] y[a b]") == "pip install this[gpu], x(/red) y(a b)"
 
 
 def test_code_cannot_be_left():
