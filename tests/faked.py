@@ -132,12 +132,12 @@ def faked_config(inputs: Path, **settings: Any) -> TournamentConfig:
     """Two rounds of two competitors; `inputs` get a base and data if they have none yet."""
     if not (inputs / "base").exists():
         tiny_model(inputs / "base")
-        write_jsonl(inputs / "rows.jsonl", tiny_rows(160))
+        write_jsonl(inputs / "rows.jsonl", tiny_rows(220))
     return TournamentConfig.model_validate(
         {
             "name": "faked",
             "data": {"source": str(inputs / "rows.jsonl"), "prompt": "{instruction}", "completion": "{response}"}
-            | {"validation": ROWS, "test": ROWS, "max_tokens": 32},
+            | {"validation": 2 * ROWS, "test": ROWS, "max_tokens": 32},
             "lineages": [{"name": "l", "base": str(inputs / "base")}],
             "rounds": 2,
             "budget": {"steps": 10},

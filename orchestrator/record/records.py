@@ -1,6 +1,6 @@
 """The records that the tournament itself leaves in the run directory, beside the competitors' and the scorecards."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from cluster.records import Reason, Record, StoredPath
 from evaluation.examination import NEAR
@@ -95,6 +95,7 @@ class Proof(Record):
 class Verdict(Record):
     """verdict.json: how a round ended. The last record of a round: where it is, all the others are."""
 
+    FORMAT: ClassVar[int] = 2
     lineage: str
     round: int
     winner: str | None

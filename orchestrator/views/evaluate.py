@@ -24,7 +24,7 @@ from evaluation.folder import ADAPTER_CONFIG, read_object
 from evaluation.inspection import Form, inspect, inspect_outsider
 from evaluation.results import SPLITS, RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
-from orchestrator.field.model_ref import ModelRef
+from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views.words import print_line
@@ -93,17 +93,22 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
 
 
 def entry_that_is(snapshot: Snapshot, model: Path) -> ModelRef | None:
-    """The entry of this tournament that the model in this folder is, where that was never champion."""
-    sha256 = model_sha256(model)
+    """The entry of this tournament that the model in this folder is, where that was never champion.
+
+    A copy of a base or a champion, as a control hands in, is what it copies.
+    """
+    sha256, run = model_sha256(model), snapshot.run
     for lineage in snapshot.lineages:
-        reigned = {lineage.champion, *(verdict.champion for verdict in lineage.verdicts)}
+        folders = [run.round(lineage.name, 0), *(one.folder for one in lineage.rounds)]
+        files = [folder / name for folder in folders for name in ("seed.json", "champion.json")]
+        made = [record for file in files if (record := run.read(ModelFolder, file)) is not None]
+        known = [(record.model, record.sha256) for record in made]
         for one in lineage.rounds:
-            seed = snapshot.run.read(ModelFolder, one.folder / "seed.json")
-            known = [] if seed is None else [(seed.model, seed.sha256)]
             known += [(ModelRef(e.name, one.number), e.submission.sha256 or "") for e in one.entries if e.submission]
-            for entry, own in known:
-                if own == sha256 and entry not in reigned and not entry.is_base:
-                    return entry
+        found = [entry for entry, own in known if own == sha256]
+        if found:
+            reported = {BASE, *(verdict.champion for verdict in lineage.verdicts)}
+            return None if reported & set(found) else found[0]
     return None
 
 

@@ -32,7 +32,7 @@ def test_data_is_split_as_asked(tmp_path: Path):
 
 def test_the_group_and_the_switch_of_the_config_are_meant(tmp_path: Path):
     data = {"source": str(tmp_path / "rows.jsonl"), "prompt": "{instruction}", "completion": "{response}"}
-    given = data | {"validation": 3, "test": 3, "group": "talk", "near_duplicates": "keep"}
+    given = data | {"validation": 6, "test": 3, "group": "talk", "near_duplicates": "keep"}
     config = faked_config(tmp_path, data=given)
     rows = [{"instruction": f"say {n}", "response": f"{n}", "talk": n // 3} for n in range(30)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

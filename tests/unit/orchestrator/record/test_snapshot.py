@@ -1,5 +1,6 @@
 """The snapshot: states follow from records, what has not changed is not read again, what is torn is named."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,8 +103,8 @@ FILES = [
 ]
 DAMAGE = {
     "torn": lambda text: text[: len(text) // 2],
-    "newer": lambda text: text.replace('"format": 1', '"format": 2'),
-    "older": lambda text: text.replace(' "format": 1,\n', ""),
+    "newer": lambda text: re.sub(r'"format": (\d)', r'"format": 1\1', text),
+    "older": lambda text: re.sub(r' "format": \d,\n', "", text),
     "empty": lambda text: "",
     "other": lambda text: "[1]",
 }

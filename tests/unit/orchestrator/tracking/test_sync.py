@@ -115,10 +115,11 @@ def test_competitors_have_their_curve_scores_costs_and_reason(whole: Made) -> No
     expected = {
         "validation_loss": standing.validation_loss,
         "improvement": standing.improvement,
-        "improvement_low": standing.improvement_low,
         "train_tokens": entry.submission.train_tokens,
         "device_seconds": entry.submission.device_seconds,
     }
+    assert (standing.improvement_low is None) == (entry.name != first.verdict.winner)
+    expected |= {} if standing.improvement_low is None else {"improvement_low": standing.improvement_low}
     for metric, value in expected.items():
         assert series(client, one, metric) == [(1, round(float(value), 6))]
     forfeit = runs["llama/2/full"]
@@ -137,7 +138,7 @@ def test_notes_artifacts_and_data(whole: Made) -> None:
     assert all(reason in runs["llama/1"].data.tags["mlflow.note.content"] for reason in verdict["reasons"])
     assert "| 0 | base |" in runs[""].data.tags["mlflow.note.content"]
     data = {one.tags[0].value: one.dataset for one in runs[""].inputs.dataset_inputs}
-    assert set(data) == {"train", "validation", "test"}
+    assert set(data) == {"train", "validation", "proof", "test"}
     assert data["train"].digest == "5" * 12
     assert json.loads(data["test"].source) == {"uri": (run.held_out / "test.parquet").as_uri()}
     assert (run.root.parent / "mlflow-artifacts").is_dir()

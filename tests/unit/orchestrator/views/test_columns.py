@@ -5,6 +5,9 @@ from pathlib import Path
 from orchestrator.views.columns import COLUMNS
 from tests.fabricate import fabricate, read
 
+WINNERS = ("improvement_seen", "improvement_low")
+"""Known of a round's winner alone."""
+
 
 def test_every_column_has_a_value_for_a_scored_entry_and_survives_one_that_is_not(tmp_path: Path):
     _, run = fabricate(tmp_path / "demo", forfeits={("llama", 1, "full"): "gave up"})
@@ -15,4 +18,8 @@ def test_every_column_has_a_value_for_a_scored_entry_and_survives_one_that_is_no
         standing = round_.verdict.standing(entry.name)
         for column in COLUMNS:
             value = column.value(entry, standing)
-            assert standing is None or value is not None or column.key.startswith("train_tokens_per"), column.key
+            is_of_all = not column.key.startswith("train_tokens_per") and column.key not in WINNERS
+            assert standing is None or value is not None or not is_of_all, column.key
+    winner = round_.entry(str(round_.verdict.winner))
+    assert winner is not None
+    assert all(column.value(winner, round_.verdict.entries[0]) for column in COLUMNS if column.key in WINNERS)

@@ -30,7 +30,7 @@ ENTRYS, CHAMPIONS = 7.777, 6.666
 def run(tmp_path: Path) -> RunDirectory:
     """Of two rounds of three entries, of which `full` takes the title in the first and `own` seeds after the second."""
     losses = {1: {"full": 1.0}, 2: {"own": 0.95}}
-    rules = {"resamples": 200, "margin_nats": 0.1}
+    rules = {"margin_nats": 0.1}
     _, run = fabricate(
         tmp_path / "run",
         lineages=("llama",),
@@ -107,4 +107,7 @@ def test_evaluate_tells_an_entry_from_a_champion_and_from_an_outside_model(run: 
     assert looks_like("the next seed", run.round("llama", 2) / "seed.json", ModelFolder) == "own@2"
     assert looks_like("the champion", run.entry("llama", 1, "full") / "submission.json", Submission) is None
     assert looks_like("the first seed", run.round("llama", 1) / "seed.json", ModelFolder) is None
+    assert (
+        looks_like("the first seed", run.entry("llama", 2, "lora-r16") / "submission.json", Submission) is None
+    )  # a copy
     assert entry_that_is(read(run), tiny_model(tmp_path / "outside")) is None
