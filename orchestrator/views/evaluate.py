@@ -75,7 +75,7 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
             model=seed if form == "adapter" else model,
             adapter=model if form == "adapter" else None,
             seed=seed if form == "full" and seed != model else None,
-            tokenizer=seed,
+            tokenizer=model if prompt == "chat" and form == "full" else seed,  # the template it knows
             held_out=snapshot.run.held_out,
             max_tokens=config.data.max_tokens,
             batch_tokens=config.evaluation.batch_tokens,

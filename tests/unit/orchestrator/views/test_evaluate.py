@@ -105,6 +105,8 @@ def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path:
     seed = tiny_model(run.round("llama", 1) / "seed")
     model = tiny_model(tmp_path / "model", seed=1)
     result = evaluate_model(read(run), model, None, "plain")
+    (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] + ' <unk> ' }}{% endfor %}")
+    assert evaluate_model(read(run), model, None, "chat").scorecard.stop == "<unk>"  # the base has no template
     (model / "tokenizer.json").write_text("{}")  # its own is not looked at
     again = evaluate_model(read(run), model, None, "plain")
     assert again.scorecard.validation.loss == result.scorecard.validation.loss
