@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 
 from cluster.errors import BrokenRecord
 from cluster.store import LOCAL, Store
+from cluster.text import harmless
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -45,6 +46,10 @@ def _restored(value: Any, info: ValidationInfo) -> Any:
 
 StoredPath = Annotated[Path, BeforeValidator(_restored), PlainSerializer(_stored)]
 """A path that a record on disk holds relative to `root`, where it lies below it: a run directory may be moved."""
+
+
+Reason = Annotated[str, BeforeValidator(harmless)]
+"""Why something was refused or went wrong: the words of others, cut and made harmless wherever a record is made."""
 
 
 class Record(BaseModel):

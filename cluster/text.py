@@ -15,9 +15,25 @@ def plain(text: object, length: int = LENGTH) -> str:
     return words if len(words) <= length else words[: length - 1] + "…"
 
 
+TAGS = {"<": "‹", ">": "›", "[": "(", "]": ")"}
+"""What markup of a page or a terminal begins and ends with, and what stands there instead."""
+EXTRA = re.compile(r"(\w\[[\w-]+\])|[<>\[\]]")
+"""The same; but `package[extra]` is for a person to copy."""
+
+
+def harmless(text: object) -> str:
+    """A reason as it goes on record: plain, and no markup for whoever forgets to escape it."""
+    return EXTRA.sub(lambda found: found[1] or TAGS[found[0]], plain(text))
+
+
 def first_line(text: object) -> str:
     """The first line of what an error or a program says; empty where it says nothing."""
     return next(iter(str(text).strip().splitlines()), "")
+
+
+def last_line(text: object) -> str:
+    """The last line of what a program says; empty where it says nothing."""
+    return next(iter(str(text).strip().splitlines()[::-1]), "")
 
 
 def said_by(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from cluster.records import Record, Settings, StoredPath
+from cluster.records import Reason, Record, Settings, StoredPath
 from cluster.resources import Resources
 from competitors.events import Report
 from competitors.output import Form
@@ -147,7 +147,7 @@ class Submission(Record):
     competitor: str
     kind: str
     status: Literal["delivered", "forfeit"]
-    reason: str
+    reason: Reason
     form: Form | None = None
     sha256: str | None = None
     seed_sha256: str

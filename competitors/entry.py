@@ -129,7 +129,7 @@ def _submission(brief: Brief, kind: str, reason: str, began: float) -> Submissio
         competitor=brief.competitor,
         kind=kind,
         status="forfeit",
-        reason=plain(reason),
+        reason=reason,
         seed_sha256=brief.seed_sha256,
         train_tokens=int(said["tokens"]),
         lost_tokens=lost,

@@ -1,7 +1,7 @@
 """Adapters: putting one on its seed, merging it into it, and finding out before it is scored whether that works.
 
 A winner becomes the next round's seed, a full model. An adapter that cannot be merged would win and then stop the
-tournament, so it forfeits instead.
+tournament, so it forfeits instead. PEFT never sees a config that we have not written: see adapter_config.py.
 """
 
 from collections.abc import Callable
@@ -11,85 +11,79 @@ from typing import Any
 from cluster.errors import Forfeit
 from cluster.rounding import Rounding, rounding
 from cluster.text import plain
+from evaluation.adapter_config import rebuilt
+from evaluation.asked import asked_by, empty_model
 from evaluation.faults import of_submission
-from evaluation.weights import ADAPTER, FLOATS, INTEGERS, check_values, read_headers
-
-MERGEABLE = ("LORA", "IA3")
-"""Types that PEFT merges whatever their weights, as long as the settings are plain ones."""
-PLAIN = {
-    "base_model_name_or_path", "revision", "task_type", "inference_mode", "auto_mapping", "peft_version",
-    "r", "lora_alpha", "lora_dropout", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern",
-    "target_modules", "exclude_modules", "feedforward_modules", "layers_to_transform", "layers_pattern",
-}  # fmt: skip
-"""Settings of those types that only say where the adapter goes and how strong it is."""
-OTHERS_WEIGHTS = ("XLORA",)
-"""Types that load further adapters, by paths that their config names."""
+from evaluation.folder import ADAPTER_CONFIG, read_object
+from evaluation.weights import ADAPTER, Tensor, read_headers
 
 
-def inspect_adapter(folder: Path, seed: Path) -> None:
-    """Check an adapter's files, and that it can be merged into its seed. Raises `Forfeit`."""
-    if not (folder / ADAPTER).is_file():
-        raise Forfeit(f"{ADAPTER} is missing")
-    tensors = read_headers([folder / ADAPTER])
-    if not tensors:
-        raise Forfeit("the adapter has no weights")
-    for name, tensor in tensors.items():
-        if tensor.dtype not in FLOATS | INTEGERS:
-            raise Forfeit(plain(f"{ADAPTER}: {name} is stored as {tensor.dtype}, which cannot be merged"))
-    check_values([folder / ADAPTER])
-    config = adapter_config(folder)
-    if config.is_prompt_learning:
-        raise Forfeit("is a prompt-learning adapter; only adapters that change weights can be scored")
-    if config.peft_type in OTHERS_WEIGHTS:
-        raise Forfeit(
-            f"is an adapter of type {config.peft_type.value}, which loads other adapters; hand in one that is whole"
-        )
-    if not is_plain(config) or _is_narrow(seed):
-        merged(seed, folder)
-
-
-def adapter_config(folder: Path) -> Any:
-    """What adapter_config.json says. Forfeit if it is none."""
-    from peft import PeftConfig
-
-    if not (folder / "adapter_config.json").is_file():  # PEFT would ask the Hub
-        raise Forfeit("adapter_config.json is missing")
-    with of_submission("adapter_config.json cannot be read", folder):
-        config = PeftConfig.from_pretrained(folder)
-        if not config.peft_type:
-            raise Forfeit("adapter_config.json cannot be read: it names no peft_type")
-    return config
+def try_on(adapter: Path, seed: Path) -> None:
+    """Check that an adapter whose files have been looked at fits its seed, and can be merged. Raises `Forfeit`."""
+    wrapped = _wrapped(empty_model(seed), adapter)
+    _own_weights(wrapped, adapter, base={f"base_model.model.{key}" for key in _names_in(seed)})
+    if not is_plain(wrapped.peft_config["default"]) or _is_narrow(seed):
+        merged(seed, adapter)
 
 
 def is_plain(config: Any) -> bool:
-    """Whether such an adapter is known to merge, and to leave its seed as it was when it is unloaded.
-
-    Whole modules that it replaces and biases that it trains stay in the model, PiSSA and its like take a part out
-    of its weights, and some variants raise when they are merged. So only settings that are known to be harmless are.
-    """
-    default, given = type(config)().to_dict(), config.to_dict()
-    return config.peft_type in MERGEABLE and all(
-        given[key] == default[key] or not given[key] for key in given if key not in PLAIN
-    )
+    """Whether such an adapter is known to merge. Whole modules that it replaces may not."""
+    return not config.modules_to_save
 
 
 def put_on(model: Any, adapter: Path) -> Any:
     """Put the adapter on the model, a PeftModel. What does not fit the seed is the competitor's failure: `Forfeit`."""
     import torch
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import set_peft_model_state_dict
+    from safetensors import safe_open
 
-    with of_submission("the adapter does not fit its seed", adapter):
-        wrapped = PeftModel.from_pretrained(model, adapter)
-        # Embeddings are only stored where an adapter changes them, and asking PEFT whether it does may ask the Hub.
-        expected = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    missing = expected.keys() - read_headers([adapter / ADAPTER]).keys()
-    if missing:
-        # PEFT only warns, and scores the untrained values instead.
-        raise Forfeit(plain(f"the adapter lacks {len(missing)} weights that its config promises, {min(missing)} first"))
+    base = {f"base_model.model.{name}" for name in model.state_dict()}
+    wrapped = _wrapped(model, adapter)
+    own = _own_weights(wrapped, adapter, base)
     with of_submission("the adapter does not fit its seed", adapter), torch.inference_mode():
+        with safe_open((adapter / ADAPTER).resolve(), framework="pt") as opened:
+            set_peft_model_state_dict(wrapped, {name: opened.get_tensor(name) for name in own})
         wrapped.eval()
         wrapped.get_base_model()(input_ids=torch.zeros((1, 2), dtype=torch.long, device=model.device), use_cache=False)
     return wrapped
+
+
+def _wrapped(model: Any, adapter: Path) -> Any:
+    """The model with a fresh adapter on it, of the settings that this one may have."""
+    from peft import IA3Config, LoraConfig, get_peft_model
+
+    modules = [name for name, _ in model.named_modules() if name]
+    settings = rebuilt(read_object((adapter / ADAPTER_CONFIG).resolve()), modules)
+    kind = {"LORA": LoraConfig, "IA3": IA3Config}[settings.pop("peft_type")]
+    with of_submission("the adapter does not fit its seed", adapter):
+        return get_peft_model(model, kind(task_type="CAUSAL_LM", inference_mode=True, **settings))
+
+
+def _own_weights(wrapped: Any, adapter: Path, base: set[str]) -> dict[str, Tensor]:
+    """The adapter's own weights in its file: each that its config promises, in its shape, and no other.
+
+    Weights of the seed, which PEFT stores beside an adapter on embeddings, are passed over: never loaded.
+    """
+    from peft import get_peft_model_state_dict
+
+    with of_submission("the adapter does not fit its seed", adapter):
+        # Embeddings are only stored where an adapter changes them, and asking PEFT whether it does may ask the Hub.
+        promised = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    there = read_headers([(adapter / ADAPTER).resolve()])
+    if missing := promised.keys() - there.keys():
+        raise Forfeit(plain(f"the adapter lacks {len(missing)} weights that its config promises, {min(missing)} first"))
+    others = [name for name in there.keys() - promised.keys() if name.replace(".base_layer.", ".") not in base]
+    if others:
+        raise Forfeit(plain(f"the adapter holds {min(others)}, which its config does not promise"))
+    for name, tensor in sorted(promised.items()):
+        if there[name].shape != tuple(tensor.shape):
+            shapes = f"{there[name].shape}, its config promises {tuple(tensor.shape)}"
+            raise Forfeit(plain(f"the adapter does not fit its seed: {name} has shape {shapes}"))
+    return {name: there[name] for name in promised}
+
+
+def _names_in(seed: Path) -> set[str]:
+    return {name for naming in asked_by(seed).namings for name in naming}
 
 
 def merged(seed: Path, adapter: Path, note: Callable[[Rounding], None] = lambda rounding: None) -> Any:
@@ -101,7 +95,7 @@ def merged(seed: Path, adapter: Path, note: Callable[[Rounding], None] = lambda 
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(seed, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(seed, dtype=torch.float32, trust_remote_code=False)
     stored = _stored_dtype(seed)
     is_narrow = torch.finfo(stored).bits < 32
     before = {name: weight.detach().to(stored) for name, weight in model.named_parameters()} if is_narrow else {}
@@ -123,7 +117,7 @@ def _stored_dtype(seed: Path) -> Any:
     import torch
     from transformers import AutoConfig
 
-    return AutoConfig.from_pretrained(seed).dtype or torch.float32
+    return AutoConfig.from_pretrained(seed, trust_remote_code=False).dtype or torch.float32
 
 
 def _is_narrow(seed: Path) -> bool:

@@ -19,6 +19,7 @@ from cluster.rounding import Rounding
 from evaluation.chat import stop_id
 from evaluation.faults import of_submission
 from evaluation.loading import Dtype, loaded
+from evaluation.probe import probe
 from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import encode_rows, pad_id, score
@@ -28,13 +29,15 @@ from evaluation.splits import groups_of, read_split
 class ScoringJob(Record):
     """One model to score.
 
-    `model` is a full model's folder; with `adapter`, an adapter's folder that stands on it. `tokenizer` is
-    the folder whose tokenizer is used: the lineage's base for submissions, the model's own for references.
+    `model` is a full model's folder; with `adapter`, an adapter's folder that stands on it; with `seed`, a submission
+    of which only the weights count, and the rest is the seed's. `tokenizer` is the folder whose tokenizer is used: the
+    lineage's base for submissions, the model's own for references.
     """
 
     name: str
     model: Path
     adapter: Path | None = None
+    seed: Path | None = None
     tokenizer: Path
     held_out: Path
     max_tokens: int
@@ -55,7 +58,7 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
     from transformers import AutoTokenizer
 
     began = time.monotonic()
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
     scored: dict[Split, _Scored] = {}
     roundings: list[Rounding] = []
     with _model_of(job, roundings.append) as model:
@@ -93,7 +96,8 @@ def score_also(job: ScoringJob, split: Split) -> Scorecard:
 
     card = Scorecard.read(job.out / "scorecard.json")
     with _model_of(job) as model:
-        scored = _score_split(job, split, model, AutoTokenizer.from_pretrained(job.tokenizer))
+        tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
+        scored = _score_split(job, split, model, tokenizer)
     if split != "test":
         _refuse_endless(scored, split)
     _write_rows(job, {split: scored})
@@ -114,6 +118,8 @@ def _score_split(
     file = job.held_out / f"{split}.parquet"
     rows, groups = read_split(file), groups_of(file).astype(np.float64)
     encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
+    if split == "validation":  # every model is scored on these before any others
+        probe(model, encoded, pad_id(tokenizer))
     results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups)
     if not results.tokens.any():
         raise UserError(f"data.max_tokens: {job.max_tokens} cuts the whole completion of every {split} row away")
@@ -138,9 +144,10 @@ def score_slice(job: ScoringJob, rows: int) -> float:
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer)
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
     encoded = encode_rows(read_split(job.held_out / "validation.parquet")[:rows], tokenizer, job.max_tokens)
     with _model_of(job) as model:
+        probe(model, encoded, pad_id(tokenizer))
         return score(model, encoded, job.batch_tokens, pad_id(tokenizer)).loss
 
 
@@ -149,5 +156,5 @@ def _model_of(job: ScoringJob, note: Callable[[Rounding], None] = lambda roundin
     """The job's model. One that cannot be loaded is its maker's fault; what an adapter stands on is our own."""
     with ExitStack() as stack:
         with of_submission("the model cannot be loaded", job.model) if job.adapter is None else nullcontext():
-            model = stack.enter_context(loaded(job.model, job.adapter, job.dtype, note=note))
+            model = stack.enter_context(loaded(job.model, job.adapter, job.dtype, job.seed, note))
         yield model

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +39,10 @@ def of_submission(what: str, *needed: Path) -> Iterator[None]:
 
 
 def _is_the_machines(error: Exception) -> bool:
-    import torch
-
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError)):
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError):
+        return True
+    if torch is not None and isinstance(error, (torch.OutOfMemoryError, torch.AcceleratorError)):
         return True
     if isinstance(error, OSError) and error.errno in EXHAUSTED:
         return True

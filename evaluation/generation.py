@@ -12,7 +12,7 @@ def generate(model: Path, tokenizer: Path, prompts: list[str], max_new_tokens: i
     import torch
     from transformers import AutoTokenizer
 
-    codec = AutoTokenizer.from_pretrained(tokenizer)
+    codec = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     texts = []
     with loaded(model, None, dtype) as network, torch.inference_mode():
         for row in encode(prompts, [""] * len(prompts), codec, max_tokens=1_000_000):

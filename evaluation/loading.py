@@ -1,12 +1,18 @@
-"""Loading models to score or to write with. A full model stays loaded until another one is asked for."""
+"""Loading models to score or to write with. A full model stays loaded until another one is asked for.
+
+A submission is only ever its weights: the model is built from its seed's config, and gets them by name.
+"""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.errors import Forfeit
 from cluster.rounding import Rounding
+from cluster.text import plain
 from evaluation.adapters import merged
+from evaluation.asked import dtype_of, empty_model, files_of, weights_of
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -15,15 +21,20 @@ _kept: dict[tuple[Any, ...], Any] = {}
 
 @contextmanager
 def loaded(
-    folder: Path, adapter: Path | None, dtype: Dtype, note: Callable[[Rounding], None] = lambda rounding: None
+    folder: Path,
+    adapter: Path | None,
+    dtype: Dtype,
+    seed: Path | None = None,
+    note: Callable[[Rounding], None] = lambda rounding: None,
 ) -> Iterator[Any]:
     """The causal language model in `folder`, or the one that the adapter makes of it, merged as it is promoted.
 
-    An adapter on top of its seed computes something else than the model that it is promoted to, and may leave
-    something in the seed: so it gets a seed of its own. Forfeit for an adapter that does not fit.
+    With `seed`, the folder is a submission's: of it only the weights are read. An adapter on top of its seed computes
+    something else than the model that it is promoted to, and may leave something in the seed: so it gets a seed of its
+    own. Forfeit for an adapter that does not fit.
     """
     if adapter is None:
-        yield _full_model(folder, dtype)
+        yield _full_model(folder, dtype, seed)
     else:
         _kept.clear()  # room for this one
         model = merged(folder, adapter, note)
@@ -32,16 +43,47 @@ def loaded(
         yield _placed(type(model).from_pretrained(None, **whole))
 
 
-def _full_model(folder: Path, dtype: Dtype) -> Any:
+def _full_model(folder: Path, dtype: Dtype, seed: Path | None) -> Any:
     """The model in `folder`, kept loaded until another one is asked for."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    chosen = _chosen(dtype, AutoConfig.from_pretrained(folder).dtype)
-    key = (str(folder.resolve()), chosen, *_versions(folder))
+    if seed is None:
+        stored = AutoConfig.from_pretrained(folder, trust_remote_code=False).dtype
+    else:
+        stored = _torch(dtype_of(weights_of(folder)))
+    chosen = _chosen(dtype, stored)
+    key = (
+        str(folder.resolve()),
+        chosen,
+        *_versions(folder),
+        *((str(seed.resolve()), *_versions(seed)) if seed else ()),
+    )
     if key not in _kept:
         _kept.clear()
-        _kept[key] = _placed(AutoModelForCausalLM.from_pretrained(folder, dtype=chosen))
+        if seed is None:
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=chosen, trust_remote_code=False)
+        else:
+            model = built(seed, folder, chosen)
+        _kept[key] = _placed(model)
     return _kept[key]
+
+
+def built(seed: Path, submission: Path, dtype: Any) -> Any:
+    """The model that the seed's config describes, with the weights of a full submission and nothing else of it."""
+    from safetensors import safe_open
+    from transformers import AutoConfig
+
+    kind = type(empty_model(seed))
+    with ExitStack() as stack:
+        opened = [stack.enter_context(safe_open(file, framework="pt")) for file in files_of(submission)]
+        weights = {name: file.get_slice(name) for file in opened for name in file.keys()}  # noqa: SIM118 - no dict
+        config = AutoConfig.from_pretrained(seed, trust_remote_code=False)
+        model, found = kind.from_pretrained(
+            None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
+        )
+    if found["missing_keys"]:
+        raise Forfeit(plain(f"lacks {min(found['missing_keys'])}, which would be drawn at random"))
+    return model
 
 
 def _chosen(dtype: Dtype, stored: Any) -> Any:
@@ -49,8 +91,14 @@ def _chosen(dtype: Dtype, stored: Any) -> Any:
     import torch
 
     if dtype != "auto":
-        return getattr(torch, dtype)
+        return _torch(dtype)
     return (stored or torch.float32) if torch.cuda.is_available() else torch.float32
+
+
+def _torch(dtype: str) -> Any:
+    import torch
+
+    return getattr(torch, dtype)
 
 
 def _placed(model: Any) -> Any:

@@ -1,16 +1,20 @@
 """Promotion: a submission becomes a full model folder with the lineage's tokenizer, for the next round to start from.
 
-A folder that we did not make, a submission or the user's own base, is only read.
+A folder that we did not make, a submission or the user's own base, is only read. Of a full submission only the weights
+are taken: config, index and settings for writing are the seed's, or written anew.
 """
 
+import json
 import shutil
 from pathlib import Path
 
 from cluster.digest import model_sha256
 from cluster.store import LOCAL
 from evaluation.adapters import merged
-from evaluation.inspection import Form
-from evaluation.weights import INDEX, model_files
+from evaluation.asked import dtype_of, weights_of
+from evaluation.examination import Form
+from evaluation.folder import CONFIG
+from evaluation.weights import FLOATS, INDEX, WHOLE
 
 GENERATION = "generation_config.json"
 
@@ -25,18 +29,27 @@ def make_full(seed: Path, submission: Path, form: Form, tokenizer: Path, out: Pa
 
     with LOCAL.writing(out) as temporary:
         if form == "full":
-            _link(submission, seed, temporary)
+            _assemble(submission, seed, temporary)
         else:
             merged(seed, submission).save_pretrained(temporary)
-        AutoTokenizer.from_pretrained(tokenizer).save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(temporary)
     return model_sha256(out)
 
 
-def _link(submission: Path, seed: Path, out: Path) -> None:
-    """The model itself and no more: never the tokenizer, chat template or settings for writing of the competitor."""
-    kept = {file.name for file in model_files(submission)} | {"config.json", INDEX}
-    LOCAL.link_folder(submission, out, kept.__contains__)
+def _assemble(submission: Path, seed: Path, out: Path) -> None:
+    """The submission's weights under the seed's config, which says in which dtype they are stored."""
+    tensors = weights_of(submission)
+    files = {tensor.file.name for tensor in tensors.values()}
+    LOCAL.link_folder(submission, out, files.__contains__)
     for folder in [path for path in out.iterdir() if path.is_dir()]:  # a checkpoint's files have the same names
         LOCAL.remove(folder)
+    if files != {WHOLE}:
+        sizes = sum(tensor.count * FLOATS.get(tensor.dtype, 1) for tensor in tensors.values())
+        index = {"metadata": {"total_size": sizes}, "weight_map": {name: t.file.name for name, t in tensors.items()}}
+        (out / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True))
+    config = json.loads((seed / CONFIG).read_bytes())
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype_of(tensors)
+    (out / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     if (seed / GENERATION).is_file():
         shutil.copyfile(seed / GENERATION, out / GENERATION)

@@ -76,7 +76,7 @@ def score(
     with torch.inference_mode():
         for batch in batches([len(encoded[i].ids) for i in scorable], batch_tokens):
             rows = [scorable[i] for i in batch]
-            ids, mask, where, targets, owners = _pad([encoded[i] for i in rows], padding, model.device)
+            ids, mask, where, targets, owners = pad_rows([encoded[i] for i in rows], padding, model.device)
             assert head is not None
             for values, owner in _chunks(head, ids, mask, where, targets, owners):
                 for column, sums in measured.items():
@@ -87,7 +87,7 @@ def score(
     return RowResults(tokens=np.array(tokens, np.float64), bytes=np.array(sizes, np.float64), **measured)
 
 
-def _pad(encoded: Sequence[EncodedRow], padding: int, device: "torch.device") -> tuple["torch.Tensor", ...]:
+def pad_rows(encoded: Sequence[EncodedRow], padding: int, device: "torch.device") -> tuple["torch.Tensor", ...]:
     """Right-pad to ids and mask (batch, length) and point at every completion id.
 
     Also `where` (tokens, 2): row and position whose hidden state predicts it; `targets` (tokens,): the id;
@@ -157,7 +157,7 @@ def completion_head(model: Any, probe: EncodedRow, padding: int) -> Head:
     if output is None or decoder is model:
         return whole
     with torch.inference_mode():
-        ids, mask, where, _, _ = _pad([probe], padding, model.device)
+        ids, mask, where, _, _ = pad_rows([probe], padding, model.device)
         one, other = next(direct(ids, mask, where)), next(whole(ids, mask, where))
     tolerance = 1e-4 if output.weight.dtype == torch.float32 else 5e-2
     return direct if torch.allclose(one, other, rtol=tolerance, atol=tolerance) else whole

@@ -88,7 +88,7 @@ class Tournament:
                 break
             config, roster = opened
             rounds = config.rounds_as_of(roster.round)
-            scored = await compete_in_round(self.context, roster, rounds, seed, base)
+            scored = await compete_in_round(self.context, roster, rounds, seed, champion, base)
             planned = [config.rounds_as_of(number) for number in range(1, roster.round + 1)]
             verdict, seed, champion = await self.settle(roster, champion, seed, scored, history, planned, promotion)
             history.append(Settled(roster, verdict))

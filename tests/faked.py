@@ -17,6 +17,7 @@ from cluster.in_process import InProcessWorkers
 from cluster.store import LOCAL, Store
 from competitors.contract import Brief, Submission
 from competitors.entry import forfeit
+from evaluation.inspection import Findings
 from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.tournament import TournamentConfig
@@ -63,7 +64,7 @@ class FakedWorkers(InProcessWorkers):
         self.fault(name, args)
         faked = {
             "compete": self._compete,
-            "inspect": lambda *_: None,
+            "inspect": lambda folder, *_: Findings(content=(folder / "config.json").read_text(), distance=None),
             "score": self._score,
             "score_model": self._score,
             "score_also": self._score_also,

@@ -5,9 +5,25 @@ import os
 import shutil
 import signal
 import time
+import zlib
 
 from cluster.errors import Forfeit
 from competitors.contract import Brief, Report
+
+
+def _hand_in(brief: Brief, folder: str = "") -> None:
+    """The seed but for a hair, another one for everybody: as good as the seed, and no copy of anything."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    place = brief.output_dir / folder
+    shutil.copytree(brief.seed_model, place, dirs_exist_ok=True)
+    weights = load_file(place / "model.safetensors")
+    norm = weights["model.norm.weight"]
+    index = zlib.crc32(brief.competitor.encode()) % len(norm)
+    norm[index] = torch.nextafter(norm[index], torch.tensor(2.0))
+    (place / "model.safetensors").unlink()  # which may be a link to the seed's own
+    save_file(weights, place / "model.safetensors", metadata={"format": "pt"})
 
 
 def raises(brief: Brief, report: Report) -> None:
@@ -29,7 +45,7 @@ def is_killed_once(brief: Brief, report: Report) -> None:
     """The second try goes well."""
     if brief.attempt == 1:
         os.kill(os.getpid(), signal.SIGKILL)
-    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    _hand_in(brief)
 
 
 def hangs(brief: Brief, report: Report) -> None:
@@ -40,7 +56,7 @@ def hangs(brief: Brief, report: Report) -> None:
 
 def hangs_with_a_checkpoint(brief: Brief, report: Report) -> None:
     """Never comes back, but has saved something valid."""
-    shutil.copytree(brief.seed_model, brief.output_dir / "checkpoint-5")
+    _hand_in(brief, "checkpoint-5")
     report({"event": "step", "step": 5, "tokens": 50, "loss": 1.0, "seconds": 0.1})
     while True:
         time.sleep(0.05)
@@ -95,7 +111,7 @@ def speaks_of_a_full_disk(brief: Brief, report: Report) -> None:
 
 def reports_nonsense(brief: Brief, report: Report) -> None:
     """Fields of the wrong type, a line that never ends, and words for a terminal."""
-    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    _hand_in(brief)
     report({"event": "step", "tokens": None, "loss": float("nan")})
     report({"event": "step", "tokens": "many", "[/bold]</script>": 1})
     with brief.progress_file.open("a") as stream:
@@ -103,15 +119,15 @@ def reports_nonsense(brief: Brief, report: Report) -> None:
 
 
 def returns_the_seed(brief: Brief, report: Report) -> None:
-    """As good as the seed, exactly."""
-    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    """As good as the seed, all but exactly."""
+    _hand_in(brief)
 
 
 def races_well(brief: Brief, report: Report) -> None:
     """Saves a checkpoint at the rung, goes on until that is scored, and hands the same model in."""
     _checkpoint(brief, report, noise=0.0)
     time.sleep(6)
-    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    _hand_in(brief)
 
 
 def races_badly(brief: Brief, report: Report) -> None:

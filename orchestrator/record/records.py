@@ -2,7 +2,8 @@
 
 from typing import ClassVar, Literal
 
-from cluster.records import Record, StoredPath
+from cluster.records import Reason, Record, StoredPath
+from evaluation.examination import NEAR
 from orchestrator.field.model_ref import ModelRef
 
 
@@ -20,13 +21,24 @@ class Inspection(Record):
     """inspection.json: whether a submission may be scored, and if not, why."""
 
     form: Literal["full", "adapter"]
-    reason: str = ""
+    reason: Reason = ""
     """Why it was rejected, here, when it was scored, or when it was to be promoted; empty where it was not."""
+    content: str = ""
+    """A hash of its values that knows neither files nor dtypes: two submissions of one content are one model."""
+    distance: float | None = None
+    """How far it moved the weights that it changes, relative to their length; None where that cannot be told."""
 
     @property
     def passed(self) -> bool:
         """Whether it was not rejected."""
         return not self.reason
+
+    @property
+    def note(self) -> str:
+        """What is said of one that passed: whether it is all but its seed."""
+        if self.distance is None or self.distance >= NEAR or not self.passed:
+            return ""
+        return f"all but its seed: moved its weights by {self.distance:.1g} of their length"
 
 
 class Sample(Record):
@@ -41,7 +53,7 @@ class Samples(Record):
     """samples.json."""
 
     samples: list[Sample]
-    reason: str = ""
+    reason: Reason = ""
     """Why there are none, where there should be some."""
 
 

@@ -61,10 +61,11 @@ class EntrySnapshot:
 
     @property
     def reason(self) -> str:
-        """Why it was rejected, or forfeited, or how its training ended."""
+        """Why it was rejected, or forfeited; or how its training ended, and that it is all but its seed."""
         if self.state == "rejected" and self.inspection is not None:
             return self.inspection.reason
-        return "" if self.submission is None else self.submission.reason
+        ended = "" if self.submission is None else self.submission.reason
+        return "; ".join(filter(None, [ended, self.inspection.note if self.inspection else ""]))
 
     @property
     def progress_file(self) -> Path:

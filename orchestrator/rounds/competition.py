@@ -10,19 +10,21 @@ from evaluation.results import RowResults
 from orchestrator.field.evolution import root_name
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster, RosterEntry
+from orchestrator.record.events import Noted
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.rounds.context import Context
-from orchestrator.rounds.entry import Entry
+from orchestrator.rounds.entry import Entry, reject
 from orchestrator.rounds.racing import Rungs, racing_in
 from orchestrator.rounds.starts import start_of
 
 
 async def compete_in_round(
-    context: Context, roster: Roster, rounds: int, seed: ModelFolder, base: ModelFolder
+    context: Context, roster: Roster, rounds: int, seed: ModelFolder, champion: ModelFolder, base: ModelFolder
 ) -> dict[str, RowResults]:
     """Have everybody in `roster` compete from `seed`; the validation results of those that were scored, by name.
 
-    `rounds` is how many there are to be: where a schedule that spans the lineage ends.
+    `rounds` is how many there are to be: where a schedule that spans the lineage ends. What turns out to be the same
+    model as the champion, or as another entry's, is rejected.
     """
     rungs: Rungs = {}
     racing = racing_in(roster, context.config.racing)
@@ -41,13 +43,45 @@ async def compete_in_round(
             }
             brief = brief.model_copy(update=held_back)
         is_grown = entry.made_by == "allocation"
-        return await Entry(context, brief, recipe, base, racing, rungs, is_grown).run()
+        return await Entry(context, brief, recipe, base, champion, racing, rungs, is_grown).run()
 
     async with asyncio.TaskGroup() as group:
         for entry in sorted(roster.entries, key=lambda entry: isinstance(entry.recipe, SoupRecipe)):
             running[entry.recipe.name] = group.create_task(one(entry))
     results = {recipe.name: running[recipe.name].result() for recipe in recipes}
-    return {name: result for name, result in results.items() if result is not None}
+    copies = _reject_copies(context, roster, [name for name, result in results.items() if result is not None])
+    return {name: result for name, result in results.items() if result is not None and name not in copies}
+
+
+def _reject_copies(context: Context, roster: Roster, scored: list[str]) -> dict[str, str]:
+    """Put on record that those of the same content as another entry are out; whom they copy, by name."""
+    run, inspections = context.run, {}
+    for recipe in sorted((entry.recipe for entry in roster.entries), key=lambda recipe: isinstance(recipe, SoupRecipe)):
+        folder = run.entry(roster.lineage, roster.round, recipe.name)
+        inspection = run.read(Inspection, folder / "inspection.json") if recipe.name in scored else None
+        if inspection is not None and recipe.kind != "unchanged":
+            inspections[recipe.name] = inspection
+    copies = copied({name: _identity(context, roster, name, one) for name, one in inspections.items()})
+    for name, original in copies.items():
+        reason = f"is a copy of {original}: no value differs"
+        reject(run, run.entry(roster.lineage, roster.round, name), inspections[name].form, reason)
+        context.tell(Noted(f"{roster.lineage} round {roster.round} {name}: rejected: {reason}"))
+    return copies
+
+
+def _identity(context: Context, roster: Roster, name: str, inspection: Inspection) -> str:
+    """What two submissions that are one model have in common: an adapter is none without what it stands on."""
+    if inspection.form == "full" or not inspection.content:
+        return inspection.content
+    submission = context.run.read(Submission, context.run.entry(roster.lineage, roster.round, name) / "submission.json")
+    return f"{inspection.content} on {submission.seed_sha256 if submission else ''}"
+
+
+def copied(contents: dict[str, str]) -> dict[str, str]:
+    """Who is a copy of whom, where the first of those of one content is the original. No content is nobody's."""
+    first: dict[str, str] = {}
+    originals = {name: first.setdefault(content, name) for name, content in contents.items() if content}
+    return {name: original for name, original in originals.items() if original != name}
 
 
 def brief_for(context: Context, roster: Roster, entry: RosterEntry, seed: ModelFolder, rounds: int) -> Brief:

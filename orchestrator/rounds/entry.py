@@ -20,7 +20,6 @@ from typing import Any
 
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.resources import Shape
-from cluster.text import plain
 from cluster.workers import TRAINER
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
@@ -50,11 +49,12 @@ class Entry:
         brief: Brief,
         recipe: Recipe,
         base: ModelFolder,
+        champion: ModelFolder,
         racing: Racing | None = None,
         rungs: Rungs | None = None,
         is_grown: bool = False,
     ) -> None:
-        self.context, self.brief, self.recipe, self.base = context, brief, recipe, base
+        self.context, self.brief, self.recipe, self.base, self.champion = context, brief, recipe, base, champion
         self.racing, self.rungs = racing, {} if rungs is None else rungs
         self.folder, self.is_grown = brief.output_dir.parent, is_grown
         self.now = EntryChanged(brief.lineage, brief.round, brief.competitor, recipe.kind, brief.budget, state="queued")
@@ -74,7 +74,7 @@ class Entry:
         self._go("delivered", submission.reason)
         inspection = run.read(Inspection, self.folder / "inspection.json") or await self.inspect(submission)
         if inspection.passed:
-            self._go("inspected")
+            self._go("inspected", inspection.note)
             card = run.read(Scorecard, self.folder / "scorecard.json") or await self.score(submission)
             if isinstance(card, Scorecard):
                 self._go("scored", f"validation loss {card.validation.loss:.4f}")
@@ -171,11 +171,21 @@ class Entry:
     async def inspect(self, submission: Submission) -> Inspection:
         """Whether the submission may be scored, on record."""
         assert submission.form is not None
+        seed, champion = self.brief.seed_model, self.champion.path
+        champion, is_control = None if champion == seed else champion, self.recipe.kind == "unchanged"
         try:
-            await self._evaluate(inspect, self.brief.output_dir, submission.form, self.brief.seed_model)
+            found = await self._evaluate(
+                inspect,
+                self.brief.output_dir,
+                submission.form,
+                seed,
+                champion,
+                is_control,
+            )
         except Forfeit as reason:
             return reject(self.context.run, self.folder, submission.form, reason)
-        return self.context.run.write(Inspection(form=submission.form), self.folder / "inspection.json")
+        record = Inspection(form=submission.form, content=found.content, distance=found.distance)
+        return self.context.run.write(record, self.folder / "inspection.json")
 
     async def score(self, submission: Submission) -> Scorecard | Inspection:
         """The submission's scorecard, on record; or why it is rejected after all."""
@@ -205,7 +215,7 @@ class Entry:
 
 def reject(run: RunDirectory, entry: Path, form: Form, reason: object) -> Inspection:
     """Put on record that the submission of the entry in that folder is out, and why."""
-    return run.write(Inspection(form=form, reason=plain(reason)), entry / "inspection.json")
+    return run.write(Inspection(form=form, reason=str(reason)), entry / "inspection.json")
 
 
 async def _end(work: asyncio.Task[Any]) -> None:

@@ -22,8 +22,8 @@ from cluster.errors import ClusterTrouble, Forfeit, machine_trouble
 from cluster.resources import Shape
 from cluster.workers import EVALUATOR, Workers
 from competitors.contract import Brief
-from competitors.output import Form
 from evaluation.evaluator import ScoringJob, score_model
+from evaluation.examination import Form
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory
@@ -82,10 +82,14 @@ class Evaluators:
 
     def job_of(self, brief: Brief, form: Form, tokenizer: Path) -> ScoringJob:
         """Score what was handed in for `brief`, into its entry's folder."""
-        is_adapter = form == "adapter"
-        model, name = brief.seed_model if is_adapter else brief.output_dir, str(ModelRef(brief.competitor, brief.round))
-        job = self.job(name, model, tokenizer, brief.output_dir.parent)
-        return job.model_copy(update={"adapter": brief.output_dir if is_adapter else None})
+        name, folder = str(ModelRef(brief.competitor, brief.round)), brief.output_dir
+        return self.submission_job(name, folder, form, brief.seed_model, tokenizer, folder.parent)
+
+    def submission_job(self, name: str, folder: Path, form: Form, seed: Path, tokenizer: Path, out: Path) -> ScoringJob:
+        """Score what lies in `folder` as it stands on `seed`: an adapter over it, or weights under its config."""
+        if form == "adapter":
+            return self.job(name, seed, tokenizer, out).model_copy(update={"adapter": folder})
+        return self.job(name, folder, tokenizer, out).model_copy(update={"seed": seed})
 
     def job(self, name: str, model: Path, tokenizer: Path, out: Path) -> ScoringJob:
         """Score `model` with `tokenizer` by the config's rules, on the rows that choose, into the folder `out`."""

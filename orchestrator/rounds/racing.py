@@ -70,11 +70,10 @@ async def race(context: Context, racing: Racing, brief: Brief, event: Event, run
     form = model_form(checkpoint) if safe else None
     if event.fraction not in racing.at or form is None:
         return None
-    model = brief.seed_model if form == "adapter" else checkpoint
-    job = context.evaluators.job(brief.competitor, model, brief.seed_model, checkpoint)
-    job = job.model_copy(update={"adapter": checkpoint if form == "adapter" else None})
+    seed = brief.seed_model
+    job = context.evaluators.submission_job(brief.competitor, checkpoint, form, seed, seed, checkpoint)
     try:
-        loss = await context.evaluators.call(score_checkpoint, job, form, brief.seed_model, racing.rows, attempts=1)
+        loss = await context.evaluators.call(score_checkpoint, job, form, seed, racing.rows, attempts=1)
     except (Forfeit, ClusterTrouble) as trouble:
         log.info("%s: its checkpoint at %s does not race: %s", brief.competitor, event.fraction, trouble)
         return None

@@ -37,5 +37,5 @@ def score_checkpoint(job: ScoringJob, form: Form, seed: Path, rows: int) -> floa
 
     Raises Forfeit when it does not pass inspection.
     """
-    inspect(job.adapter or job.model, form, seed)
+    inspect(job.adapter or job.model, form, seed, is_control=True)  # as good as its seed it may yet be
     return score_slice(job, rows)

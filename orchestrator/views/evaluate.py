@@ -4,8 +4,8 @@ An outside model is scored on the test rows as a reference is. One of the tourna
 been champion: test rows only report.
 """
 
-import json
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, cast
 
@@ -20,6 +20,8 @@ from competitors.output import model_form
 from evaluation.compare import gain
 from evaluation.evaluator import ScoringJob, score_model
 from evaluation.figures import FIGURES
+from evaluation.folder import ADAPTER_CONFIG, read_object
+from evaluation.inspection import Form, inspect, inspect_outsider
 from evaluation.results import SPLITS, RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import BASE, ModelRef
@@ -60,16 +62,20 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
     form = model_form(model)
     if form is None:
         raise UserError(f"{model}: holds neither a full model nor a PEFT adapter with safetensors weights")
-    stands_on = _base_of(model, base) if form == "adapter" else model
     entry = entry_that_is(snapshot, model)
     split: Split = "validation" if entry else "proof"
     champions = _champions(snapshot, split)  # what is wrong with the record is said before the long part
+    try:
+        seed = _through_the_door(snapshot, model, form, base)
+    except Forfeit as reason:
+        raise UserError(f"{model}: {reason}") from reason
     with tempfile.TemporaryDirectory() as scratch:
         job = ScoringJob(
             name=str(model),
-            model=stands_on,
+            model=seed if form == "adapter" else model,
             adapter=model if form == "adapter" else None,
-            tokenizer=stands_on,
+            seed=seed if form == "full" and seed != model else None,
+            tokenizer=model if prompt == "chat" and form == "full" else seed,  # the template it knows
             held_out=snapshot.run.held_out,
             max_tokens=config.data.max_tokens,
             batch_tokens=config.evaluation.batch_tokens,
@@ -106,12 +112,32 @@ def entry_that_is(snapshot: Snapshot, model: Path) -> ModelRef | None:
     return None
 
 
+def _through_the_door(snapshot: Snapshot, model: Path, form: Form, base: Path | None) -> Path:
+    """What the model is scored on, once it has passed inspection: the seed of the first lineage that takes it for a
+    submission, or itself, where it is a model of another kind. Forfeit where it may not be scored at all."""
+    if form == "adapter":
+        stands_on = _base_of(model, base)
+        inspect(model, form, stands_on, is_control=True, hub_links=True)
+        return stands_on
+    for lineage in snapshot.lineages:
+        seed = _seed_of(snapshot, lineage.name, lineage.lineage.base)
+        with suppress(Forfeit):
+            if seed is not None:
+                inspect(model, form, seed, is_control=True, hub_links=True)
+                return seed
+    inspect_outsider(model)
+    return model
+
+
+def _seed_of(snapshot: Snapshot, lineage: str, base: str) -> Path | None:
+    """A model of the lineage, with its config and tokenizer; None where none lies here yet."""
+    run = snapshot.run
+    folders = [run.model(base), Path(base).expanduser(), *sorted(run.lineage(lineage).glob("round-*/seed"))]
+    return next((folder for folder in folders if folder.is_dir() and model_form(folder) == "full"), None)
+
+
 def _base_of(adapter: Path, base: Path | None) -> Path:
-    file = adapter / "adapter_config.json"
-    try:
-        named = base or Path(json.loads(file.read_bytes()).get("base_model_name_or_path") or "")
-    except (OSError, ValueError, RecursionError, AttributeError, TypeError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from error
+    named = base or Path(str(read_object((adapter / ADAPTER_CONFIG).resolve()).get("base_model_name_or_path") or ""))
     if model_form(named) != "full":
         raise UserError(f"{adapter}: stands on {named}, which is no model folder here: name it with --base")
     return named

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
 
 OUT = Path(os.environ["BRIEF_OUTPUT_DIR"])
@@ -21,11 +22,19 @@ def report(**event: object) -> None:
         stream.write(json.dumps(event) + "\n")
 
 
+def save(folder: Path) -> None:
+    """The seed but for the last bit of one weight, each program's another: as good, and no copy."""
+    shutil.copytree(SEED, folder, dirs_exist_ok=True)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-4 * (1 + zlib.crc32(sys.argv[1].encode()) % 8)] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+
+
 def good() -> None:
-    """Hands in its seed."""
+    """Hands in its seed, all but exactly."""
     report(event="started")
     report(event="step", step=3, tokens=30, loss=1.5)
-    shutil.copytree(SEED, OUT, dirs_exist_ok=True)
+    save(OUT)
 
 
 def forks() -> None:
@@ -129,8 +138,8 @@ def ignores_sigterm() -> None:
 
 def ignores_sigterm_with_a_checkpoint() -> None:
     """Goes on for ever, having saved something."""
-    shutil.copytree(SEED, OUT / "checkpoint-2")
-    shutil.copytree(SEED, OUT / "checkpoint-10")
+    save(OUT / "checkpoint-2")
+    save(OUT / "checkpoint-10")
     (OUT / "checkpoint-10" / "optimizer.pt").write_bytes(b"state")
     (OUT / "checkpoint-11").mkdir()
     ignores_sigterm()
@@ -139,11 +148,11 @@ def ignores_sigterm_with_a_checkpoint() -> None:
 def saves_when_asked_to_end() -> None:
     """Uses the seconds after SIGTERM."""
 
-    def save(*_: object) -> None:
+    def end(*_: object) -> None:
         good()
         sys.exit(1)
 
-    signal.signal(signal.SIGTERM, save)
+    signal.signal(signal.SIGTERM, end)
     report(event="step", step=1, tokens=10**6)
     time.sleep(600)
 
@@ -167,7 +176,7 @@ def writes_nothing() -> None:
 
 def fails() -> None:
     """Has saved something, and then fails."""
-    shutil.copytree(SEED, OUT / "checkpoint-1")
+    save(OUT / "checkpoint-1")
     raise RuntimeError("a bug in my program")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.text import LENGTH, as_code, first_line, plain, said_by
+from cluster.text import LENGTH, as_code, first_line, harmless, plain, said_by
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,12 @@ def test_no_more_than_a_line_however_much_there_is():
     assert plain("x" * LENGTH) == "x" * LENGTH
     assert plain("x" * 10**6) == "x" * (LENGTH - 1) + "…"
     assert plain("one two", length=5) == "one …"
+
+
+def test_a_reason_is_no_markup():
+    assert harmless("[/bold] <b>x</b> \x1b[31m\n" + "y" * 10**6)[:26] == "(/bold) ‹b›x‹/b› (31m yyyy"
+    assert len(harmless("y" * 10**7)) == LENGTH
+    assert harmless("pip install this[gpu], x[/red] y[a b]") == "pip install this[gpu], x(/red) y(a b)"
 
 
 def test_code_cannot_be_left():

@@ -119,10 +119,10 @@ def test_trouble_that_a_kind_names_itself_is_passed_on(brief: Brief, monkeypatch
 
 def test_a_reason_is_one_short_plain_line(brief: Brief):
     reason = compete(brief, own("talks")).reason
-    assert reason.startswith("raised ValueError: [/bold] [31mred xxx")
+    assert reason.startswith("raised ValueError: (/bold) (31mred xxx")
     assert len(reason) == 300
     assert reason.isprintable()
-    assert forfeit(brief, "python", "two\nlines \x1b[0m", 0.0).reason == "two lines [0m"
+    assert forfeit(brief, "python", "two\nlines \x1b[0m", 0.0).reason == "two lines (0m"
     assert settle(brief, "python", "ended\x07 early", 0.0).reason == "ended early, and left no valid model"
 
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_looked_at_when_it_is_settled_is_the_machines_or_its_own(
         settle(brief, "unchanged", "was silent", 0.0)
     code = errno.EACCES
     assert (
-        settle(brief, "unchanged", "was silent", 0.0).reason == "raised PermissionError: [Errno 13] Permission denied"
+        settle(brief, "unchanged", "was silent", 0.0).reason == "raised PermissionError: (Errno 13) Permission denied"
     )
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit
 from evaluation import adapters
-from evaluation.adapters import adapter_config, is_plain, merged
+from evaluation.adapters import merged
 from evaluation.inspection import inspect
 from evaluation.loading import loaded
 from tests.tiny import tiny_model
@@ -53,7 +53,6 @@ PLAIN: dict[str, dict[str, Any]] = {
 def test_known_types_pass_without_a_trial(tmp_path: Path, seed: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     folder = tiny_adapter(tmp_path / "a", seed, **PLAIN[name])
     monkeypatch.setattr(adapters, "merged", None)
-    assert is_plain(adapter_config(folder))
     inspect(folder, "adapter", seed)
 
 
@@ -69,46 +68,40 @@ def test_merged_is_what_was_scored(tmp_path: Path, seed: Path, name: str):
     assert not torch.allclose(before, scored, atol=1e-2)
 
 
-OTHERS: dict[str, Any] = {
-    "modules_to_save": {"modules_to_save": ["lm_head"]},
-    "trained tokens": {"trainable_token_indices": [3, 4]},
-    "loha": {"config": peft.LoHaConfig(r=2, target_modules=["q_proj"])},
-    "lokr": {"config": peft.LoKrConfig(r=2, target_modules=["q_proj"])},
-    "oft": {"config": peft.OFTConfig(r=0, oft_block_size=4, target_modules=["q_proj"])},
-}
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_other_types_are_merged_on_trial(tmp_path: Path, seed: Path, name: str, monkeypatch: pytest.MonkeyPatch):
-    folder = tiny_adapter(tmp_path / "a", seed, std=0.05, **OTHERS[name])
+def test_whole_modules_are_merged_on_trial(tmp_path: Path, seed: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tiny_adapter(tmp_path / "a", seed, std=0.05, modules_to_save=["lm_head"])
     tried = []
     monkeypatch.setattr(adapters, "merged", lambda *paths: tried.append(merged(*paths)))
     inspect(folder, "adapter", seed)
     assert len(tried) == 1
 
 
-UNMERGEABLE: dict[str, tuple[dict[str, Any], str]] = {
-    "activated lora": ({"alora_invocation_tokens": [3]}, "cannot be merged into its seed: aLoRA does not support"),
-    "lora with a bias": ({"lora_bias": True}, "cannot be merged into its seed: Impossible to merge LoRA with"),
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "activated lora": ({"alora_invocation_tokens": [3]}, "alora_invocation_tokens.*: it acts only after some tokens"),
+    "lora with a bias": ({"lora_bias": True}, "lora_bias: True: it cannot be merged"),
+    "trained tokens": ({"trainable_token_indices": [3, 4]}, "trainable_token_indices.*: only whole modules"),
+    "loha": ({"config": peft.LoHaConfig(r=2, target_modules=["q_proj"])}, "of type 'LOHA'; only LoRA"),
+    "lokr": ({"config": peft.LoKrConfig(r=2, target_modules=["q_proj"])}, "of type 'LOKR'; only LoRA"),
+    "oft": ({"config": peft.OFTConfig(r=0, oft_block_size=4, target_modules=["q_proj"])}, "of type 'OFT'; only LoRA"),
     "lily": (
         {"config": peft.LilyConfig(r=2, target_modules=["q_proj"], stride_A=1, num_B=2)},
-        "cannot be merged into its seed: This method is not supported for Lily",
+        "of type 'LILY'; only LoRA",
     ),
-    "poly": ({"config": peft.PolyConfig(r=2, target_modules=["q_proj"])}, "does not fit its seed"),
+    "poly": ({"config": peft.PolyConfig(r=2, target_modules=["q_proj"])}, "of type 'POLY'; only LoRA"),
     "prompts": (
         {"config": peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)},
-        "is a prompt-learning adapter",
+        "of type 'PROMPT_TUNING'; only LoRA",
     ),
     "prefixes": (
         {"config": peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)},
-        "is a prompt-learning adapter",
+        "of type 'PREFIX_TUNING'; only LoRA",
     ),
 }
 
 
-@pytest.mark.parametrize("name", UNMERGEABLE)
-def test_what_cannot_be_merged_forfeits_before_it_is_scored(tmp_path: Path, seed: Path, name: str):
-    settings, reason = UNMERGEABLE[name]
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_types_and_settings_are_refused_by_name(tmp_path: Path, seed: Path, name: str):
+    settings, reason = OTHERS[name]
     folder = tiny_adapter(tmp_path / "a", seed, **settings)
     with pytest.raises(Forfeit, match=reason):
         inspect(folder, "adapter", seed)
@@ -123,14 +116,14 @@ def test_a_merge_that_overflows_the_seeds_dtype(tmp_path: Path):
 
 
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
-    "a bad regular expression": ({"target_modules": "(("}, r"does not fit its seed"),
+    "a bad regular expression": ({"target_modules": "(("}, r"must be a pattern that can be read"),
     "no such module": ({"target_modules": ["absent"]}, "does not fit its seed"),
-    "no such type": ({"peft_type": "MAGIC"}, r"adapter_config\.json cannot be read"),
+    "no such type": ({"peft_type": "MAGIC"}, r"of type 'MAGIC'"),
     "another rank": ({"r": 8}, "does not fit its seed"),
-    "a rank that is no number": ({"r": "many"}, "(cannot be read|does not fit its seed)"),
+    "a rank that is no number": ({"r": "many"}, "r: 'many': it must be a number from 1"),
     "layers that are not there": ({"layers_to_transform": [99]}, "does not fit its seed"),
     "more modules than it has weights for": ({"target_modules": ["q_proj", "up_proj", "v_proj"]}, "lacks 4 weights"),
-    "other adapters by path": ({"peft_type": "XLORA", "adapters": {"a": "/tmp/a"}}, "(type XLORA|cannot be read)"),
+    "other adapters by path": ({"peft_type": "XLORA", "adapters": {"a": "/tmp/a"}}, "of type 'XLORA'"),
 }
 
 
@@ -152,7 +145,7 @@ def test_a_config_that_fits_nothing_is_a_forfeit_and_nothing_else(tmp_path: Path
 def test_a_config_that_is_none(tmp_path: Path, seed: Path, text: str):
     folder = tiny_adapter(tmp_path / "a", seed)
     (folder / "adapter_config.json").write_text(text, encoding="latin-1")
-    with pytest.raises(Forfeit, match=r"adapter_config\.json cannot be read"):
+    with pytest.raises(Forfeit, match=r"adapter_config\.json cannot be read|is an adapter of type None"):
         inspect(folder, "adapter", seed)
 
 

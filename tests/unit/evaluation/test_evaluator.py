@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
+from evaluation import evaluator
 from evaluation.evaluator import score_also, score_model, score_slice
 from evaluation.inspection import inspect
 from evaluation.loading import loaded
@@ -180,3 +181,16 @@ def test_a_slice_is_the_first_validation_rows_and_writes_nothing(tmp_path: Path)
         expected = score(model, encode_rows(ROWS[:5], AutoTokenizer.from_pretrained(folder), 64), 256, 0)
     assert score_slice(job(tmp_path, folder), 5) == expected.loss
     assert not (tmp_path / "out").exists()
+
+
+def test_a_submission_is_its_weights_on_all_rows_and_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seed, folder = tiny_model(tmp_path / "seed"), tiny_model(tmp_path / "m", seed=1)
+    expected = score_model(job(tmp_path, folder, splits=SPLITS))
+    (folder / "config.json").write_text("{}")
+    probed: list[int] = []
+    monkeypatch.setattr(evaluator, "probe", lambda model, rows, padding: probed.append(len(rows)))
+    score_model(job(tmp_path, folder, seed=seed, tokenizer=seed))
+    for split in ("proof", "test"):
+        card = score_also(job(tmp_path, folder, seed=seed, tokenizer=seed), split)
+    assert (card.validation, card.proof, card.test) == (expected.validation, expected.proof, expected.test)
+    assert probed == [12]

@@ -93,6 +93,24 @@ def test_a_model_computes_in_the_dtype_that_it_goes_on_in(
     assert loading._chosen(dtype, stored) == chosen
 
 
+@pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
+def test_a_full_submission_computes_in_the_dtype_of_its_weights_whatever_its_config_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str
+):
+    seed, folder = tiny_model(tmp_path / "seed"), tiny_model(tmp_path / "submission", seed=1)
+    AutoModelForCausalLM.from_pretrained(folder, dtype=stored).save_pretrained(folder)
+    plain = nats(folder)
+    (folder / "config.json").write_text('{"dtype": "float64", "hidden_act": "relu"}')
+    make_full(seed, folder, "full", seed, tmp_path / "promoted")
+    chosen, asked = loading._chosen, []
+    monkeypatch.setattr(loading, "_chosen", lambda dtype, of: chosen(dtype, asked.append(of) or of))
+    with loaded(folder, None, "auto", seed) as model:
+        tokenizer = AutoTokenizer.from_pretrained(seed)
+        assert np.array_equal(score(model, encode_rows(ROWS, tokenizer, 64), 256, 0).nats, plain)
+    assert np.array_equal(nats(tmp_path / "promoted"), plain)
+    assert asked == [getattr(torch, stored)] * 2
+
+
 def test_an_adapter_of_another_model_forfeits(tmp_path: Path):
     seed, other = tiny_model(tmp_path / "seed"), tiny_model(tmp_path / "other", hidden=24)
     adapter = tiny_adapter(tmp_path / "adapter", other)

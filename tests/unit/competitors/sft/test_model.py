@@ -112,15 +112,14 @@ def test_pissa_is_stored_as_lora_of_twice_the_rank(brief: Brief):
     assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (8, 16, True)
 
 
-@pytest.mark.parametrize("settings", [{"init_lora_weights": "pissa"}, {"modules_to_save": ["lm_head"]}])
-def test_an_adapter_that_changes_the_seed_leaves_no_trace_in_the_evaluator(brief: Brief, settings: dict[str, Any]):
-    """A user's own program may submit PiSSA as PEFT stores it: its seed is split again when it is loaded."""
+def test_an_adapter_that_changes_the_seed_leaves_no_trace_in_the_evaluator(brief: Brief):
+    """A user's own program may replace whole modules. PiSSA as PEFT stores it, which splits its seed, is refused."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     before = logits(AutoModelForCausalLM.from_pretrained(brief.seed_model))
     model = AutoModelForCausalLM.from_pretrained(brief.seed_model)
-    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear", **settings)
+    config = LoraConfig(task_type="CAUSAL_LM", r=2, target_modules="all-linear", modules_to_save=["lm_head"])
     wrapped = get_peft_model(model, config)
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():

@@ -59,6 +59,15 @@ def test_an_entrys_state_follows_from_its_records(tmp_path: Path):
     assert state() == "rejected"
 
 
+@pytest.mark.parametrize(("distance", "said"), [(1e-4, "all but its seed: moved its weights by 0.0001 of"), (1e-3, "")])
+def test_what_is_all_but_its_seed_says_so(distance: float, said: str):
+    inspection = Inspection(form="full", content="c", distance=distance)
+    assert inspection.note.startswith(said)
+    assert bool(inspection.note) == bool(said)
+    assert Inspection(form="full", reason="[/bold]\x1b[31m <b>", distance=distance).note == ""
+    assert Inspection(form="full", reason="[/bold]\x1b[31m <b>").reason == "(/bold) (31m ‹b›"
+
+
 def test_only_what_changed_is_read_again(reader: SnapshotReader, monkeypatch: pytest.MonkeyPatch):
     first = reader.read()
     read: list[Path] = []

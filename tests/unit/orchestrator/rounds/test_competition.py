@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 from cluster.store import LOCAL
+from competitors.contract import Brief
 from competitors.soup.recipe import SoupRecipe
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import TournamentEvent
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.record.snapshot import Snapshot
-from orchestrator.rounds.competition import brief_for, ingredients
+from orchestrator.rounds.competition import brief_for, copied, ingredients
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.evaluators import Evaluators
-from tests.faked import FakedWorkers, faked_config, play
+from tests.faked import FakedWorkers, faked_config, hand_in, play
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,25 @@ def test_a_brief_names_its_place_in_the_whole_and_a_seed_of_its_own(played: Snap
     assert brief_for(context(played), later, roster.entries[0], seed_of(played), 4).random_seed not in {
         brief.random_seed for brief in briefs
     }
+
+
+def test_what_has_another_entrys_content_is_its_copy():
+    contents = {"aa-copy": "x", "a": "x", "b": "y", "c": "", "d": "", "soup": "y"}
+    assert copied(contents) == {"a": "aa-copy", "soup": "b"}
+    assert copied({}) == {}
+
+
+def test_a_copy_is_rejected_and_names_what_it_copies(tmp_path: Path):
+    def hand_in_as_a(brief: Brief) -> None:
+        hand_in(brief.model_copy(update={"competitor": "a"}))
+
+    played = play(faked_config(tmp_path, rounds=1), tmp_path / "run", FakedWorkers(acts={"b": hand_in_as_a}))
+    entries = {entry.name: entry for entry in played.lineages[0].rounds[0].entries}
+    assert entries["a"].state == "scored"
+    assert (entries["b"].state, entries["b"].reason) == ("rejected", "is a copy of a: no value differs")
+    verdict = played.lineages[0].rounds[0].verdict
+    assert verdict is not None
+    assert verdict.ranking == ["a"]
 
 
 def test_a_soup_blends_what_was_scored_on_this_seed_and_nothing_else(played: Snapshot):

@@ -54,7 +54,7 @@ def entry(inputs: Path, folder: Path, workers: SlowToEnd, limits: Limits) -> Ent
     base = ModelFolder(model=BASE, path=inputs / "base", sha256="")
     roster = with_budget(first_roster("l", config.competitors, []), config.budget.allowance)
     brief = brief_for(context, roster, roster.entries[0], base, 2)
-    return Entry(context, brief, config.competitors[0], base)
+    return Entry(context, brief, config.competitors[0], base, base)
 
 
 @pytest.mark.parametrize(

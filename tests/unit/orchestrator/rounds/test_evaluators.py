@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from cluster.errors import ClusterTrouble, Forfeit, UserError
+from cluster.resources import Resources
+from competitors.contract import Allowance, Brief
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.evaluators import ATTEMPTS, ATTEMPTS_ON_A_SUBMISSION, Evaluators
 from tests.faked import FakedWorkers, faked_config
@@ -40,6 +42,22 @@ def fails(error: BaseException, *names: str) -> Callable[[str, tuple[Any, ...]],
             raise error
 
     return fault
+
+
+@pytest.mark.parametrize(
+    ("form", "wanted"), [("full", ("submission", None, "seed")), ("adapter", ("seed", "submission", None))]
+)
+def test_what_is_handed_in_is_scored_on_its_seed(inputs: Path, tmp_path: Path, form: Any, wanted: Any):
+    """By the one job with which it is scored, and proves itself."""
+    brief = Brief(
+        tournament="t", lineage="l", round=2, competitor="a", seed_model=tmp_path / "seed", seed_sha256="",
+        seed_continuation=None, train_data=tmp_path, max_tokens=8, budget=Allowance(steps=9), progress=(0, 1),
+        output_dir=tmp_path / "submission", random_seed=0, resources=Resources(),
+    )  # fmt: skip
+    job = evaluators(inputs, tmp_path / "run", FakedWorkers()).job_of(brief, form, tmp_path / "base")
+    assert tuple(path and path.name for path in (job.model, job.adapter, job.seed)) == wanted
+    assert (job.name, job.tokenizer, job.out) == ("a@2", tmp_path / "base", tmp_path)
+    assert job.splits == ("validation",)
 
 
 def test_evaluators_that_hold_nothing_are_still_so_many_at_a_time(inputs: Path, tmp_path: Path):

@@ -69,8 +69,8 @@ def test_wrong_calls_are_one_line(run: RunDirectory, tmp_path: Path) -> None:
         (adapter, "loud", "--prompt loud: give plain or chat"),
         (tmp_path / "empty", "plain", "holds neither a full model nor a PEFT adapter"),
         (adapter, "plain", "name it with --base"),
-        (torn, "plain", "adapter_config.json: cannot be read"),
-        (listed, "plain", "adapter_config.json: cannot be read"),
+        (torn, "plain", "adapter_config.json cannot be read"),
+        (listed, "plain", "adapter_config.json cannot be read"),
     ):
         with pytest.raises(UserError, match=words) as caught:
             evaluate_model(read(run), model, None, prompt)
@@ -101,7 +101,26 @@ def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path:
     run.held_out.mkdir()
     for split in ("validation", "proof", "test"):
         pq.write_table(pa.Table.from_pylist(rows), run.held_out / f"{split}.parquet")
-    result = evaluate_model(read(run), tiny_model(tmp_path / "model"), None, "plain")
+    (run.round("llama", 1)).mkdir(parents=True, exist_ok=True)
+    seed = tiny_model(run.round("llama", 1) / "seed")
+    model = tiny_model(tmp_path / "model", seed=1)
+    result = evaluate_model(read(run), model, None, "plain")
+    (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] + ' <unk> ' }}{% endfor %}")
+    assert evaluate_model(read(run), model, None, "chat").scorecard.stop == "<unk>"  # the base has no template
+    (model / "tokenizer.json").write_text("{}")  # its own is not looked at
+    again = evaluate_model(read(run), model, None, "plain")
+    assert again.scorecard.validation.loss == result.scorecard.validation.loss
+    another = evaluate_model(read(run), tiny_model(tmp_path / "another", hidden=24), None, "plain")
+    assert another.scorecard.validation.loss != result.scorecard.validation.loss
+    for changes, words in (
+        ({"is_causal": False}, "config.json says is_causal: False, which its model does not know"),
+        ({"auto_map": {"AutoModelForCausalLM": "x--y.M"}}, "config.json says auto_map"),
+        ({"model_type": "own"}, "config.json says model_type: 'own', which is not known here"),
+    ):
+        config = json.loads((seed / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | changes))
+        with pytest.raises(UserError, match=words):
+            evaluate_model(read(run), model, None, "plain")
     assert set(result.scorecard.test_figures) == set(FIGURES)
     assert np.isfinite(result.scorecard.validation.loss)
     assert [row.improvement for row in result.against] == [None, None]  # other tokens than the made-up champions'

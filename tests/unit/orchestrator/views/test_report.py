@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.rounding import Rounding
-from cluster.text import discreet
+from cluster.text import discreet, harmless
 from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
 from evaluation.splits import Manifest
@@ -183,10 +183,11 @@ def test_other_peoples_text_stays_text(tmp_path: Path) -> None:
         settings=settings,
     )
     page = render(run)
-    harmless = render(fabricate(tmp_path / "good", lineages=("llama",))[1])
+    good = render(fabricate(tmp_path / "good", lineages=("llama",))[1])
     assert "img" not in page.tags
-    assert page.tags.count("script") == harmless.tags.count("script")
-    assert page.text.count(EVIL) >= 8
+    assert page.tags.count("script") == good.tags.count("script")
+    assert page.text.count(EVIL) >= 6
+    assert page.text.count(harmless(EVIL)) >= 2  # reasons, as they are on record
     names = [trace["name"] for trace in page.figures["test-loss"]["data"]]
     assert not any("<" in name for name in names)  # plotly's text is HTML too
     assert sum("&lt;img src=x" in name for name in names) == 2

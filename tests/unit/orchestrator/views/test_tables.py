@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from cluster.text import harmless
 from evaluation.figures import FIGURES
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.run_directory import RunDirectory
@@ -33,8 +34,8 @@ def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
     one, other = ("llama", 1, "own"), ("llama", 1, "full")
     _, run = fabricate(tmp_path / "run", rounds=1, forfeits={one: EVIL}, rejections={other: EVIL})
     lines = printed(run).splitlines()
-    assert f"  own: {EVIL}" in lines
-    assert f"  full: {EVIL}" in lines
+    assert f"  own: {harmless(EVIL)}" in lines
+    assert f"  full: {harmless(EVIL)}" in lines
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
