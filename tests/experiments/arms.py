@@ -219,6 +219,7 @@ def measured(arm: Arm, name: str, cell: Cell, folder: Path, seconds: Callable[[]
         setting=cell.setting.name,
         seed=cell.seed,
         arm=name,
+        fingerprint=cell.manifest.fingerprint,
         tokens=counter.tokens + outcome.tokens,
         padded_tokens=counter.padded_tokens + outcome.padded_tokens,
         seconds=seconds() - began,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.errors import UserError
 from cluster.records import Record
 from cluster.store import LOCAL
 
@@ -21,6 +22,8 @@ class Result(Record):
     setting: str
     seed: int
     arm: str
+    fingerprint: str
+    """Of the splits: what is compared has to be on the same rows."""
     tokens: int
     """Real tokens that anybody trained on."""
     padded_tokens: int
@@ -54,8 +57,15 @@ def path_of(folder: Path, setting: str, seed: int, arm: str) -> Path:
 
 
 def read_all(folder: Path) -> list[Result]:
-    """Every result that is there."""
-    return [Result.read(path) for path in sorted(folder.glob("*/seed-*/*.json"))]
+    """Every result that is there. UserError where results of one data set and seed are of different rows."""
+    results = [Result.read(path) for path in sorted(folder.glob("*/seed-*/*.json"))]
+    splits: dict[tuple[str, int], str] = {}
+    for one in results:
+        if splits.setdefault((one.setting, one.seed), one.fingerprint) != one.fingerprint:
+            raise UserError(
+                f"{folder / one.setting}/seed-{one.seed}: of different splits: remove those of the older code"
+            )
+    return results
 
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -38,7 +38,9 @@ def test_every_kind_is_scored(inputs: Path, tmp_path: Path, ray_address: str, wo
     assert len({recipe.kind for recipe in config.competitors}) == 5
     board = build(run_tournament(config, CONFIG, RunDirectory(tmp_path / "run"), workers=workers), "finished")
     base, row = board.lineages[0].rounds
-    assert [(e.competitor, e.reason) for e in row.entries if e.status != "scored"] == []
+    # A greedy soup may keep one model, of which it is a copy then.
+    lost = [(e.competitor, e.reason) for e in row.entries if e.status != "scored"]
+    assert [(name, why) for name, why in lost if name != "soup" or not why.startswith("is a copy of")] == []
     assert len(row.entries) == len(config.competitors)
     assert row.validation_loss < base.validation_loss
 

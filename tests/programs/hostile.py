@@ -26,7 +26,8 @@ def save(folder: Path) -> None:
     """The seed but for the last bit of one weight, each program's another: as good, and no copy."""
     shutil.copytree(SEED, folder, dirs_exist_ok=True)
     weights = bytearray((folder / "model.safetensors").read_bytes())
-    weights[-4 * (1 + zlib.crc32(sys.argv[1].encode()) % 8)] ^= 1
+    if len(weights) > 32:  # a made-up seed has fewer
+        weights[-4 * (1 + zlib.crc32(sys.argv[1].encode()) % 8)] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
 
 

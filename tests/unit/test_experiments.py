@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster.errors import UserError
 from orchestrator.config.loading import load_config
 from tests.experiments import recipes
 from tests.experiments.arms import arms, measured
@@ -115,7 +116,8 @@ def test_a_ledger_adds_up_its_trials(tmp_path: Path):
 
 def result(arm: str, seed: int, test: float, **more: object) -> Result:
     point = Point(tokens=500, validation=test, test=test + 0.1)
-    common = {"setting": "lamini", "tokens": 1000, "padded_tokens": 1500, "seconds": 1.0, "validation": test}
+    common = {"setting": "lamini", "fingerprint": "0", "tokens": 1000, "padded_tokens": 1500, "seconds": 1.0}
+    common |= {"validation": test}
     return Result(arm=arm, seed=seed, test=test, best_checkpoint=point, curve=[point], **common, **more)
 
 
@@ -176,3 +178,6 @@ def test_results_on_record_are_taken_for_done(tmp_path: Path, monkeypatch: pytes
     take("full", tmp_path / "there")
     take("lora", tmp_path / "there")  # nothing of it is on record
     assert read_all(tmp_path / "there") == [kept]
+    result("tpe", 2, 2.0).model_copy(update={"fingerprint": "1"}).write(path_of(tmp_path / "there", "lamini", 2, "tpe"))
+    with pytest.raises(UserError, match="of different splits"):
+        read_all(tmp_path / "there")

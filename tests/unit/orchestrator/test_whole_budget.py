@@ -114,7 +114,7 @@ def kill_in_the_line(config: Path, run_dir: Path) -> None:
 
 def test_short_data_ends_in_a_soup(inputs: Path, tmp_path: Path):
     field = [sft("full", learning_rate=0.02), sft("slow", learning_rate=1e-4)]
-    changes = {"rounds": 4, "budget": {"total_tokens": 27_000}, "allocation": {"climb": False, "step_tokens": 100}}
+    changes = {"rounds": 3, "budget": {"total_tokens": 27_000}, "allocation": {"climb": False, "step_tokens": 100}}
     run(write_tournament(inputs, tmp_path, field, **changes), tmp_path / "run", workers())
     one = lineage(tmp_path / "run")
     assert [r.roster.phase for r in one.rounds] == ["race", "lines", "soup"]
