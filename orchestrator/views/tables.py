@@ -81,7 +81,7 @@ def _chart_table(console: Console, board: Leaderboard) -> Table:
             now = [figure.text(reference.test.get(figure.name)) for figure in figures]
             first = [loss.text(reference.test_loss)] if rounds else []
             table.add_row(Text(reference.name, style="dim"), *first, *[""] * (rounds - len(first)), *now)
-        table.caption = "* a new champion, proven on the validation rows; the test rows only report"
+        table.caption = "* a new champion, proven on rows that chose nothing; test rows only report"
         return table
 
     per_byte = FIGURES["bits_per_byte"]  # by which models of different tokenizers compare
