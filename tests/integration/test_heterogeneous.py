@@ -19,6 +19,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "heterogeneous.yaml"
 
 
 @pytest.mark.skipif(sandbox.trouble() is not None, reason=f"no sandbox here: {sandbox.trouble()}")
+@pytest.mark.slow  # in process: tests/unit/orchestrator/test_real_kinds.py
 def test_every_kind_is_scored(inputs: Path, tmp_path: Path, ray_address: str, workers: RayWorkers):
     data = {"source": str(inputs / "rows.jsonl"), "prompt": "{instruction} \\n", "completion": "{response}"}
     sizes = {"max_tokens": 32, "validation": 120, "test": 60}

@@ -69,8 +69,8 @@ def test_rows_that_were_cut_away_do_not_count():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("group", [1, 5])
 def test_the_bound_errs_no_more_often_than_it_says(shape: str, group: int):
-    """1,000 comparisons of models that are equal, on 250 groups, at three levels; four standard errors of play."""
-    rng, levels, trials = np.random.default_rng(7), (0.05, 0.01, 0.0025), 1000
+    """500 comparisons of models that are equal, on 250 groups, at three levels; four standard errors of play."""
+    rng, levels, trials = np.random.default_rng(7), (0.05, 0.01, 0.0025), 500
     claims = np.zeros(len(levels))
     for _ in range(trials):
         proving, choosing = (_equal(rng, shape, 250, group) for _ in range(2))

@@ -53,6 +53,7 @@ def _timeless(value: Any) -> Any:
     return [_timeless(one) for one in value] if isinstance(value, list) else value
 
 
+@pytest.mark.slow
 def test_two_runs_leave_the_same_leaderboard(tmp_path: Path):
     changes: dict[str, Any] = {"rounds": 1, "budget": {"steps": 6}, "evaluation": {"samples": 0}}
     config = write_tournament(make_inputs(tmp_path), tmp_path, FEW, **changes)

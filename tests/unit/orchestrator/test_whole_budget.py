@@ -51,6 +51,7 @@ def adapters(inputs: Path, folder: Path) -> Path:
     return write_tournament(inputs, folder, field, rounds=3, **changes)
 
 
+@pytest.mark.slow
 def test_an_adapters_line_goes_on_with_its_adapter_and_after_a_kill(inputs: Path, tmp_path: Path):
     config = adapters(inputs, tmp_path)
     board = run(config, tmp_path / "run", workers())
