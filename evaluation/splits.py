@@ -118,11 +118,8 @@ def make_splits(
     _refuse_too_few(splits, wanted, rows, len(leaks))
     if len(kept):
         splits["slice"] = kept
-    digest = hashlib.sha256()
     for split, places in splits.items():
         _write(rows, places, read, out / FILES[split], held_out.groups.get(split))
-        for place in places.tolist():
-            digest.update(f"{split} {rows.row_id(place)}\n".encode())
     return Manifest(
         source=source,
         prompt=prompt,
@@ -135,8 +132,16 @@ def make_splits(
         near_duplicates=describe(leaks, rows, held_out, index, near_duplicates, read),
         counts={split: len(places) for split, places in splits.items()},
         sha256={split: sha256_of(out / FILES[split]) for split in splits},
-        fingerprint=digest.hexdigest(),
+        fingerprint=_fingerprint(splits, rows),
     ).write(out / MANIFEST)
+
+
+def _fingerprint(splits: dict[Split, npt.NDArray[np.int64]], rows: Catalogue) -> str:
+    digest = hashlib.sha256()
+    for split, places in splits.items():
+        for place in places.tolist():
+            digest.update(f"{split} {rows.row_id(place)}\n".encode())
+    return digest.hexdigest()
 
 
 def read_split(path: Path) -> list[Row]:

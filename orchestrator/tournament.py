@@ -39,7 +39,7 @@ from orchestrator.rounds.evaluators import Evaluators
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.opening import next_field, refuse_hours_without_gpus
 from orchestrator.rounds.promotion import Promotion, Unfit
-from orchestrator.rounds.proving import challenger, prove, rows_of, score_for_proof
+from orchestrator.rounds.proving import challenger, proof_rows, prove, score_for_proof
 from orchestrator.rounds.scoring_calls import score
 from orchestrator.rounds.verdict import Candidate
 
@@ -178,8 +178,9 @@ class Tournament:
             except Forfeit as reason:
                 raise Unfit(name, str(reason)) from reason
             rules, spent = self.config.selection, history[-1].verdict.spent if history else 0.0
-            theirs, ours = (rows_of(self.dir, roster.lineage, one) for one in (champion.model, model))
-            proof = prove(theirs, ours, level(1 - rules.confidence, planned, spent), rules.margin_nats)
+            theirs, ours = (proof_rows(self.dir, roster.lineage, one) for one in (champion.model, model))
+            chance = level(1 - rules.confidence, planned, spent)
+            proof = prove((theirs, champion.validation), (ours, scored[name]), chance, rules.margin_nats)
         return judge(self.config, roster, champion, seed, scored, proof, history)
 
     def reject(self, model: ModelRef, lineage: str, reason: str) -> None:

@@ -25,7 +25,7 @@ from orchestrator.field.spending import level
 from orchestrator.record.records import Inspection, ModelFolder, Proof, Sample, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
-from orchestrator.rounds.proving import challenger, prove, rows_of
+from orchestrator.rounds.proving import challenger, proof_rows, prove
 from orchestrator.rounds.verdict import Candidate, choose
 
 ROWS = 60
@@ -134,7 +134,7 @@ class _Maker:
                 if (losses := self._entry(number, index, entry.recipe)) is not None
             }
             so_far = (verdict.spent, verdict.rounds_without_champion) if verdict else (0.0, 0)
-            proof, rules = self._proof(number, champion.model, scored, so_far[0]), self.config.selection
+            proof, rules = self._proof(number, champion, scored, so_far[0]), self.config.selection
             verdict = choose(self.lineage, number, champion, seed, scored, rules, proof, *so_far)
             known = {one.model: one for one in (champion, seed)}
             for name, losses in scored.items():
@@ -211,13 +211,14 @@ class _Maker:
         loss, folder = self.loss(self.lineage, number, name), self.run.entry(self.lineage, number, name)
         return _score(self.run, f"{name}@{number}", loss, folder, 10 * number + sum(name.encode()), is_champion)
 
-    def _proof(self, number: int, champion: ModelRef, scored: dict[str, RowResults], spent: float) -> Proof | None:
-        theirs, rules = rows_of(self.run, self.lineage, champion), self.config.selection
-        winner = challenger(theirs[1], scored)
+    def _proof(self, number: int, champion: Candidate, scored: dict[str, RowResults], spent: float) -> Proof | None:
+        winner, rules = challenger(champion.validation, scored), self.config.selection
         if winner is None:
             return None
-        ours = rows_of(self.run, self.lineage, ModelRef(winner, number))
-        return prove(theirs, ours, level(1 - rules.confidence, [self.config.rounds] * number, spent), rules.margin_nats)
+        models = (champion.model, ModelRef(winner, number))
+        theirs, ours = (proof_rows(self.run, self.lineage, model) for model in models)
+        chance = level(1 - rules.confidence, [self.config.rounds] * number, spent)
+        return prove((theirs, champion.validation), (ours, scored[winner]), chance, rules.margin_nats)
 
     def _sample(self, folder: Path, model: ModelRef) -> None:
         samples = [

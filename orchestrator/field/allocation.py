@@ -94,7 +94,10 @@ class Plan:
         """Sequences of a step, as few as pay: many small steps make more of the same tokens than few large ones."""
         step_tokens = self.rules.step_tokens or (GPU_STEP_TOKENS if self.has_gpus else 1)
         batch = min(recipe.batch, max(recipe.resources.workers, round(step_tokens / self.corpus.tokens_per_row)))
-        # What a line's workers can share evenly, so that it goes on at the very batch.
+        return self._shared_evenly(batch, recipe)
+
+    def _shared_evenly(self, batch: int, recipe: SftRecipe) -> int:
+        """What a line's workers can share of `batch`, so that it goes on at the very batch."""
         return batch - batch % min(batch, self.on_the_cluster(recipe).workers)
 
     def on_the_cluster(self, recipe: SftRecipe) -> Resources:
@@ -204,8 +207,7 @@ class Plan:
         """Sequences of a step of a line over everything that is left."""
         one = self._pass(history)
         rows = left / one * self.corpus.rows if one else 0.0
-        batch = max(recipe.batch, round(sqrt(rows) / ROOT_PER_ROW))
-        return batch - batch % min(batch, self.on_the_cluster(recipe).workers)
+        return self._shared_evenly(max(recipe.batch, round(sqrt(rows) / ROOT_PER_ROW)), recipe)
 
     def _lines(self, trunk: SftRecipe, history: Sequence[Past], left: float, rounds_left: int) -> Roster:
         """Several lines from the trunk, each on its own order of the data; after them, soups of their ends."""

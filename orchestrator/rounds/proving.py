@@ -43,10 +43,9 @@ def challenger(champion: RowResults, scored: Mapping[str, RowResults]) -> str | 
     return winner if winner is not None and scored[winner].loss < champion.loss else None
 
 
-def rows_of(run: RunDirectory, lineage: str, model: ModelRef) -> Rows:
-    """A scored model's results on the held-out rows of both kinds."""
-    file = run.scores(lineage, model) / "losses.parquet"
-    return read_results(file, "proof"), read_results(file, "validation")
+def proof_rows(run: RunDirectory, lineage: str, model: ModelRef) -> RowResults:
+    """A model's results on the rows that prove."""
+    return read_results(run.scores(lineage, model) / "losses.parquet", "proof")
 
 
 async def score_for_proof(context: Context, tokenizer: Path, lineage: str, model: ModelRef) -> None:

@@ -50,7 +50,7 @@ def choose(
     """
     losses = {name: results.loss for name, results in entries.items()}
     ranking = ranked(losses)
-    winner = winner_of(entries)
+    winner = ranking[0] if ranking else None
     dethroned = proof is not None and proof.is_proven
     won = [] if winner is None else [Candidate(ModelRef(winner, number), entries[winner])]
     new_champion = won[0] if dethroned else champion
@@ -80,19 +80,18 @@ def choose(
         spent=spent if proof is None or dethroned else spent + proof.level,
         validation_loss=new_champion.validation.loss,
         seed_validation_loss=next_seed.validation.loss,
-        entries=[
-            Standing(
-                competitor=name,
-                validation_loss=losses[name],
-                improvement=gains[name],
-                improvement_seen=proof.improvement if proof and name == winner else None,
-                improvement_low=proof.improvement_low if proof and name == winner else None,
-            )
-            for name in ranking
-        ],
+        entries=[_standing(name, losses[name], gains[name], proof if name == winner else None) for name in ranking],
         rounds_without_champion=without,
         ends_lineage=ends,
         reasons=reasons,
+    )
+
+
+def _standing(name: str, loss: float, improvement: float, proof: Proof | None) -> Standing:
+    """An entry's; with the proof, where it is the winner that has one."""
+    seen, low = (proof.improvement, proof.improvement_low) if proof else (None, None)
+    return Standing(
+        competitor=name, validation_loss=loss, improvement=improvement, improvement_seen=seen, improvement_low=low
     )
 
 
