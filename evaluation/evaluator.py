@@ -17,13 +17,13 @@ from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from cluster.rounding import Rounding
 from evaluation.chat import stop_id
-from evaluation.faults import of_submission
+from evaluation.data.splits import groups_of, read_split
 from evaluation.loading import Dtype, loaded
 from evaluation.probe import probe
 from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import encode_rows, pad_id, score
-from evaluation.splits import groups_of, read_split
+from evaluation.submissions.faults import of_submission
 
 
 class ScoringJob(Record):

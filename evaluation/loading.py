@@ -11,8 +11,8 @@ from typing import Any, Literal
 from cluster.errors import Forfeit
 from cluster.rounding import Rounding
 from cluster.text import plain
-from evaluation.adapters import merged
-from evaluation.asked import dtype_of, empty_model, files_of, weights_of
+from evaluation.submissions.adapters import merged
+from evaluation.submissions.asked import dtype_of, empty_model, files_of, weights_of
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from cluster.encoding import Encoded, batches, encode
 from evaluation.chat import as_chat, stop_id
+from evaluation.data.splits import Row
 from evaluation.figures import FIGURES
 from evaluation.results import Array, RowResults
-from evaluation.splits import Row
 
 if TYPE_CHECKING:
     import torch

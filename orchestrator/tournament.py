@@ -16,11 +16,11 @@ from cluster.workers import Workers
 from competitors.builtin.bases import build
 from competitors.sft.stream import count_tokens
 from competitors.soup.recipe import SoupRecipe
+from evaluation.data.raw_places import raw_places
+from evaluation.data.splits import read_split
 from evaluation.figures import loss_in_words
-from evaluation.raw_places import raw_places
 from evaluation.results import SPLITS, RowResults, read_results
 from evaluation.scorecard import Scorecard
-from evaluation.splits import read_split
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef

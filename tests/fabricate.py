@@ -12,10 +12,10 @@ import numpy as np
 
 from cluster.resources import Resources
 from competitors.contract import Brief, Submission
-from evaluation.near_duplicates import Example, NearDuplicates
+from evaluation.data.near_duplicates import Example, NearDuplicates
+from evaluation.data.splits import Manifest
 from evaluation.results import Array, RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
-from evaluation.splits import Manifest
 from orchestrator.config.sections import Lineage
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef

@@ -17,9 +17,9 @@ from cluster.in_process import InProcessWorkers
 from cluster.store import LOCAL, Store
 from competitors.contract import Brief, Submission
 from competitors.entry import forfeit
-from evaluation.inspection import Findings
 from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
+from evaluation.submissions.inspection import Findings
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.driver import prepare
 from orchestrator.record.events import TournamentEvent

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from cluster.errors import UserError
 from cluster.machine import Machine, largest_machine, machine_here
 from competitors.kinds import Recipe
-from evaluation import sources
-from evaluation.rendering import render
+from evaluation.data import sources
+from evaluation.data.rendering import render
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources, priors
 from orchestrator.planning.auto import Basis, make_recipes

@@ -14,7 +14,7 @@ from rich.table import Table
 from cluster.errors import UserError
 from cluster.machine import Machine, largest_machine, machine_here
 from cluster.records import Record
-from evaluation.sources import HUB
+from evaluation.data.sources import HUB
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
 from orchestrator.planning.allocated import PlannedAllocation, allocation_table, in_words, plan_allocation

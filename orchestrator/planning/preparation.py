@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.errors import UserError
-from evaluation import sources
-from evaluation.raw_places import raw_places
-from evaluation.splits import make_splits
+from evaluation.data import sources
+from evaluation.data.raw_places import raw_places
+from evaluation.data.splits import make_splits
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
 

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from cluster.records import Reason, Record, StoredPath
-from evaluation.examination import NEAR
+from evaluation.submissions.examination import NEAR
 from orchestrator.field.model_ref import ModelRef
 
 

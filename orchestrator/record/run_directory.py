@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from cluster.errors import BrokenRecord, UserError
 from cluster.records import Record
 from cluster.store import LOCAL, TEMPORARY, Store
-from evaluation.splits import FILES, Split
+from evaluation.data.splits import FILES, Split
 from orchestrator.config.comparison import differences
 from orchestrator.config.loading import explain
 from orchestrator.config.tournament import TournamentConfig, folder_name

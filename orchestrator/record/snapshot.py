@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from cluster.errors import BrokenRecord
 from cluster.records import Record
 from competitors.contract import Brief, Submission
+from evaluation.data.splits import Manifest
 from evaluation.scorecard import Scorecard
-from evaluation.splits import Manifest
 from orchestrator.config.sections import Lineage
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef

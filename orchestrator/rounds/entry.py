@@ -24,9 +24,9 @@ from cluster.workers import TRAINER
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
 from competitors.kinds import RESUMES, Recipe
-from evaluation.inspection import Form, inspect
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
+from evaluation.submissions.inspection import Form, inspect
 from orchestrator.config.sections import Racing
 from orchestrator.record.events import EntryChanged, EntryState, Noted
 from orchestrator.record.records import Inspection, ModelFolder

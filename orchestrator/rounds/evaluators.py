@@ -23,7 +23,7 @@ from cluster.resources import Shape
 from cluster.workers import EVALUATOR, Workers
 from competitors.contract import Brief
 from evaluation.evaluator import ScoringJob, score_model
-from evaluation.examination import Form
+from evaluation.submissions.examination import Form
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.run_directory import RunDirectory

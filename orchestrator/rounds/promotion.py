@@ -8,8 +8,8 @@ from cluster.errors import Forfeit
 from competitors.contract import Submission
 from evaluation.evaluator import score_also
 from evaluation.generation import generate
-from evaluation.promotion import make_full
 from evaluation.scorecard import Scorecard
+from evaluation.submissions.promotion import make_full
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster
 from orchestrator.record.events import Noted

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from competitors.events import reporter
 from evaluation.evaluator import ScoringJob, score_model, score_slice
-from evaluation.inspection import Form, inspect
 from evaluation.scorecard import Scorecard
+from evaluation.submissions.inspection import Form, inspect
 
 REPORT_SECONDS = 0.5
 

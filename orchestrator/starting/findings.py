@@ -11,8 +11,8 @@ from cluster.errors import UserError
 from cluster.machine import Machine
 from cluster.records import Record
 from competitors.builtin.bases import build
-from evaluation import sources
-from evaluation.rendering import render
+from evaluation.data import sources
+from evaluation.data.rendering import render
 from orchestrator.planning import model_sources, priors
 from orchestrator.planning.basis import machine_of, sampled, shape_of
 from orchestrator.planning.model_shape import BaseShape

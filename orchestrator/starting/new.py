@@ -12,7 +12,7 @@ from cluster.machine import Machine
 from cluster.store import LOCAL
 from cluster.text import plain
 from competitors.capture import captured_output
-from evaluation import sources
+from evaluation.data import sources
 from orchestrator.config.schema import MODELINE, SCHEMA_FILE, schema_text
 from orchestrator.planning import model_sources
 from orchestrator.starting.findings import WHOLE_PERCENT, Findings, look

@@ -20,10 +20,10 @@ from competitors.output import model_form
 from evaluation.compare import gain
 from evaluation.evaluator import ScoringJob, score_model
 from evaluation.figures import FIGURES
-from evaluation.folder import ADAPTER_CONFIG, read_object
-from evaluation.inspection import Form, inspect, inspect_outsider
 from evaluation.results import SPLITS, RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
+from evaluation.submissions.folder import ADAPTER_CONFIG, read_object
+from evaluation.submissions.inspection import Form, inspect, inspect_outsider
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot

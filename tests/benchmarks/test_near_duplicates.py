@@ -11,9 +11,9 @@ import resource
 import time
 from pathlib import Path
 
-from evaluation import sources
 from evaluation.builtin.data import quickstart
-from evaluation.splits import make_splits
+from evaluation.data import sources
+from evaluation.data.splits import make_splits
 
 ROWS = int(os.environ.get("ROWS", 100_000))
 

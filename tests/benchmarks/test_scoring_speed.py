@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from cluster.encoding import batches
+from evaluation.data.splits import Row
 from evaluation.scoring import encode_rows, score
-from evaluation.splits import Row
 from tests.tiny import tiny_rows, tiny_tokenizer
 
 SHARED = Path(__file__).parents[3] / "shared" / "models"

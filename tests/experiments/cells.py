@@ -9,12 +9,12 @@ from typing import Any
 
 from cluster.encoding import encode
 from cluster.store import LOCAL
-from evaluation import sources
+from evaluation.data import sources
+from evaluation.data.splits import MANIFEST, Manifest, make_splits, read_split
 from evaluation.evaluator import ScoringJob, score_model
 from evaluation.results import SPLITS
 from evaluation.scorecard import Scorecard
 from evaluation.scoring import encode_rows, pad_id, score
-from evaluation.splits import MANIFEST, Manifest, make_splits, read_split
 from tests.experiments.sizes import Setting
 
 BATCH_TOKENS = 16_384

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cluster.ray_workers import RayWorkers
-from evaluation.splits import read_split
+from evaluation.data.splits import read_split
 from orchestrator.config.loading import load_config
 from orchestrator.driver import WORKER_ENVIRONMENT
 from orchestrator.planning.preparation import make_data

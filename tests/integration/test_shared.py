@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from evaluation import sources
-from evaluation.splits import make_splits, read_split
+from evaluation.data import sources
+from evaluation.data.splits import make_splits, read_split
 from tests.tournaments import run, sft
 
 SHARED = Path(__file__).parents[3] / "shared"

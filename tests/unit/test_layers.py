@@ -31,7 +31,9 @@ ROOMS = {
     "competitors.soup": {"competitors", "competitors.sft"},
     "competitors.search": {"competitors", "competitors.sft"},
     "evaluation.builtin": set[str](),
+    "evaluation.data": {"evaluation.builtin"},
     "evaluation.figures": {"evaluation"},
+    "evaluation.submissions": set[str](),
 }
 """What each room may import of its own package besides itself; a package's name stands for the files at its top."""
 MADE_OF_RAY = ("competitors/sft/ray_train.py", "competitors/search/")

@@ -7,11 +7,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from evaluation.chat import DAY, as_chat, stop_id
+from evaluation.data.splits import Row
 from evaluation.evaluator import score_model
 from evaluation.scoring import encode_rows
-from evaluation.splits import Row
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.unit.evaluation.making import held_out, job
+from tests.unit.evaluation.submissions.making import held_out, job
 
 DATED = {
     "given": "{{ date_string }}",

@@ -12,15 +12,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from evaluation import evaluator
+from evaluation.data.splits import Row
 from evaluation.evaluator import score_also, score_model, score_slice
-from evaluation.inspection import inspect
 from evaluation.loading import loaded
 from evaluation.results import SPLITS, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.scoring import encode_rows, score
-from evaluation.splits import Row
+from evaluation.submissions.inspection import inspect
 from tests.tiny import tiny_model
-from tests.unit.evaluation.making import ROWS, held_out, job, tiny_adapter
+from tests.unit.evaluation.submissions.making import ROWS, held_out, job, tiny_adapter
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from cluster.errors import Forfeit
 from evaluation import loading
 from evaluation.loading import loaded
-from evaluation.promotion import make_full
 from evaluation.scoring import encode_rows, score
+from evaluation.submissions.promotion import make_full
 from tests.tiny import tiny_model
-from tests.unit.evaluation.making import ROWS, tiny_adapter
+from tests.unit.evaluation.submissions.making import ROWS, tiny_adapter
 
 
 def nats(folder: Path, adapter: Path | None = None) -> np.ndarray:

@@ -13,7 +13,7 @@ from evaluation.evaluator import score_model
 from evaluation.probe import probe
 from evaluation.scoring import EncodedRow, encode_rows
 from tests.tiny import tiny_model
-from tests.unit.evaluation.making import ROWS, held_out, job
+from tests.unit.evaluation.submissions.making import ROWS, held_out, job
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.encoding import encode
+from evaluation.data.splits import Row
 from evaluation.scoring import EncodedRow, completion_head, encode_rows, score
-from evaluation.splits import Row
 from tests.tiny import tiny_model
-from tests.unit.evaluation.making import ROWS
+from tests.unit.evaluation.submissions.making import ROWS
 
 
 def plain_loop(model, tokenizer, rows: list[Row], max_tokens: int) -> tuple[np.ndarray, np.ndarray]:

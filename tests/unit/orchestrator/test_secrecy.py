@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 from competitors.contract import Brief, Submission
 from competitors.entry import compete
-from evaluation.splits import read_split
+from evaluation.data.splits import read_split
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning.preparation import make_data
 from tests.faked import FakedWorkers, faked_config, play

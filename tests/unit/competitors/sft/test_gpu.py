@@ -13,7 +13,7 @@ from competitors.entry import compete
 from competitors.events import read_events
 from competitors.output import model_form
 from evaluation import loading
-from evaluation.inspection import inspect
+from evaluation.submissions.inspection import inspect
 from tests.tiny import tiny_model
 from tests.unit.competitors.making import sft_recipe, weights
 

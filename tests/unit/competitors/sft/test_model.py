@@ -15,8 +15,9 @@ from competitors.events import reporter
 from competitors.output import model_form
 from competitors.sft import training
 from competitors.sft.adapters import METHODS
-from evaluation import loading, promotion
-from evaluation.inspection import inspect
+from evaluation import loading
+from evaluation.submissions import promotion
+from evaluation.submissions.inspection import inspect
 from tests.tiny import tiny_model
 from tests.unit.competitors.making import run, sft_recipe, weights
 

@@ -21,7 +21,7 @@ from competitors.sft.continuation import Continuation
 from competitors.soup.blend import Blend, fresh_rows, weights_of
 from competitors.soup.blend import blend as blend_soup
 from competitors.soup.recipe import SoupRecipe
-from evaluation.inspection import inspect
+from evaluation.submissions.inspection import inspect
 from tests.unit.competitors.making import beside, run, weights
 
 LORA = {"method": "lora", "rank": 2}

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evaluation.data.splits import Row
 from evaluation.figures.loss import FIGURE, nats
 from evaluation.scoring import encode_rows, score
-from evaluation.splits import Row
 from tests.tiny import tiny_model, tiny_rows
 
 ROWS = [Row(str(i), r["instruction"] + " \n", r["response"]) for i, r in enumerate(tiny_rows(12))]

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evaluation.data.splits import Row
 from evaluation.figures.token_accuracy import FIGURE, hits
 from evaluation.scoring import encode_rows, score
-from evaluation.splits import Row
 from tests.tiny import tiny_model
 
 ROWS = [Row("0", "what is the cat ?", "the cat is red ."), Row("1", "who ?", "two two two"), Row("2", "a", "dog")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import UserError
-from evaluation.splits import Manifest, groups_of, read_split
+from evaluation.data.splits import Manifest, groups_of, read_split
 from orchestrator.planning import preparation
 from orchestrator.planning.preparation import check_inputs, download_models, make_data
 from tests.faked import ROWS, faked_config

@@ -10,9 +10,9 @@ import pytest
 
 from cluster.rounding import Rounding
 from cluster.text import discreet, harmless
+from evaluation.data.splits import Manifest
 from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
-from evaluation.splits import Manifest
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
 from orchestrator.record.run_directory import RunDirectory

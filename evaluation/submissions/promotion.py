@@ -1,0 +1,55 @@
+"""Promotion: a submission becomes a full model folder with the lineage's tokenizer, for the next round to start from.
+
+A folder that we did not make, a submission or the user's own base, is only read. Of a full submission only the weights
+are taken: config, index and settings for writing are the seed's, or written anew.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+from cluster.digest import model_sha256
+from cluster.store import LOCAL
+from evaluation.submissions.adapters import merged
+from evaluation.submissions.asked import dtype_of, weights_of
+from evaluation.submissions.examination import Form
+from evaluation.submissions.folder import CONFIG
+from evaluation.submissions.weights import FLOATS, INDEX, WHOLE
+
+GENERATION = "generation_config.json"
+
+
+def make_full(seed: Path, submission: Path, form: Form, tokenizer: Path, out: Path) -> str:
+    """Make `out` a full model folder of a submission that has passed inspection; return its SHA-256.
+
+    An adapter is merged as it was scored, see `adapters.merged`. A full model's weights are linked, not copied.
+    `out` appears whole or not at all. Raises Forfeit when the submission cannot be made a model.
+    """
+    from transformers import AutoTokenizer
+
+    with LOCAL.writing(out) as temporary:
+        if form == "full":
+            _assemble(submission, seed, temporary)
+        else:
+            merged(seed, submission).save_pretrained(temporary)
+        AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(temporary)
+    return model_sha256(out)
+
+
+def _assemble(submission: Path, seed: Path, out: Path) -> None:
+    """The submission's weights under the seed's config, which says in which dtype they are stored."""
+    tensors = weights_of(submission)
+    files = {tensor.file.name for tensor in tensors.values()}
+    LOCAL.link_folder(submission, out, files.__contains__)
+    for folder in [path for path in out.iterdir() if path.is_dir()]:  # a checkpoint's files have the same names
+        LOCAL.remove(folder)
+    if files != {WHOLE}:
+        sizes = sum(tensor.count * FLOATS.get(tensor.dtype, 1) for tensor in tensors.values())
+        index = {"metadata": {"total_size": sizes}, "weight_map": {name: t.file.name for name, t in tensors.items()}}
+        (out / INDEX).write_text(json.dumps(index, indent=1, sort_keys=True))
+    config = json.loads((seed / CONFIG).read_bytes())
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype_of(tensors)
+    (out / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    if (seed / GENERATION).is_file():
+        shutil.copyfile(seed / GENERATION, out / GENERATION)
