@@ -17,12 +17,14 @@ from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from cluster.rounding import Rounding
 from evaluation.chat import stop_id
-from evaluation.data.splits import groups_of, read_split
+from evaluation.data.splits import Row, groups_of, read_split
+from evaluation.figures import FIGURES
+from evaluation.generation import write
 from evaluation.loading import Dtype, loaded
 from evaluation.probe import probe
-from evaluation.results import RowResults, Split, write_results
+from evaluation.results import Array, RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
-from evaluation.scoring import encode_rows, pad_id, score
+from evaluation.scoring import EncodedRow, encode_rows, pad_id, score
 from evaluation.submissions.faults import of_submission
 
 
@@ -47,6 +49,9 @@ class ScoringJob(Record):
     splits: tuple[Split, ...] = ("validation",)
     """Which rows: all for bases and references. Those on which a winner proves itself, and a champion's test rows, come
     later."""
+    written_rows: int = 0
+    """Of how many rows of a split the model also writes the completion by itself."""
+    written_tokens: int = 64
     out: Path
 
 
@@ -123,8 +128,29 @@ def _score_split(
     results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups)
     if not results.tokens.any():
         raise UserError(f"data.max_tokens: {job.max_tokens} cuts the whole completion of every {split} row away")
+    if job.written_rows:
+        results = results.with_columns(_judged(job, rows, encoded, model, tokenizer))
     cut_short = sum(row.cut for row in encoded)
     return _Scored([row.row_id for row in rows], results, SplitScore.of(results, cut_short))
+
+
+def _judged(
+    job: ScoringJob, rows: list[Row], encoded: list[EncodedRow], model: Any, tokenizer: Any
+) -> dict[str, Array]:
+    """What figures of texts say of the first rows, which are a random sample: they lie in the order of their hashes.
+
+    By column, (rows,) each; no number for the rows of which nothing was written, as where the prompt alone is too long.
+    """
+    asked = [i for i, row in enumerate(encoded[: job.written_rows]) if row.completion_tokens]
+    prompts = [encoded[i].ids[: encoded[i].start] for i in asked]
+    stop = stop_id(tokenizer, job.prompt == "chat")
+    texts = write(model, tokenizer, prompts, stop, job.written_tokens, job.batch_tokens)
+    columns = {}
+    for figure in FIGURES.values():
+        if figure.judge is not None:
+            column = columns[figure.column] = np.full(len(rows), np.nan)
+            column[asked] = [figure.judge(text, rows[i].completion) for i, text in zip(asked, texts, strict=True)]
+    return columns
 
 
 def _refuse_endless(scored: _Scored, split: Split) -> None:

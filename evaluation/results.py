@@ -41,7 +41,11 @@ class RowResults:
 
     def grouped(self, group: Array) -> "RowResults":
         """The same rows, told which of them belong together."""
-        return RowResults(**{**self.columns, "group": group})
+        return self.with_columns({"group": group})
+
+    def with_columns(self, columns: Mapping[str, Array]) -> "RowResults":
+        """The same rows with more columns, or others in their place."""
+        return RowResults(**{**self.columns, **columns})
 
     def column(self, name: str) -> Array:
         """A column by its name."""
@@ -75,7 +79,7 @@ def write_results(path: Path, row_ids: Mapping[Split, list[str]], results: Mappi
     if path.exists():
         tables.insert(0, pq.read_table(path, filters=[("split", "not in", list(results))]))
     with LOCAL.writing(path) as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary)
+        pq.write_table(pa.concat_tables(tables, promote_options="default"), temporary)
 
 
 def read_results(path: Path, split: Split) -> RowResults:

@@ -28,7 +28,7 @@ class SplitScore(Record):
         """Sum up per-row results."""
         counted = results.tokens > 0
         return cls(
-            figures={name: figure.compute(results) for name, figure in FIGURES.items()},
+            figures={name: figure.compute(results) for name, figure in FIGURES.items() if figure.is_in(results)},
             rows=len(results.tokens),
             tokens=int(results.tokens.sum()),
             bytes=int(results.bytes[counted].sum()),

@@ -5,9 +5,9 @@ table: scoring measures what its figure asks for, the scorecard holds its value 
 column, and tables show it under its title. Importing this does not import torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from evaluation.figures import bits_per_byte, loss, perplexity, token_accuracy
+from evaluation.figures import bits_per_byte, exact_match, loss, perplexity, rouge_l, token_accuracy
 from evaluation.figures.figure import Figure
 
 FIGURES: dict[str, Figure] = {
@@ -17,9 +17,17 @@ FIGURES: dict[str, Figure] = {
         perplexity.FIGURE,
         bits_per_byte.FIGURE,
         token_accuracy.FIGURE,
+        exact_match.FIGURE,
+        rouge_l.FIGURE,
     )
 }
 """By name, in the order in which they are shown."""
+
+
+def measured(scored: Iterable[Mapping[str, float]]) -> list[Figure]:
+    """The figures, in order, that any of these has: those of texts are there where models were to write some."""
+    there = {name for figures in scored for name in figures}
+    return [figure for name, figure in FIGURES.items() if name in there]
 
 
 def loss_in_words(figures: Mapping[str, float]) -> str:

@@ -8,13 +8,12 @@ import math
 import numpy as np
 
 from evaluation.figures.figure import Figure
-from evaluation.results import RowResults
+from evaluation.results import Array, RowResults
 
 
-def compute(results: RowResults) -> float:
-    """The nats of the split as bits, by its bytes."""
-    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        return float(results.nats.sum() / math.log(2) / results.bytes[results.tokens > 0].sum())
+def sums(results: RowResults) -> tuple[Array, Array]:
+    """A row's nats as bits, and its bytes."""
+    return results.nats / math.log(2), np.where(results.tokens > 0, results.bytes, 0.0)
 
 
-FIGURE = Figure("bits_per_byte", "bits/byte", "bits/byte", "lower", compute, ".4f")
+FIGURE = Figure("bits_per_byte", "bits/byte", "bits/byte", "lower", sums, ".4f")

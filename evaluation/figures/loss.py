@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from evaluation.figures.figure import Figure
-from evaluation.results import RowResults
+from evaluation.results import Array, RowResults
 
 if TYPE_CHECKING:
     import torch
@@ -16,9 +16,9 @@ def nats(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
     return cross_entropy(logits, targets, reduction="none")
 
 
-def compute(results: RowResults) -> float:
-    """The mean over the split's tokens."""
-    return results.loss
+def sums(results: RowResults) -> tuple[Array, Array]:
+    """A row's nats and its tokens."""
+    return results.nats, results.tokens
 
 
-FIGURE = Figure("loss", "loss", "nats/token", "lower", compute, ".4f", nats, "nats")
+FIGURE = Figure("loss", "loss", "nats/token", "lower", sums, ".4f", measure=nats, column="nats")

@@ -2,16 +2,16 @@
 
 import math
 
+from evaluation.figures import loss
 from evaluation.figures.figure import Figure
-from evaluation.results import RowResults
 
 LARGEST_EXPONENT = 700.0
 """exp of more is no float64 any more."""
 
 
-def compute(results: RowResults) -> float:
+def of_loss(mean: float) -> float:
     """exp(loss)."""
-    return math.exp(min(results.loss, LARGEST_EXPONENT))
+    return math.exp(min(mean, LARGEST_EXPONENT))
 
 
-FIGURE = Figure("perplexity", "perplexity", "", "lower", compute, ".2f")
+FIGURE = Figure("perplexity", "perplexity", "", "lower", loss.sums, ".2f", of_mean=of_loss)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from evaluation.figures.figure import Figure
-from evaluation.results import RowResults
+from evaluation.results import Array, RowResults
 
 if TYPE_CHECKING:
     import torch
@@ -14,9 +14,9 @@ def hits(logits: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":
     return logits.argmax(-1) == targets
 
 
-def compute(results: RowResults) -> float:
-    """Hits by tokens."""
-    return results.per_token("hits")
+def sums(results: RowResults) -> tuple[Array, Array]:
+    """A row's hits and its tokens."""
+    return results.column("hits"), results.tokens
 
 
-FIGURE = Figure("token_accuracy", "token accuracy", "share", "higher", compute, ".1%", hits, "hits")
+FIGURE = Figure("token_accuracy", "token accuracy", "share", "higher", sums, ".1%", measure=hits, column="hits")

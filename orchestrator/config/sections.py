@@ -123,6 +123,10 @@ class Evaluation(Settings):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     samples: int = Field(3, ge=0, description="test prompts whose completions the report shows before and after")
     sample_tokens: int = Field(64, ge=1)
+    written_rows: int = Field(
+        0, ge=0, description="rows of each split that a model also writes the completion of: exact match and ROUGE-L"
+    )
+    written_tokens: int = Field(64, ge=1, description="how much of it at most")
 
 
 class Cluster(Settings):

@@ -101,5 +101,7 @@ class Evaluators:
             max_tokens=self.config.data.max_tokens,
             batch_tokens=self.config.evaluation.batch_tokens,
             dtype=self.config.evaluation.dtype,
+            written_rows=self.config.evaluation.written_rows,
+            written_tokens=self.config.evaluation.written_tokens,
             out=out,
         )

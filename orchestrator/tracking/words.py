@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster.text import as_code, discreet
-from evaluation.figures import FIGURES, loss_in_words
+from evaluation.figures import loss_in_words, measured
+from evaluation.figures.figure import Figure
 from evaluation.scorecard import Scorecard
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.field.model_ref import ModelRef
@@ -92,8 +93,9 @@ def about_tournament(snapshot: Snapshot) -> str:
     for lineage in snapshot.lineages:
         lines += _table_of(lineage)
     if snapshot.references:
-        rows = [f"| {escaped(name)} | {_cells(card)} |" for name, card in snapshot.references.items()]
-        lines += ["", "### References", "", *_head("model"), *rows]
+        figures = measured(card.test_figures for card in snapshot.references.values())
+        rows = [f"| {escaped(name)} | {_cells(figures, card)} |" for name, card in snapshot.references.items()]
+        lines += ["", "### References", "", *_head(figures, "model"), *rows]
     lines += [
         "",
         "Losses are nats per completion token. Champions are chosen on validation rows; test rows only report.",
@@ -119,21 +121,22 @@ def _table_of(lineage: LineageSnapshot) -> list[str]:
         return []
     dethroned = {verdict.round for verdict in lineage.verdicts if verdict.dethroned}
     heading = f"### {escaped(lineage.name)} (from {escaped(lineage.lineage.base)})"
+    figures = measured(card.test_figures for _, _, card in line)
     rows = [
-        f"| {number} | {escaped(model)}{' **new**' if number in dethroned else ''} | {_cells(card)} |"
+        f"| {number} | {escaped(model)}{' **new**' if number in dethroned else ''} | {_cells(figures, card)} |"
         for number, model, card in line
     ]
-    return ["", heading, "", *_head("round", "champion"), *rows]
+    return ["", heading, "", *_head(figures, "round", "champion"), *rows]
 
 
-def _head(*columns: str) -> list[str]:
+def _head(figures: list[Figure], *columns: str) -> list[str]:
     """The first lines of a table whose last columns are the figures of test rows."""
-    titles = [*columns, *(f"test {figure.title}" for figure in FIGURES.values())]
+    titles = [*columns, *(f"test {figure.title}" for figure in figures)]
     return [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
 
 
-def _cells(card: Scorecard) -> str:
-    return " | ".join(figure.text(card.test_figures.get(name)) for name, figure in FIGURES.items())
+def _cells(figures: list[Figure], card: Scorecard) -> str:
+    return " | ".join(figure.text(card.test_figures.get(figure.name)) for figure in figures)
 
 
 def about_lineage(lineage: LineageSnapshot) -> str:
@@ -192,7 +195,8 @@ def outcome(verdict: Verdict, name: str) -> str:
 def about_champion(verdict: Verdict, card: Scorecard, path: Path) -> str:
     """The description of a registered model's version."""
     champion = verdict.champion
-    figures = ", ".join(f"test {f.title} {f.text(card.test_figures.get(name))}" for name, f in FIGURES.items())
+    test = card.test_figures
+    figures = ", ".join(f"test {figure.title} {figure.text(test[figure.name])}" for figure in measured([test]))
     return fitted(
         f"{escaped(champion.competitor)}, champion of {escaped(verdict.lineage)} since round {champion.round}:"
         f" {figures}.\n\n{_listed(verdict.reasons)}\n\n"

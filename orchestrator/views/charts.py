@@ -21,8 +21,6 @@ from orchestrator.views.progress import train_curve
 GREY = "#808690"
 GRID = "rgba(128,134,144,.22)"
 LABEL_LENGTH = 48
-CHARTED = tuple(name for name in FIGURES if name != "perplexity")
-"""Figures with a chart of their own: perplexity's would only say what the loss's says."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,12 @@ def figure_chart(snapshot: Snapshot, board: Leaderboard, name: str) -> Chart:
         whole=_axes(-0.15, last, whole),
         close=_axes(0.85, last, _range([*late, *near])) if late and last > 1 else None,
     )
+
+
+def charted(board: Leaderboard) -> list[Figure]:
+    """Figures with a chart of their own, the loss first: perplexity's would only say what the loss's says."""
+    loss = FIGURES["loss"]
+    return [loss, *(figure for figure in board.figures if figure not in (loss, FIGURES["perplexity"]))]
 
 
 def said(figure: Figure) -> str:

@@ -19,7 +19,7 @@ from cluster.records import Record
 from competitors.output import model_form
 from evaluation.compare import gain
 from evaluation.evaluator import ScoringJob, score_model
-from evaluation.figures import FIGURES
+from evaluation.figures import measured
 from evaluation.results import SPLITS, RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.submissions.folder import ADAPTER_CONFIG, read_object
@@ -81,6 +81,8 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
             batch_tokens=config.evaluation.batch_tokens,
             prompt=cast(Literal["plain", "chat"], prompt),
             dtype=config.evaluation.dtype,
+            written_rows=config.evaluation.written_rows,
+            written_tokens=config.evaluation.written_tokens,
             splits=(split,) if entry else SPLITS,
             out=Path(scratch),
         )
@@ -183,14 +185,15 @@ def print_evaluated(console: Console, result: Evaluated) -> None:
     """The scores, and the comparison with each champion in words."""
     table = Table(title=Text(result.model), title_justify="left")
     table.add_column("")
-    for title in (*(figure.title for figure in FIGURES.values()), "rows", "tokens"):
-        table.add_column(title, justify="right")
     card = result.scorecard
     scored = {"validation": card.validation, "proof": card.proof, "test": card.test}
+    shown = measured([card.validation.figures])
+    for title in (*(figure.title for figure in shown), "rows", "tokens"):
+        table.add_column(title, justify="right")
     for name, split in scored.items():
         if split is None:
             continue
-        figures = [figure.text(split.figures.get(key)) for key, figure in FIGURES.items()]
+        figures = [figure.text(split.figures.get(figure.name)) for figure in shown]
         table.add_row(name, *figures, f"{split.rows:,}", f"{split.tokens:,}")
     console.print(table)
     if result.entry is not None:

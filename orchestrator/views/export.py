@@ -5,7 +5,7 @@ from pathlib import Path
 from cluster.errors import BrokenRecord, UserError
 from cluster.text import as_code, discreet
 from competitors.output import model_form
-from evaluation.figures import FIGURES
+from evaluation.figures import measured
 from orchestrator.field.model_ref import BASE
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 from orchestrator.views.columns import required, submission_of
@@ -52,9 +52,9 @@ def model_card(snapshot: Snapshot, lineage: LineageSnapshot) -> str:
     source = discreet(", ".join(config.data.sources))
     hub_base = f"base_model: {base}\n" if base.count("/") == 1 and not base.startswith((".", "/")) else ""
     figures = "\n".join(
-        f"| test {figure.heading}"
-        f" | {figure.text(first.test_figures.get(name))} | {figure.text(card.test_figures.get(name))} |"
-        for name, figure in FIGURES.items()
+        f"| test {one.heading}"
+        f" | {one.text(first.test_figures.get(one.name))} | {one.text(card.test_figures.get(one.name))} |"
+        for one in measured([first.test_figures, card.test_figures])
     )
     rounds = "\n".join(
         f"| {v.round} | {v.winner or 'none'} | {v.seed_validation_loss:.4f} | {v.champion} |" for v in lineage.verdicts

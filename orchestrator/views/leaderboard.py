@@ -12,6 +12,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cluster.records import Record
+from evaluation.figures import measured
+from evaluation.figures.figure import Figure
 from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.events import State
@@ -126,6 +128,12 @@ class Leaderboard(Record):
     state: State
     lineages: list[LineageRow]
     references: list[ReferenceRow]
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Those that the test rows of any model come to, in order."""
+        rounds = [row.test for lineage in self.lineages for row in lineage.rounds]
+        return measured([*rounds, *(row.test for row in self.references)])
 
 
 def build(snapshot: Snapshot, state: State) -> Leaderboard:

@@ -118,10 +118,10 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
             _lineage_view(snapshot, lineage, board, row)
             for lineage, row in zip(snapshot.lineages, board.lineages, strict=True)
         ],
-        figures=FIGURES.values(),
+        figures=board.figures,
         said=charts.said,
         columns=shown_in("report"),
-        charts=[(FIGURES[name], charts.figure_chart(snapshot, board, name)) for name in charts.CHARTED],
+        charts=[(figure, charts.figure_chart(snapshot, board, figure.name)) for figure in charts.charted(board)],
         styles=charts.styles(snapshot),
         intervals=lambda row: intervals(row, config.selection.margin_nats),
         open_rounds=OPEN_ROUNDS,

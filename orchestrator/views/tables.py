@@ -67,7 +67,8 @@ def _chart_table(console: Console, board: Leaderboard) -> Table:
     rounds = max((len(lineage.rounds) for lineage in board.lineages), default=0)
 
     def with_figures(figures: Sequence[Figure]) -> Table:
-        table = Table(title="test loss of the champion, nats per completion token", title_justify="left")
+        title = "test loss of the champion, nats per completion token"
+        table = Table(title=title, title_justify="left", min_width=min(len(title), console.width))
         table.add_column("")
         for number in range(rounds):
             table.add_column("base" if number == 0 else f"round {number}", justify="right")
@@ -85,7 +86,7 @@ def _chart_table(console: Console, board: Leaderboard) -> Table:
         return table
 
     per_byte = FIGURES["bits_per_byte"]  # by which models of different tokenizers compare
-    others = [figure for figure in FIGURES.values() if figure not in (loss, per_byte)]
+    others = [figure for figure in board.figures if figure not in (loss, per_byte)]
     return _that_fits(console, with_figures, [per_byte, *others], kept=1)
 
 

@@ -14,6 +14,8 @@ from cluster.errors import Forfeit, UserError
 from evaluation import evaluator
 from evaluation.data.splits import Row
 from evaluation.evaluator import score_also, score_model, score_slice
+from evaluation.figures.rouge_l import overlap
+from evaluation.generation import generate
 from evaluation.loading import loaded
 from evaluation.results import SPLITS, read_results
 from evaluation.scorecard import Scorecard
@@ -194,3 +196,16 @@ def test_a_submission_is_its_weights_on_all_rows_and_probed_once(tmp_path: Path,
         card = score_also(job(tmp_path, folder, seed=seed, tokenizer=seed), split)
     assert (card.validation, card.proof, card.test) == (expected.validation, expected.proof, expected.test)
     assert probed == [12]
+
+
+def test_a_model_writes_the_completions_of_the_first_rows_itself(tmp_path: Path):
+    folder = tiny_model(tmp_path / "m", initializer_range=0.5)
+    card = score_model(job(tmp_path, folder, written_rows=5, written_tokens=8))
+    texts = generate(folder, folder, [row.prompt for row in ROWS[:5]], 8, "auto")
+    read = read_results(tmp_path / "out" / "losses.parquet", "validation")
+    overlaps = [overlap(text, row.completion) for text, row in zip(texts, ROWS, strict=False)]
+    assert read.column("overlap")[:5].tolist() == overlaps
+    assert np.isnan(read.column("overlap")[5:]).all()
+    assert any(overlaps)
+    assert card.validation.figures["rouge_l"] == pytest.approx(np.mean(overlaps))
+    assert "rouge_l" not in score_model(job(tmp_path, folder)).validation.figures
