@@ -18,8 +18,9 @@ from cluster.records import Record
 from cluster.rounding import Rounding
 from evaluation.chat import stop_id
 from evaluation.data.splits import Row, groups_of, read_split
-from evaluation.figures import FIGURES
+from evaluation.figures import FIGURES, figure_of, results_file
 from evaluation.generation import write
+from evaluation.harness import HarnessTask, score_task
 from evaluation.loading import Dtype, loaded
 from evaluation.probe import probe
 from evaluation.results import Array, RowResults, Split, write_results
@@ -52,6 +53,9 @@ class ScoringJob(Record):
     written_rows: int = 0
     """Of how many rows of a split the model also writes the completion by itself."""
     written_tokens: int = 64
+    harness: tuple[HarnessTask, ...] = ()
+    include: Path | None = None
+    """A folder with tasks of the user's own, where there are any."""
     out: Path
 
 
@@ -130,8 +134,20 @@ def _score_split(
         raise UserError(f"data.max_tokens: {job.max_tokens} cuts the whole completion of every {split} row away")
     if job.written_rows:
         results = results.with_columns(_judged(job, rows, encoded, model, tokenizer))
-    cut_short = sum(row.cut for row in encoded)
-    return _Scored([row.row_id for row in rows], results, SplitScore.of(results, cut_short))
+    total = SplitScore.of(results, sum(row.cut for row in encoded))
+    total.figures.update(_score_tasks(job, split, model, tokenizer))
+    return _Scored([row.row_id for row in rows], results, total)
+
+
+def _score_tasks(job: ScoringJob, split: Split, model: Any, tokenizer: Any) -> dict[str, float]:
+    """The figures of the harness's tasks on their documents of the split, whose results go into files of their own."""
+    figures = {}
+    for task in job.harness:
+        chat = job.prompt == "chat"
+        ids, results = score_task(model, tokenizer, task, split, job.batch_tokens, chat, job.include)
+        write_results(results_file(job.out, task.task), {split: ids}, {split: results})
+        figures[task.task] = figure_of(task.task).compute(results)
+    return figures
 
 
 def _judged(
@@ -144,6 +160,8 @@ def _judged(
     asked = [i for i, row in enumerate(encoded[: job.written_rows]) if row.completion_tokens]
     prompts = [encoded[i].ids[: encoded[i].start] for i in asked]
     stop = stop_id(tokenizer, job.prompt == "chat")
+    if not asked:
+        raise UserError(f"data.max_tokens: {job.max_tokens} leaves nothing of the first {job.written_rows} completions")
     texts = write(model, tokenizer, prompts, stop, job.written_tokens, job.batch_tokens)
     columns = {}
     for figure in FIGURES.values():

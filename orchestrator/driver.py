@@ -19,7 +19,7 @@ from orchestrator.delivery import Delivery
 from orchestrator.environment import environment
 from orchestrator.observers import observers
 from orchestrator.planning import memory, power
-from orchestrator.planning.preparation import check_inputs, download_models, make_data
+from orchestrator.planning.preparation import check_inputs, download_models, fetch_tasks, make_data
 from orchestrator.record.events import Noted, Observer
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
@@ -80,6 +80,7 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> N
     else:
         run.clear()
         make_data(config, config_file, run.data)
+        fetch_tasks(config, config_file, run.own_tasks)
         download_models(config, config_file, run.model)
         run.store.write_text(run.environment_file, json.dumps(environment(), indent=1) + "\n")
         run.adopt(config)

@@ -18,9 +18,9 @@ from competitors.sft.stream import count_tokens
 from competitors.soup.recipe import SoupRecipe
 from evaluation.data.raw_places import raw_places
 from evaluation.data.splits import read_split
-from evaluation.figures import loss_in_words
-from evaluation.results import SPLITS, RowResults, read_results
-from evaluation.scorecard import Scorecard
+from evaluation.figures import costs_of, loss_in_words
+from evaluation.results import SPLITS, RowResults, Split
+from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef
@@ -39,7 +39,7 @@ from orchestrator.rounds.evaluators import Evaluators
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.opening import next_field, refuse_hours_without_gpus
 from orchestrator.rounds.promotion import Promotion, Unfit
-from orchestrator.rounds.proving import challenger, proof_rows, prove, score_for_proof
+from orchestrator.rounds.proving import challenger, guarded, prove, score_for_proof
 from orchestrator.rounds.scoring_calls import score
 from orchestrator.rounds.verdict import Candidate
 
@@ -169,19 +169,21 @@ class Tournament:
         base: ModelFolder,
     ) -> Verdict:
         """The verdict of a round. Who leads the champion is scored on the rows that prove first; else Unfit."""
-        proof = None
-        if (name := challenger(champion.validation, scored)) is not None:
+        rules, proof = self.config.selection, None
+        seen = {name: self._seen(roster.lineage, ModelRef(name, roster.round), "validation") for name in scored}
+        if (name := challenger(champion.validation, seen)) is not None:
             model = ModelRef(name, roster.round)
             assert base.path is not None
             try:
                 await score_for_proof(self.context, base.path, roster.lineage, model)
             except Forfeit as reason:
                 raise Unfit(name, str(reason)) from reason
-            rules, spent = self.config.selection, history[-1].verdict.spent if history else 0.0
-            theirs, ours = (proof_rows(self.dir, roster.lineage, one) for one in (champion.model, model))
-            chance = level(1 - rules.confidence, planned, spent)
-            proof = prove((theirs, champion.validation), (ours, scored[name]), chance, rules.margin_nats)
-        return judge(self.config, roster, champion, seed, scored, proof, history)
+            chance = level(1 - rules.confidence, planned, history[-1].verdict.spent if history else 0.0)
+            theirs, ours = (self._seen(roster.lineage, one, "proof") for one in (champion.model, model))
+            looked_after = guarded(rules, *(self._proof_score(roster.lineage, one) for one in (champion.model, model)))
+            both = (theirs, champion.validation), (ours, seen[name])
+            proof = prove(*both, chance, rules.margin_nats, looked_after)
+        return judge(self.config, roster, champion, seed, scored, proof, history, seen)
 
     def reject(self, model: ModelRef, lineage: str, reason: str) -> None:
         """Put on record that a submission is out though it was scored."""
@@ -192,8 +194,7 @@ class Tournament:
         self.tell(Noted(f"{lineage} round {model.round} {model.competitor}: rejected: {reason}"))
 
     def _tell_of_champion(self, verdict: Verdict, champion: ModelFolder, again: bool) -> None:
-        card = self.dir.read(Scorecard, self.dir.scores(verdict.lineage, verdict.champion) / "scorecard.json")
-        assert card is not None
+        card = self._scorecard(verdict.lineage, verdict.champion)
         assert champion.path is not None
         self.tell(ChampionCrowned(verdict.lineage, verdict.champion, card.test_figures, champion.path, again))
 
@@ -247,7 +248,22 @@ class Tournament:
 
     def _candidate(self, lineage: str, model: ModelRef) -> Candidate:
         """A scored model with its results on the rows that choose."""
-        return Candidate(model, read_results(self.dir.scores(lineage, model) / "losses.parquet", "validation"))
+        card = self._scorecard(lineage, model)
+        return Candidate(model, self._seen(lineage, model, "validation"), card.validation.loss)
+
+    def _seen(self, lineage: str, model: ModelRef, split: Split) -> RowResults:
+        """A scored model's results on a split as the metric that chooses sees them."""
+        return costs_of(self.dir.scores(lineage, model), split, self.config.selection.metric)
+
+    def _scorecard(self, lineage: str, model: ModelRef) -> Scorecard:
+        card = self.dir.read(Scorecard, self.dir.scores(lineage, model) / "scorecard.json")
+        assert card is not None
+        return card
+
+    def _proof_score(self, lineage: str, model: ModelRef) -> SplitScore:
+        score = self._scorecard(lineage, model).proof
+        assert score is not None
+        return score
 
     def _refuse_impossible(self) -> None:
         workers = self.context.workers

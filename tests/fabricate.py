@@ -14,6 +14,7 @@ from cluster.resources import Resources
 from competitors.contract import Brief, Submission
 from evaluation.data.near_duplicates import Example, NearDuplicates
 from evaluation.data.splits import Manifest
+from evaluation.figures import costs_of
 from evaluation.results import Array, RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.sections import Lineage
@@ -25,7 +26,7 @@ from orchestrator.field.spending import level
 from orchestrator.record.records import Inspection, ModelFolder, Proof, Sample, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
-from orchestrator.rounds.proving import challenger, proof_rows, prove
+from orchestrator.rounds.proving import challenger, prove
 from orchestrator.rounds.verdict import Candidate, choose
 
 ROWS = 60
@@ -216,7 +217,7 @@ class _Maker:
         if winner is None:
             return None
         models = (champion.model, ModelRef(winner, number))
-        theirs, ours = (proof_rows(self.run, self.lineage, model) for model in models)
+        theirs, ours = (costs_of(self.run.scores(self.lineage, model), "proof", "loss") for model in models)
         chance = level(1 - rules.confidence, [self.config.rounds] * number, spent)
         return prove((theirs, champion.validation), (ours, scored[winner]), chance, rules.margin_nats)
 

@@ -2,13 +2,16 @@
 
 A new figure is a file here that ends in its `FIGURE`, and a line in the table. Everything else follows from the
 table: scoring measures what its figure asks for, the scorecard holds its value under its name, losses.parquet its
-column, and tables show it under its title. Importing this does not import torch.
+column, and tables show it under its title. A task of the lm-evaluation-harness is a figure too, by the task's name.
+Importing this does not import torch.
 """
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from evaluation.figures import bits_per_byte, exact_match, loss, perplexity, rouge_l, token_accuracy
 from evaluation.figures.figure import Figure
+from evaluation.results import Array, RowResults, Split, read_results
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure
@@ -24,10 +27,31 @@ FIGURES: dict[str, Figure] = {
 """By name, in the order in which they are shown."""
 
 
+def figure_of(name: str) -> Figure:
+    """The figure of that name: one of the table, or else a task of the lm-evaluation-harness."""
+    return FIGURES.get(name) or Figure(name, name, "", "higher", _scores, ".4f")
+
+
+def results_file(folder: Path, name: str) -> Path:
+    """Where a model's results lie that the figure of that name is made of, in the folder of its scorecard."""
+    return folder / "losses.parquet" if name in FIGURES else folder / "harness" / f"{name}.parquet"
+
+
+def costs_of(folder: Path, split: Split, name: str) -> RowResults:
+    """A model's results on a split as the figure of that name sees them: lower is better. BrokenRecord as of a file."""
+    return figure_of(name).costs(read_results(results_file(folder, name), split))
+
+
+def _scores(results: RowResults) -> tuple[Array, Array]:
+    """A document's score, and that it is one."""
+    return results.column("score"), results.tokens
+
+
 def measured(scored: Iterable[Mapping[str, float]]) -> list[Figure]:
-    """The figures, in order, that any of these has: those of texts are there where models were to write some."""
-    there = {name for figures in scored for name in figures}
-    return [figure for name, figure in FIGURES.items() if name in there]
+    """The figures, in order, that any of these has: some are there only where the config asks for them."""
+    there = dict.fromkeys(name for figures in scored for name in figures)
+    names = [name for name in FIGURES if name in there] + [name for name in there if name not in FIGURES]
+    return [figure_of(name) for name in names]
 
 
 def loss_in_words(figures: Mapping[str, float]) -> str:

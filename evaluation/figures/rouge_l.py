@@ -1,4 +1,4 @@
-"""ROUGE-L (Lin 2004): how much of the completion's words, in their order, are in what the model writes, and the reverse.
+"""ROUGE-L (Lin 2004): how many of the completion's words the model writes in their order, and the reverse.
 
 The F-measure of the longest common subsequence, the mean over rows, as rouge-score computes it, over words in lower
 case. Letters of all scripts make words; a script without spaces between them makes long ones.

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from cluster.records import Settings
 from cluster.resources import Resources
 from competitors.contract import Allowance
+from evaluation.harness import HarnessTask
 from orchestrator.field.whole_budget import Whole
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -104,9 +105,18 @@ class Limits(Settings):
     evaluation_minutes: float = Field(120, gt=0)
 
 
-class Selection(Settings):
-    """How winners and champions are chosen."""
+class Guardrail(Settings):
+    """A figure that a new champion may not be worse in by more than `max_drop`, on the rows that prove."""
 
+    metric: str
+    max_drop: float = Field(0.0, ge=0, description="in the figure's own unit, as 0.02 of a share")
+
+
+class Selection(Settings):
+    """How winners and champions are chosen: by the loss, or by another figure or task."""
+
+    metric: str = "loss"
+    guardrails: list[Guardrail] = []
     confidence: float = Field(0.95, gt=0.5, lt=1)
     margin_nats: float = Field(0.0, ge=0)
     patience: int | None = Field(None, ge=1, description="rounds without a new champion that end a lineage")
@@ -127,6 +137,8 @@ class Evaluation(Settings):
         0, ge=0, description="rows of each split that a model also writes the completion of: exact match and ROUGE-L"
     )
     written_tokens: int = Field(64, ge=1, description="how much of it at most")
+    harness: list[HarnessTask] = Field([], description="tasks of the lm-evaluation-harness, each a figure by its name")
+    harness_tasks: str | None = Field(None, description="a folder with tasks of your own, as YAML for the harness")
 
 
 class Cluster(Settings):

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 from cluster.records import Settings, nearest
 from competitors.kinds import Recipe
 from competitors.soup.recipe import SoupRecipe
+from evaluation.figures import FIGURES
+from evaluation.scorecard import SplitScore
 from orchestrator.config.sections import (
     NAME,
     Budget,
@@ -77,6 +79,25 @@ class TournamentConfig(Settings):
         names = [recipe.name for recipe in self.competitors]
         for recipe in self.competitors:
             check_soup(recipe, names)
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_are_measured(self) -> "TournamentConfig":
+        tasks, rules = [one.task for one in self.evaluation.harness], self.selection
+        for task in tasks:
+            if tasks.count(task) > 1 or task in FIGURES or task in SplitScore.model_fields:
+                raise ValueError(f'evaluation.harness: the name "{task}" is taken')
+        asked = {"selection.metric": rules.metric}
+        asked |= {f"selection.guardrails[{number}].metric": one.metric for number, one in enumerate(rules.guardrails)}
+        for key, name in asked.items():
+            if name not in (known := [*FIGURES, *tasks]):
+                raise ValueError(f'{key}: there is no figure and no task "{name}"{nearest(name, known)}')
+            if not self.evaluation.written_rows and name in FIGURES and FIGURES[name].judge is not None:
+                raise ValueError(f"{key}: {name} is measured where evaluation.written_rows is not 0")
+        if rules.metric == "perplexity":
+            raise ValueError("selection.metric: perplexity chooses as the loss does: name that")
+        if rules.metric != "loss" and rules.margin_nats:
+            raise ValueError(f"selection.margin_nats: goes with the loss, and {rules.metric} chooses")
         return self
 
     @model_validator(mode="after")

@@ -4,6 +4,8 @@ from math import sqrt
 
 from cluster.records import Record
 from evaluation.compare import FEWEST_GROUPS
+from evaluation.figures import FIGURES
+from evaluation.harness import ROLES
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.spending import level
 
@@ -18,12 +20,13 @@ FURTHER = (0.005, 0.01, 0.02)
 class Power(Record):
     """What can be proven in one round, at the usual spread of gains."""
 
+    metric: str
     rows: int
-    """That prove: half of `data.validation`."""
+    """That prove: half of `data.validation`; where texts choose, as many of them as a model writes of."""
     level: float
     """The chance of a false title that a round may take when none before it proved anything."""
-    gain_nats: float
-    """A true gain that is proven in four rounds of five."""
+    gain_nats: float | None
+    """A true gain that is proven in four rounds of five; None where it is not the loss that chooses."""
     rows_for: dict[str, int]
     """For smaller gains, in nats: what `data.validation` would have to be."""
 
@@ -32,25 +35,42 @@ def power_of(config: TournamentConfig) -> Power:
     """That of `config`, for rows that each stand alone."""
     from scipy.stats import norm
 
-    rounds, rows = config.all_rounds, config.data.validation // 2
+    rounds, rows, metric = config.all_rounds, proving_rows(config), config.selection.metric
     one = level(1 - config.selection.confidence, [rounds], 0.0)
+    if metric != "loss":
+        return Power(metric=metric, rows=rows, level=one, gain_nats=None, rows_for={})
     needed = float(norm.isf(one) + norm.ppf(POWER)) * USUAL_SPREAD
     can = config.selection.margin_nats + needed / sqrt(max(rows, 1))
     smaller = [nats for nats in FURTHER if nats < can and nats > config.selection.margin_nats]
     rows_for = {f"{nats:g}": 2 * round((needed / (nats - config.selection.margin_nats)) ** 2) for nats in smaller}
-    return Power(rows=rows, level=one, gain_nats=can, rows_for=rows_for)
+    return Power(metric=metric, rows=rows, level=one, gain_nats=can, rows_for=rows_for)
+
+
+def proving_rows(config: TournamentConfig) -> int:
+    """How many rows titles are proven on; where a task chooses that has all its documents, the fewest that do."""
+    rows, metric = config.data.validation // 2, config.selection.metric
+    for task in config.evaluation.harness:
+        if task.task == metric:
+            return FEWEST_GROUPS if task.documents is None else task.documents // len(ROLES)
+    return min(rows, config.evaluation.written_rows) if FIGURES[metric].judge is not None else rows
 
 
 def too_few_rows(config: TournamentConfig) -> list[str]:
     """A line where no title can ever be proven; else none."""
-    if config.data.validation // 2 >= FEWEST_GROUPS:
+    if proving_rows(config) >= FEWEST_GROUPS:
         return []
-    few = f"data.validation: {config.data.validation}: one half proves titles, and with fewer than {FEWEST_GROUPS}"
-    return [f"{few} rows nothing is proven: the base stays champion. Give {2 * FEWEST_GROUPS} at least"]
+    metric = config.selection.metric
+    nothing = f"with fewer than {FEWEST_GROUPS} rows nothing is proven: the base stays champion"
+    if config.data.validation // 2 >= FEWEST_GROUPS:
+        return [f"selection.metric: {metric} has {proving_rows(config)} rows that prove, and {nothing}"]
+    half = f"data.validation: {config.data.validation}: one half proves titles, and {nothing}"
+    return [f"{half}. Give {2 * FEWEST_GROUPS} at least"]
 
 
 def in_words(power: Power) -> str:
     """The power in a sentence or two."""
+    if power.gain_nats is None:
+        return f"titles: by {power.metric}, on {power.rows:,} rows that prove or more"
     words = (
         f"titles: with {power.rows:,} rows that prove, a true gain of {power.gain_nats:.3f} nats takes the title in"
         f" four rounds of five, where gains differ from row to row by {USUAL_SPREAD:g} nats, as they usually do"

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.errors import UserError
+from cluster.store import LOCAL
 from evaluation.data import sources
 from evaluation.data.raw_places import raw_places
 from evaluation.data.splits import make_splits
+from evaluation.harness import count_documents
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
 
@@ -53,6 +55,21 @@ def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
         )
     except UserError as error:
         raise UserError(f"{config_file}: {error}") from error
+
+
+def fetch_tasks(config: TournamentConfig, config_file: Path, own: Path) -> None:
+    """Copy the user's own tasks to `own`, and fetch the data of all tasks. UserError for what cannot be used."""
+    asked = config.evaluation
+    if asked.harness_tasks is not None:
+        source = config_file.parent / asked.harness_tasks
+        if not source.is_dir():
+            raise UserError(f"{config_file}: evaluation.harness_tasks: {source} is no folder")
+        LOCAL.copy_folder(source, own)
+    for task in asked.harness:
+        try:
+            count_documents(task, own)
+        except UserError as error:
+            raise UserError(f"{config_file}: {error}") from error
 
 
 def _models(config: TournamentConfig) -> list[tuple[str, str]]:

@@ -63,18 +63,30 @@ class Standing(Record):
     competitor: str
     validation_loss: float
     improvement: float
-    """Nats per token below the champion's loss; positive is better."""
+    """Nats per token below the champion's loss, or by how much the metric that chooses is better."""
     improvement_seen: float | None = None
     """The winner's on the rows that prove."""
     improvement_low: float | None = None
     """Its one-sided lower bound there; of the others nothing is claimed."""
 
 
+class Guarded(Record):
+    """What a figure that is looked after came to on the rows that prove."""
+
+    metric: str
+    before: float
+    """The champion's."""
+    after: float
+    max_drop: float
+    kept: bool
+    """Whether it is worse by no more than that."""
+
+
 class Proof(Record):
     """A round's winner against the champion on the rows that prove, which chose neither."""
 
     improvement: float
-    """Nats per token below the champion's loss; positive is better."""
+    """Nats per token below the champion's loss, or by how much the metric that chooses is better."""
     improvement_low: float
     """Its one-sided lower bound."""
     level: float
@@ -85,6 +97,12 @@ class Proof(Record):
     """Of rows that belong together, as those of one prompt do."""
     doubt: str = ""
     """Why these rows prove nothing, however large the gain; empty where they can."""
+    guardrails: list[Guarded] = []
+
+    @property
+    def takes_the_title(self) -> bool:
+        """Whether the winner is better beyond doubt, and worse in nothing that is looked after."""
+        return self.is_proven and all(one.kept for one in self.guardrails)
 
     @property
     def is_proven(self) -> bool:
@@ -98,8 +116,10 @@ class Verdict(Record):
     FORMAT: ClassVar[int] = 2
     lineage: str
     round: int
+    metric: str = "loss"
+    """By which figure was chosen."""
     winner: str | None
-    """Competitor with the lowest validation loss; None when all forfeited."""
+    """Competitor with the best validation figure; None when all forfeited."""
     seed_before: ModelRef
     seed_next: ModelRef
     champion_before: ModelRef

@@ -44,6 +44,7 @@ class RunDirectory:
         self.data = self.root / "data"
         self.held_out = self.data / "held_out"
         self.manifest_file = self.data / "manifest.json"
+        self.own_tasks = self.data / "harness_tasks"
         self.leaderboard_file = self.root / "leaderboard.json"
         self.report_file = self.root / "report.html"
 

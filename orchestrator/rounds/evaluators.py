@@ -103,5 +103,7 @@ class Evaluators:
             dtype=self.config.evaluation.dtype,
             written_rows=self.config.evaluation.written_rows,
             written_tokens=self.config.evaluation.written_tokens,
+            harness=tuple(self.config.evaluation.harness),
+            include=self.run.own_tasks,
             out=out,
         )

@@ -1,5 +1,6 @@
 """From a round's scores to its verdict: who won, and whether one recipe has proved itself by now. Pure functions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from evaluation.compare import gain
@@ -29,15 +30,22 @@ def judge(
     scored: dict[str, RowResults],
     proof: Proof | None,
     history: list[Settled],
+    seen: Mapping[str, RowResults] | None = None,
 ) -> Verdict:
     """The verdict of the round of `roster`, given the rounds before it and how its winner compares with the champion
-    on the rows that prove."""
+    on the rows that prove.
+
+    `scored` are the entries' results on the rows that choose, `seen` the same as the metric that chooses sees them;
+    None where that is the loss. A whole budget is shared out by the loss whatever chooses.
+    """
+    seen = scored if seen is None else {name: seen[name] for name in scored}
+    losses = {name: results.loss for name, results in scored.items()}
     last = history[-1].verdict if history else None
     so_far = (last.spent, last.rounds_without_champion) if last else (0.0, 0)
-    verdict = choose(roster.lineage, roster.round, champion, seed, scored, config.selection, proof, *so_far)
+    verdict = choose(roster.lineage, roster.round, champion, seed, seen, config.selection, proof, *so_far, losses)
     if config.is_allocated:
         return _and_trunk(config, verdict, roster, seed, scored)
-    return _and_exploit(config, verdict, roster, scored, history)
+    return _and_exploit(config, verdict, roster, seen, history)
 
 
 def _and_trunk(
@@ -50,10 +58,10 @@ def _and_trunk(
         found = gain(scored[over], scored[name])
         return Lead(found.mean, found.low(1 - rules.confidence))
 
-    losses = {name: scored[name].loss for name in verdict.ranking}
-    trunk, tied, why = trunk_after(config.allocation, roster, losses, seed.model, seed.validation.loss, lead)
+    losses = {name: results.loss for name, results in scored.items()}
+    trunk, tied, why = trunk_after(config.allocation, roster, losses, seed.model, seed.loss, lead)
     own = trunk.competitor is not None and trunk.round == roster.round
-    loss = losses[str(trunk.competitor)] if own else seed.validation.loss
+    loss = losses[str(trunk.competitor)] if own else seed.loss
     # The last reason is about the seed by the rule of the lowest loss.
     return verdict.model_copy(
         update={

@@ -4,25 +4,26 @@ Only a winner that leads on the rows that choose has something to prove: others 
 nothing of the lineage's chance of a false title.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from competitors.contract import Brief
 from evaluation.compare import gain
 from evaluation.evaluator import score_also
-from evaluation.results import RowResults, read_results
-from evaluation.scorecard import Scorecard
+from evaluation.figures import figure_of
+from evaluation.results import RowResults
+from evaluation.scorecard import Scorecard, SplitScore
+from orchestrator.config.sections import Selection
 from orchestrator.field.model_ref import ModelRef
-from orchestrator.record.records import Inspection, Proof
-from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.records import Guarded, Inspection, Proof
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.verdict import winner_of
 
 Rows = tuple[RowResults, RowResults]
-"""Of one model: its results on the rows that prove, and on those that choose."""
+"""Of one model: its results on the rows that prove, and on those that choose, as the metric that chooses sees them."""
 
 
-def prove(champion: Rows, winner: Rows, level: float, margin_nats: float) -> Proof:
+def prove(champion: Rows, winner: Rows, level: float, margin_nats: float, guardrails: Sequence[Guarded] = ()) -> Proof:
     """Whether the winner is better, with a chance of `level` to be wrong. The rows that choose, by which it was picked,
     lend no more than the shape of the gains."""
     found = gain(champion[0], winner[0], (champion[1], winner[1]))
@@ -34,18 +35,25 @@ def prove(champion: Rows, winner: Rows, level: float, margin_nats: float) -> Pro
         rows=len(winner[0].tokens),
         groups=found.groups,
         doubt=found.doubt,
+        guardrails=list(guardrails),
     )
+
+
+def guarded(rules: Selection, champion: SplitScore, winner: SplitScore) -> list[Guarded]:
+    """What becomes of the figures that are looked after, from both models' scores on the rows that prove."""
+    found = []
+    for rule in rules.guardrails:
+        before, after = champion.figures[rule.metric], winner.figures[rule.metric]
+        # Not where either is no number; and 0.02 is no more than 0.02 in the last binary place either.
+        kept = figure_of(rule.metric).worse(before, after) <= rule.max_drop + 1e-9
+        found.append(Guarded(metric=rule.metric, before=before, after=after, max_drop=rule.max_drop, kept=kept))
+    return found
 
 
 def challenger(champion: RowResults, scored: Mapping[str, RowResults]) -> str | None:
     """The winner of a round, where it leads the champion on the rows that choose; None where nobody does."""
     winner = winner_of(scored)
     return winner if winner is not None and scored[winner].loss < champion.loss else None
-
-
-def proof_rows(run: RunDirectory, lineage: str, model: ModelRef) -> RowResults:
-    """A model's results on the rows that prove."""
-    return read_results(run.scores(lineage, model) / "losses.parquet", "proof")
 
 
 async def score_for_proof(context: Context, tokenizer: Path, lineage: str, model: ModelRef) -> None:

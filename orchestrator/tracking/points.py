@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cluster.errors import BrokenRecord
 from competitors.contract import Submission
 from competitors.events import Event
-from evaluation.figures import FIGURES
+from evaluation.figures import measured
 from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.records import Standing
@@ -30,7 +30,7 @@ class Point:
 def scores_of(card: Scorecard) -> dict[str, float]:
     """A model's scores by the names of their metrics: the loss of validation rows, which choose, and all figures of
     test rows, which report."""
-    figures = {f"test_{name}": card.test_figures[name] for name in FIGURES if name in card.test_figures}
+    figures = {f"test_{figure.name}": card.test_figures[figure.name] for figure in measured([card.test_figures])}
     return {"validation_loss": card.validation.loss, **figures}
 
 

@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 
 from cluster.text import plain
-from evaluation.figures import FIGURES
+from evaluation.figures import FIGURES, figure_of, measured
 from evaluation.figures.figure import Figure
 from orchestrator.record.palette import COLOURS, DASHES, style
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot
@@ -44,7 +44,7 @@ def styles(snapshot: Snapshot) -> dict[str, tuple[str, str]]:
 
 def figure_chart(snapshot: Snapshot, board: Leaderboard, name: str) -> Chart:
     """A figure of the test rows over rounds: a line for each lineage, a horizontal one for each reference."""
-    config, figure = snapshot.config, FIGURES[name]
+    config, figure = snapshot.config, figure_of(name)
     last = max(config.all_rounds, *(len(r.published or []) - 1 for r in config.references), 1)
     # What others published are losses per token.
     published = {r.name: r.published for r in config.references if r.published and name == "loss"}
@@ -92,9 +92,7 @@ def _lineage_trace(name: str, rounds: list[RoundRow], figure: Figure, colour: st
     for r in rounds:
         did = "took the title" if r.dethroned else "defended the title"
         event = "the base model, as it is" if r.round == 0 else f"{as_label(r.champion.in_words)} {did}"
-        figures = [
-            f"test {as_label(FIGURES[key].title)} {FIGURES[key].text(r.test[key])}" for key in FIGURES if key in r.test
-        ]
+        figures = [f"test {as_label(one.title)} {one.text(r.test[one.name])}" for one in measured([r.test])]
         hover.append("<br>".join([event, *figures, f"validation loss {r.validation_loss:.4f}"]))
     return {
         "type": "scatter",

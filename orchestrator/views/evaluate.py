@@ -83,6 +83,8 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
             dtype=config.evaluation.dtype,
             written_rows=config.evaluation.written_rows,
             written_tokens=config.evaluation.written_tokens,
+            harness=tuple(config.evaluation.harness),
+            include=snapshot.run.own_tasks,
             splits=(split,) if entry else SPLITS,
             out=Path(scratch),
         )

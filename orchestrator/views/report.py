@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.text import discreet
-from evaluation.figures import FIGURES
+from evaluation.figures import figure_of
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
@@ -218,7 +218,7 @@ def _samples(lineage: LineageSnapshot) -> list[Before]:
 
 
 def _figure(test: dict[str, float], name: str) -> str:
-    return FIGURES[name].text(test.get(name))
+    return figure_of(name).text(test.get(name))
 
 
 def _quoted(text: str) -> str:

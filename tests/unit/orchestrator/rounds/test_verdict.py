@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
+from evaluation.figures import FIGURES
 from evaluation.results import RowResults
-from orchestrator.config.sections import Selection
+from evaluation.scorecard import SplitScore
+from orchestrator.config.sections import Guardrail, Selection
 from orchestrator.field.model_ref import BASE as BASE_MODEL
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.records import Verdict
-from orchestrator.rounds.proving import challenger, prove
+from orchestrator.rounds.proving import challenger, guarded, prove
 from orchestrator.rounds.verdict import Candidate, beats_all, choose
 
 TOKENS = np.full(300, 10.0)
@@ -166,3 +168,35 @@ def test_equal_losses_leave_the_incumbents_where_they_are():
     champion = Candidate(ModelRef("c", 1), shifted(0.3, seed=1))
     verdict = settled(2, champion, champion, {"aa-copy": champion.validation})
     assert (verdict.champion, verdict.seed_next) == (champion.model, champion.model)
+
+
+def test_another_figure_may_choose_and_losses_are_on_record_all_the_same():
+    accuracy = FIGURES["token_accuracy"]
+
+    def seen(hits: float) -> RowResults:
+        return accuracy.costs(RowResults(TOKENS * 3.0, TOKENS, hits=np.full(len(TOKENS), hits)))
+
+    champion, rules = Candidate(BASE_MODEL, seen(4.0), 3.0), Selection(metric="token_accuracy")
+    losses = {"a": 3.2, "b": 2.0}
+    verdict = choose("l", 1, champion, champion, {"a": seen(6.0), "b": seen(3.0)}, rules, None, losses=losses)
+    assert (verdict.metric, verdict.ranking, verdict.seed_next) == ("token_accuracy", ["a", "b"], ModelRef("a", 1))
+    assert [(one.validation_loss, round(one.improvement, 6)) for one in verdict.entries] == [(3.2, 0.2), (2.0, -0.1)]
+    assert (verdict.validation_loss, verdict.seed_validation_loss) == (3.0, 3.2)
+    assert "its token accuracy is 0.2000 better than the champion's" in verdict.reasons[0]
+    assert "nothing so far has a higher validation token accuracy" in verdict.reasons[-1]
+
+
+@pytest.mark.parametrize(("after", "takes"), [(0.5, True), (0.48, True), (0.47, False), (float("nan"), False)])
+def test_a_guardrail_refuses_a_champion_that_is_worse_in_what_it_looks_after(after: float, takes: bool):
+    rules = Selection(guardrails=[Guardrail(metric="exact_match", max_drop=0.02)])
+    counts = {"rows": 1, "tokens": 1, "bytes": 1, "rows_cut_away": 0, "rows_cut_short": 0}
+    before, now = (SplitScore(figures={"loss": 1.0, "exact_match": value}, **counts) for value in (0.5, after))
+    entry = shifted(0.2, seed=1)
+    proof = prove((BASE.validation,) * 2, (entry, entry), 0.01, 0.0, guarded(rules, before, now))
+    verdict = choose("l", 1, BASE, BASE, {"a": entry}, rules, proof)
+    assert proof.is_proven
+    assert verdict.dethroned == takes
+    assert verdict.seed_next == ModelRef("a", 1)  # it is a title that is refused, not a seed
+    if not takes:
+        assert "But its exact match there goes from 50.0% to " in verdict.reasons[1]
+        assert verdict.spent == 0.01
