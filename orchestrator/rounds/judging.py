@@ -1,4 +1,4 @@
-"""From a round's scores to its verdict: who won, and whether one recipe has proved itself by now. Pure functions."""
+"""From a round's scores to its verdict: who won, what is exploited, what repeats say of recipes. Pure functions."""
 
 from dataclasses import dataclass
 
