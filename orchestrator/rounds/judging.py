@@ -10,6 +10,7 @@ from orchestrator.field.roster import Roster
 from orchestrator.field.trunk import trunk_after
 from orchestrator.field.whole_budget import Lead
 from orchestrator.record.records import Proof, Verdict
+from orchestrator.rounds.recipes import compare_recipes
 from orchestrator.rounds.verdict import Candidate, beats_all, choose
 
 
@@ -35,6 +36,8 @@ def judge(
     last = history[-1].verdict if history else None
     so_far = (last.spent, last.rounds_without_champion) if last else (0.0, 0)
     verdict = choose(roster.lineage, roster.round, champion, seed, scored, config.selection, proof, *so_far)
+    recipes = compare_recipes(roster, scored, config.selection.confidence)
+    verdict = verdict.model_copy(update={"recipes": recipes})
     if config.is_allocated:
         return _and_trunk(config, verdict, roster, seed, scored)
     return _and_exploit(config, verdict, roster, scored, history)
