@@ -161,7 +161,8 @@ def about_round(verdict: Verdict | None) -> str:
     """The verdict's own words. The run's metrics are the champion's after the round."""
     if verdict is None:
         return "Competitors are training; the verdict comes when all are scored."
-    return fitted(_listed(verdict.reasons), NOTE_LIMIT)
+    of_recipes = [one.words for one in verdict.recipes if one.words]
+    return fitted(_listed([*verdict.reasons, *of_recipes]), NOTE_LIMIT)
 
 
 def about_entry(state: str, reason: str, outcome: str) -> str:
