@@ -82,14 +82,14 @@ def _spread(only: _Repeated) -> str:
 def _behind(one: _Repeated, first: _Repeated, level: float, confidence: float) -> RecipeStanding:
     """A recipe beside the one of the lowest mean loss."""
     found = difference(one.scored, first.scored, level)
-    lead = f"the mean loss of {first.name} is {found.mean:.4f} nats below that of {one.name}"
-    between = f"{found.low:+.4f} to {found.high:+.4f} at {100 * confidence:g}% confidence"
+    interval = f"{found.low:+.4f} to {found.high:+.4f} at {100 * confidence:g}% confidence".replace("-", "−")
+    lead = f"mean loss of {first.name} is {found.mean:.4f} nats below that of {one.name} ({interval})"
     if found.low <= 0:
-        words = f"Training noise and the choice of rows alone could make this difference: {lead} ({between})."
+        words = f"The {lead}: training noise and the choice of rows alone could make this difference."
     elif len(first.scored) < first.runs:
-        words = f"Nothing is claimed, for only {first.counted}, and the others may have been worse: {lead}."
+        words = f"The {lead}. But only {first.counted}, and the others may have been worse: nothing is claimed."
     elif found.doubt:
-        words = f"Nothing is claimed, for {found.doubt}: {lead}."
+        words = f"The {lead}. But nothing is claimed: {found.doubt}."
     else:
-        words = f"{first.name} is better than {one.name} from this seed model with this budget: {lead} ({between})."
+        words = f"{first.name} is better than {one.name} from this seed model with this budget: the {lead}."
     return _standing(one, words, behind=found.mean, behind_low=found.low, behind_high=found.high)

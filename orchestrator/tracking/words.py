@@ -68,12 +68,12 @@ def about_experiment() -> str:
 
 
 EQUAL = (
-    "In each round all recipes train from one seed model with the same data and budget. The best seeds the next round,"
-    " and becomes champion once it is proven better."
+    "In each round all recipes train from one seed model with the same data and budget. The best model seeds the"
+    " next round, and becomes champion once it is proven better."
 )
 ALLOCATED = (
-    "All recipes race briefly from the base model on the same rows. The best goes on with everything that is left of"
-    " the whole budget; its model becomes champion once it is proven better."
+    "All recipes race briefly from the base model on the same rows. The best model goes on with everything that is"
+    " left of the whole budget, and becomes champion once it is proven better."
 )
 
 

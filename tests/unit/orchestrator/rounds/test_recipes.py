@@ -60,7 +60,8 @@ def test_a_recipe_is_better_where_all_its_runs_are():
 def test_what_another_seed_could_undo_is_training_noise():
     second = compared(a=[3.0, 3.1, 3.2], b=[3.05, 3.0, 3.1])[1]
     assert (second.behind_low or 0) < 0 < (second.behind or 0) < (second.behind_high or 0)
-    assert second.words.startswith("Training noise and the choice of rows alone could make this difference:")
+    assert second.words.startswith("The mean loss of b is 0.0500 nats below that of a (−")
+    assert second.words.endswith("training noise and the choice of rows alone could make this difference.")
 
 
 def test_more_recipes_to_pick_from_ask_for_more():
@@ -73,7 +74,7 @@ def test_more_recipes_to_pick_from_ask_for_more():
 def test_runs_that_were_not_scored_are_told_and_a_recipe_does_not_win_by_losing_them():
     first, second, third = compared(a=[3.1, 3.11], b=[3.0, 3.001], c=[2.0])
     assert [one.recipe for one in (first, second, third)] == ["b", "a", "c"]
-    assert second.words.startswith("Nothing is claimed, for only 2 of 3 runs of b were scored, and the others may have")
+    assert "But only 2 of 3 runs of b were scored, and the others may have been worse: nothing is" in second.words
     assert third.words == "1 of 3 runs of c was scored: too few to speak of the recipe."
     assert (third.runs, third.losses, third.deviation, third.behind) == (3, [2.0], None, None)
     whole = compared(a=[3.1, 3.11], b=[3.0, 3.001, 3.002])[1]
