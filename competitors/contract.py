@@ -31,6 +31,9 @@ class RecipeBase(Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=60)
     resources: Resources = Resources()
+    repeat_of: str | None = Field(
+        None, description="what this is one run of, each from another random seed; `repeats` writes it out"
+    )
 
     @property
     def is_gang(self) -> bool:

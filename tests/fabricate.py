@@ -27,6 +27,7 @@ from orchestrator.record.records import Inspection, ModelFolder, Proof, Sample, 
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
 from orchestrator.rounds.proving import challenger, prove
+from orchestrator.rounds.recipes import compare_recipes
 from orchestrator.rounds.verdict import Candidate, choose
 
 ROWS = 60
@@ -39,6 +40,12 @@ REFERENCES: list[dict[str, Any]] = [
     {"name": "instruct", "model": "meta-llama/Llama-3.2-3B-Instruct", "prompt": "chat"},
     {"name": "published llama", "published": [4.78, 0.87, 0.70]},
 ]
+REPEATED: list[dict[str, Any]] = [
+    {"name": f"{name}-{run}", "kind": "sft", "learning_rate": rate, "repeat_of": name}
+    for name, rate in (("mild", 1e-5), ("hot", 2e-5), ("wild", 1e-3))
+    for run in (1, 2, 3)
+]
+"""Three recipes of three runs each; see `repeated_loss`."""
 Key = tuple[str, int, str]
 """Lineage, round, competitor."""
 
@@ -48,6 +55,14 @@ def falling_loss(lineage: str, number: int, competitor: str) -> float:
     if number == 0:
         return 4.5 if lineage < "m" else 2.7
     return 0.6 + 0.3 / number + 0.01 * (sum(competitor.encode()) % 7)
+
+
+def repeated_loss(lineage: str, number: int, competitor: str) -> float:
+    """As falling_loss, of the runs of REPEATED: `hot` and `mild` are close, `wild` is worse."""
+    if not number:
+        return falling_loss(lineage, number, competitor)
+    recipe, _, run = competitor.partition("-")
+    return 0.6 + 0.3 / number + {"hot": 0.0, "mild": 0.004, "wild": 0.3}[recipe] + 0.01 * int(run)
 
 
 def read(run: RunDirectory) -> Snapshot:
@@ -137,6 +152,8 @@ class _Maker:
             so_far = (verdict.spent, verdict.rounds_without_champion) if verdict else (0.0, 0)
             proof, rules = self._proof(number, champion, scored, so_far[0]), self.config.selection
             verdict = choose(self.lineage, number, champion, seed, scored, rules, proof, *so_far)
+            recipes = compare_recipes(roster, scored, rules.confidence)
+            verdict = verdict.model_copy(update={"recipes": recipes})
             known = {one.model: one for one in (champion, seed)}
             for name, losses in scored.items():
                 known[ModelRef(name, number)] = Candidate(ModelRef(name, number), losses)

@@ -12,7 +12,7 @@ from tests.fabricate import COMPETITORS, fabricate
 
 def make(root: Path, lineages: tuple[str, ...] = ("llama",), **more: Any) -> tuple[TournamentConfig, RunDirectory]:
     """A small fabricated run with the logs, the leaderboard and the report that a real one has."""
-    config, run = fabricate(root, lineages=lineages, competitors=COMPETITORS[:2], **more)
+    config, run = fabricate(root, lineages=lineages, **{"competitors": COMPETITORS[:2], **more})
     for brief in root.glob("lineages/*/round-*/*/brief.json"):
         brief.with_name("log.txt").write_text("out of memory\n")
     run.environment_file.write_text("{}")

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from cluster.records import Settings, nearest
 from competitors.sft.recipe import SftRecipe
 
-FIXED = {"name", "kind", "resources"}
+FIXED = {"name", "kind", "resources", "repeat_of"}
 """What all trials of a search have in common."""
 
 

@@ -131,7 +131,7 @@ def _item(items: list[Any], part: str, override: str) -> int:
 
 
 def load_entries(path: Path, there: Mapping[str, Recipe]) -> list[Recipe]:
-    """The checked recipes in `path`, with `like` and `each` written out. UserError in one line for any mistake.
+    """The checked recipes in `path`, with all short forms written out. UserError in one line for any mistake.
 
     `there` are the recipes that compete now: a `like` may name one. Relative paths are meant from the file's folder,
     and are made absolute, since the file is read only once.

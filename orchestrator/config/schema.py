@@ -1,7 +1,7 @@
 """The config's JSON schema, for editors that complete and check while a config is written.
 
 pydantic's own schema of the whole config, and what YAML allows beyond it because it is written out before pydantic
-sees it: `competitors: auto`, clones (`like`) and series (`each`).
+sees it: `competitors: auto`, clones (`like`), series (`each`) and repeats.
 """
 
 import json
@@ -10,6 +10,7 @@ from typing import Any
 from competitors.kinds import RUN
 from orchestrator.config.loading import AUTO
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.shorthand import MOST_REPEATS
 
 Json = dict[str, Any]
 
@@ -24,6 +25,13 @@ _EACH: Json = {
     "properties": {"each": {"type": "array", "minItems": 1}},
     "required": ["each"],
     "additionalProperties": False,
+}
+_REPEATS: Json = {
+    "type": "integer",
+    "minimum": 1,
+    "maximum": MOST_REPEATS,
+    "default": 1,
+    "description": "trains it so often, from different random seeds",
 }
 
 
@@ -41,6 +49,8 @@ def config_schema() -> Json:
     sections = {"Adapter", "Resources"}
     for section in [*recipes.values(), *(known[name] for name in sections)]:
         section["properties"] = {key: _or_each(key, value) for key, value in section["properties"].items()}
+    for recipe in recipes.values():
+        recipe["properties"]["repeats"] = _REPEATS
     known["Each"] = _EACH
     known["Clone"] = _clone(recipes)
     for holder in (schema, known["Change"]):
@@ -68,7 +78,7 @@ def _name_of(reference: str) -> str:
 
 def _or_each(key: str, value: Json) -> Json:
     """A key of a recipe, which may be a series as well; its name and kind may not."""
-    if key in ("name", "kind", "space"):
+    if key in ("name", "kind", "space", "repeat_of"):
         return value
     forms: list[Json] = value.get("anyOf", [value])
     forms = [{k: v for k, v in form.items() if k not in ("default", "title", "description")} for form in forms]

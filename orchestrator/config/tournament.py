@@ -1,5 +1,6 @@
 """The whole config of a tournament, checked: what its sections have to agree on."""
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import yaml
@@ -101,6 +102,19 @@ class TournamentConfig(Settings):
         return self
 
     @model_validator(mode="after")
+    def _repeats_are_fair_samples(self) -> "TournamentConfig":
+        entered = [recipe for change in self.changes for recipe in change.enter]
+        check_repeats([*self.competitors, *entered])
+        if any(recipe.repeat_of for recipe in (*self.competitors, *entered)):
+            for key in ("evolution", "exploit", "racing"):
+                if getattr(self, key) is not None:
+                    raise ValueError(
+                        f"{key}: does not go with `repeats`: it would choose among the runs of a recipe by their"
+                        " losses, and what is left of them is no fair sample"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _allocation_decides_alone(self) -> "TournamentConfig":
         if not self.is_allocated:
             return self
@@ -151,6 +165,22 @@ def check_soup(recipe: Any, names: list[str]) -> None:
         if name not in names or name == recipe.name:
             others = [other for other in names if other != recipe.name]
             raise ValueError(f'competitors[{recipe.name}].of: no other competitor "{name}"{nearest(name, others)}')
+
+
+def check_repeats(recipes: Sequence[Recipe]) -> None:
+    """ValueError where what is said to be runs of one recipe is not, or where another seed would change nothing."""
+    names, first = {recipe.name for recipe in recipes}, dict[str, Recipe]()
+    for recipe in recipes:
+        name = recipe.repeat_of
+        if name is None:
+            continue
+        if not recipe.trains:
+            raise ValueError(f"competitors[{name}].repeats: kind {recipe.kind} trains nothing that a seed could change")
+        if name in names:
+            raise ValueError(f'competitors: "{name}" names a recipe that is repeated, and a competitor of its own')
+        other = first.setdefault(name, recipe)
+        if recipe.model_copy(update={"name": other.name}) != other:
+            raise ValueError(f"competitors[{recipe.name}].repeat_of: it is another recipe than {other.name}")
 
 
 def folder_name(name: str) -> str:

@@ -10,6 +10,7 @@ tokens that lies on its own line: docs/allocation.md. Short data, which the line
 short_data.py.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
@@ -26,7 +27,7 @@ from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Phase, Roster, RosterEntry
 from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line, spread
 from orchestrator.field.short_data import LONGEST_LINE_PASSES, batch_of_a_line, lengths, soups
-from orchestrator.field.trunk import RANK_FACTOR, factors, recipe_of
+from orchestrator.field.trunk import RANK_FACTOR, factors, order_of, recipe_of
 from orchestrator.field.whole_budget import Allocation, Corpus, Past, Whole
 
 STEPS_OF_A_MINIATURE = 32
@@ -81,13 +82,17 @@ class Plan:
         return Roster(lineage=self.lineage, round=number, phase=phase, entries=entries, reasons=[])
 
     def _race(self, recipes: Sequence[Recipe], number: int, rate: float) -> Roster:
-        """Every competitor from the base, at `rate` times its learning rate."""
-        entries = []
+        """Every competitor from the base, at `rate` times its learning rate. The runs of a recipe that is repeated
+        differ in the order of the data: the first of each sees the one that all others see."""
+        entries, runs = [], Counter[str | None]()
         for recipe, amount in zip(recipes, self.miniatures(recipes), strict=True):
+            order = runs[recipe.repeat_of] if recipe.repeat_of else 0
+            runs[recipe.repeat_of] += 1
             if isinstance(recipe, SftRecipe):
                 recipe = miniature(at_rate(carried(recipe, self.smallest_batch(recipe)), rate))
             allowance = self.whole.allowance(amount, recipe, self.has_gpus)
-            entries.append(RosterEntry(recipe=recipe, budget=allowance, span=(0.0, 1.0), data_order=0, since=number))
+            entry = RosterEntry(recipe=recipe, budget=allowance, span=(0.0, 1.0), data_order=order, since=number)
+            entries.append(entry)
         return self._roster(number, "race", entries)
 
     def smallest_batch(self, recipe: SftRecipe) -> int:
@@ -151,10 +156,12 @@ class Plan:
         # As much as the trunk has behind it: for a shorter while, a rate looks too high that is not.
         amount = 2 ** len(climbs) * self.miniatures([trunk])[0]
         others = others[: max(0, int((CLIMB_AT_MOST * self.whole.total - lost) / amount))]
-        return [self._given(amount, entry) for entry in (steady, *others)] if others else []
+        children = (steady, *others) if others else ()
+        return [self._given(amount, one, order_of(one.continues or last.trunk, history)) for one in children]
 
-    def _given(self, amount: float, entry: RosterEntry) -> RosterEntry:
-        return entry.model_copy(update={"budget": self.whole.allowance(amount, entry.recipe, self.has_gpus)})
+    def _given(self, amount: float, entry: RosterEntry, data_order: int) -> RosterEntry:
+        allowance = self.whole.allowance(amount, entry.recipe, self.has_gpus)
+        return entry.model_copy(update={"budget": allowance, "data_order": data_order})
 
     def _going_on(self, recipe: SftRecipe) -> SftRecipe:
         return going_on(miniature(recipe), self.rules.keep_optimizer)
@@ -180,14 +187,13 @@ class Plan:
         self, recipe: SftRecipe, name: str, parent: str, number: int, start: ModelRef | None, said: dict[str, str]
     ) -> RosterEntry:
         return RosterEntry(
-            recipe=recipe.model_copy(update={"name": name}),
+            recipe=recipe.model_copy(update={"name": name, "repeat_of": None}),
             made_by="allocation",
             parent=parent,
             since=number,
             origins=said,
             continues=start,
             span=(0.0, 1.0),
-            data_order=0,
         )
 
     def _is_short(self, left: float, history: Sequence[Past]) -> bool:
@@ -218,8 +224,7 @@ class Plan:
         for index, passes in enumerate(lengths(left / one, rounds_left, history)):
             name = child_name(trunk.name, number, index, taken)
             entry = self._entry(self._going_on(recipe), name, trunk.name, number, start, {})
-            entry = self._given(min(passes * one, left), entry)
-            entries.append(entry.model_copy(update={"data_order": 100 * number + index}))
+            entries.append(self._given(min(passes * one, left), entry, 100 * number + index))
         if entries:
             return self._roster(number, "lines", entries)
         if not (blends := soups(history)):
@@ -240,13 +245,13 @@ class Plan:
                 line = carried(line, self._batch_of_a_line(line, left, history))
             recipe = spread(line, self.on_the_cluster(line))
         entry = RosterEntry(
-            recipe=recipe,
+            recipe=recipe.model_copy(update={"repeat_of": None}),
             made_by="allocation",
             parent=recipe.name,
             since=number,
             budget=self.whole.allowance(amount, recipe, self.has_gpus),
             continues=start if isinstance(recipe, SftRecipe) else None,
             span=(before / whole_line, min(1.0, (before + amount) / whole_line)),
-            data_order=0,
+            data_order=order_of(last.trunk, history),
         )
         return self._roster(number, "line", [entry])

@@ -40,7 +40,7 @@ class Evolution(Settings):
 def check_key(key: str) -> None:
     """ValueError unless `key` names a number of an sft recipe, such as `adapter.rank`."""
     first, _, rest = key.partition(".")
-    known = [name for name in SftRecipe.model_fields if name not in ("name", "kind", "resources")]
+    known = [name for name in SftRecipe.model_fields if name not in ("name", "kind", "resources", "repeat_of")]
     if first not in known or (rest and first not in ("adapter", "optimizer_args", "schedule_args")):
         raise ValueError(f'no key "{key}" in an sft recipe{nearest(key, known)}')
 

@@ -1,9 +1,10 @@
-"""Short forms of a list of competitors: clones with changes, and series over values.
+"""Short forms of a list of competitors: clones with changes, series over values, and runs of one recipe.
 
     - {name: lora-hot, like: lora-r16, learning_rate: 4.0e-4}         a clone and what differs
     - {name: full, kind: sft, learning_rate: {each: [1.0e-4, 2.0e-4]}}  full-0.0001 and full-0.0002
+    - {name: hot, like: lora-hot, repeats: 3}                           hot-1, hot-2 and hot-3, which repeat hot
 
-Both are expanded before the config is checked, so everything else sees plain recipes.
+All are expanded before the config is checked, so everything else sees plain recipes.
 """
 
 import itertools
@@ -16,9 +17,11 @@ from cluster.records import nearest
 
 Raw = dict[str, Any]
 
+MOST_REPEATS = 16
+
 
 def expand(items: list[Any], known: Mapping[str, Raw] | None = None) -> list[Any]:
-    """`items` with every `like` and `each` written out, in order.
+    """`items` with every `like`, `each` and `repeats` written out, in order.
 
     `known` are recipes by name that a `like` may name besides the items themselves. What is no mapping is
     passed on, for the config's own check to refuse. UserError names the item.
@@ -29,7 +32,8 @@ def expand(items: list[Any], known: Mapping[str, Raw] | None = None) -> list[Any
         if not isinstance(item, dict):
             expanded.append(item)
         else:
-            expanded += _series(_clone(item, {**(known or {}), **written}, ()))
+            series = _series(_clone(item, {**(known or {}), **written}, ()))
+            expanded += [run for recipe in series for run in _runs(recipe)]
     return expanded
 
 
@@ -45,6 +49,7 @@ def _clone(item: Raw, known: Mapping[str, Raw], through: tuple[str, ...]) -> Raw
     if original not in known:
         raise UserError(f'competitors[{name}].like: no competitor "{original}"{nearest(str(original), known)}')
     base = _clone(known[original], known, (*through, name))
+    base = {key: value for key, value in base.items() if key != "repeat_of"}  # like one run, and none itself
     return _merged(base, {key: value for key, value in item.items() if key != "like"})
 
 
@@ -74,6 +79,19 @@ def _series(item: Raw) -> list[Raw]:
         suffix = "-".join(_word(value) for value in combination)
         recipes.append(recipe | {"name": f"{name}-{suffix}"})
     return recipes
+
+
+def _runs(recipe: Raw) -> list[Raw]:
+    """The recipe as often as it is repeated, numbered from 1: a competitor's random seed follows from its name."""
+    if "repeats" not in recipe:
+        return [recipe]
+    name, count = recipe.get("name"), recipe["repeats"]
+    if type(count) is not int or not 1 <= count <= MOST_REPEATS:
+        raise UserError(f"competitors[{name}].repeats: give a whole number from 1 to {MOST_REPEATS}, not {count}")
+    once = {key: value for key, value in recipe.items() if key != "repeats"}
+    if count == 1 or not isinstance(name, str):  # what has no name is for the config's own check to refuse
+        return [once]
+    return [once | {"name": f"{name}-{number}", "repeat_of": name} for number in range(1, count + 1)]
 
 
 def _axes(node: Raw, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:

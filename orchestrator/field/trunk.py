@@ -26,6 +26,14 @@ def recipe_of(model: ModelRef, history: Sequence[Past]) -> Recipe:
     return past.found.get(recipe.name, recipe)
 
 
+def order_of(model: ModelRef, history: Sequence[Past]) -> int:
+    """The order of the data that `model` was trained in: what goes on from it takes the rest of that."""
+    if model.is_base:
+        return 0
+    entries = history[model.round - 1].roster.entries
+    return next((entry.data_order or 0 for entry in entries if entry.recipe.name == model.competitor), 0)
+
+
 def factors(history: Sequence[Past]) -> Sequence[float]:
     """At which rates the next children of the trunk run; none once the rate is settled."""
     last, climbs = history[-1], sum(past.roster.phase == "climb" for past in history)
@@ -66,7 +74,8 @@ def trunk_after(
     base_loss: float,
     lead: Callable[[str, str], Lead],
 ) -> tuple[ModelRef, list[str], str]:
-    """What goes on after a round, of whom the race could not tell it apart, and why in words.
+    """What goes on after a round, of whom the race could not tell it apart, and why in words: all of models, since
+    losses on rows say nothing of another run of a recipe.
 
     `losses` are those of the scored entries, best first; `before` is what went on until now, and `lead` says how
     far the first of two entries lies below the second on the rows that choose.
@@ -83,13 +92,20 @@ def trunk_after(
     if roster.phase == "race":
         winner = trains[0]
         if losses[winner] >= base_loss:
-            return BASE, [], "No recipe came below the base model: its rates are too high."
-        tied = [name for name in trains[1:] if lead(winner, name).low <= 0]
+            return BASE, [], "No entry came below the base model: the rates are too high."
+        rivals = [name for name in trains[1:] if not _are_runs_of_one_recipe(roster, winner, name)]
+        tied = [name for name in rivals if lead(winner, name).low <= 0]
         doubt = f"; {tied[0]} cannot be told from it yet" if tied else ""
         return ModelRef(winner, number), tied, f"{winner} won the race and goes on{doubt}."
     if roster.phase == "climb":
         return _after_climb(rules, roster, losses, trains, before, lead)
     return ModelRef(trains[0], number), [], f"{trains[0]} goes on from here."
+
+
+def _are_runs_of_one_recipe(roster: Roster, *names: str) -> bool:
+    """Whether these repeat one recipe: none of them is another's rival, since its tokens would try nothing else."""
+    repeated = {entry.recipe.repeat_of for entry in roster.entries if entry.recipe.name in names}
+    return len(repeated) == 1 and None not in repeated
 
 
 def _after_climb(

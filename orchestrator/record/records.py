@@ -110,6 +110,26 @@ class Proof(Record):
         return not self.doubt and self.improvement_low > self.margin_nats
 
 
+class RecipeStanding(Record):
+    """A recipe that is repeated, by what its runs came to in one round on the rows that choose."""
+
+    recipe: str
+    runs: int
+    """That were entered."""
+    losses: list[float]
+    """Of those that were scored."""
+    validation_loss: float | None = None
+    """Their mean; None where none was scored."""
+    deviation: float | None = None
+    """Their standard deviation; None of fewer than two."""
+    behind: float | None = None
+    """How far the mean lies above that of the first recipe; None of that one, and of fewer than two runs."""
+    behind_low: float | None = None
+    behind_high: float | None = None
+    """Where that may lie with other runs and on other rows, at the confidence asked for all pairs together."""
+    words: str = ""
+
+
 class Verdict(Record):
     """verdict.json: how a round ended. The last record of a round: where it is, all the others are."""
 
@@ -141,6 +161,8 @@ class Verdict(Record):
     """Of a race for a whole budget: whom its winner does not beat beyond doubt, best first."""
     exploits: str | None = None
     """The recipe that all entries of the rounds that follow run; None while recipes are explored."""
+    recipes: list[RecipeStanding] = []
+    """Those that are repeated, the lowest mean loss first. All the rest of a verdict is about models."""
     reasons: list[str]
 
     @property

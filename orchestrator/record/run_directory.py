@@ -145,8 +145,12 @@ class RunDirectory:
             yield
 
     def record_change(self, config: TournamentConfig, change: Change) -> None:
-        """Add a change to the record; call it while `changing`."""
-        self.adopt(config.model_copy(update={"changes": [*config.changes, change]}))
+        """Add a change to the record; call it while `changing`. UserError where the config does not allow it."""
+        raw = config.model_copy(update={"changes": [*config.changes, change]}).model_dump(mode="json", by_alias=True)
+        try:
+            self.adopt(TournamentConfig.model_validate(raw))
+        except ValidationError as error:
+            raise UserError(f"{self.root}: {explain(error, raw)}") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""From a round's scores to its verdict: who won, and whether one recipe has proved itself by now. Pure functions."""
+"""From a round's scores to its verdict: who won, what is exploited, what repeats say of recipes. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from orchestrator.field.roster import Roster
 from orchestrator.field.trunk import trunk_after
 from orchestrator.field.whole_budget import Lead
 from orchestrator.record.records import Proof, Verdict
+from orchestrator.rounds.recipes import compare_recipes
 from orchestrator.rounds.verdict import Candidate, beats_all, choose
 
 
@@ -43,6 +44,8 @@ def judge(
     last = history[-1].verdict if history else None
     so_far = (last.spent, last.rounds_without_champion) if last else (0.0, 0)
     verdict = choose(roster.lineage, roster.round, champion, seed, seen, config.selection, proof, *so_far, losses)
+    recipes = compare_recipes(roster, scored, config.selection.confidence)
+    verdict = verdict.model_copy(update={"recipes": recipes})
     if config.is_allocated:
         return _and_trunk(config, verdict, roster, seed, scored)
     return _and_exploit(config, verdict, roster, seen, history)

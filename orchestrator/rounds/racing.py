@@ -43,7 +43,9 @@ def racing_in(roster: Roster, rules: Racing | None) -> Racing | None:
     if roster.phase in ("climb", "line", "lines", "soup"):
         return None
     is_large = sum(entry.recipe.trains for entry in roster.entries) > LARGE_FIELD
-    return LARGE_RACE if rules is None and roster.phase == "race" and is_large else rules
+    # The runs of a recipe that were left would be its better ones, and say nothing of it.
+    are_repeated = any(entry.recipe.repeat_of for entry in roster.entries)
+    return LARGE_RACE if rules is None and roster.phase == "race" and is_large and not are_repeated else rules
 
 
 def rank_at(loss: float, others: list[float]) -> int:

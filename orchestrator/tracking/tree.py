@@ -239,6 +239,8 @@ def _competitor(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot
 def _entry_tags(lineage: LineageSnapshot, one: RoundSnapshot, entry: EntrySnapshot) -> dict[str, str]:
     made = entry.entry
     tags = {"lineage": lineage.name, "round": str(one.number), "competitor": entry.name, "kind": made.recipe.kind}
+    if made.recipe.repeat_of:
+        tags["repeat_of"] = made.recipe.repeat_of
     if made.origin:
         tags |= {"made_by": made.made_by, "origin": made.origin, "parent": made.parent or ""}
     return tags | {"status": entry.state, "reason": entry.reason}

@@ -69,12 +69,12 @@ def about_experiment() -> str:
 
 
 EQUAL = (
-    "In each round all recipes train from one seed model with the same data and budget. The best seeds the next round,"
-    " and becomes champion once it is proven better."
+    "In each round all recipes train from one seed model with the same data and budget. The best model seeds the"
+    " next round, and becomes champion once it is proven better."
 )
 ALLOCATED = (
-    "All recipes race briefly from the base model on the same rows. The best goes on with everything that is left of"
-    " the whole budget; its model becomes champion once it is proven better."
+    "All recipes race briefly from the base model on the same rows. The best model goes on with everything that is"
+    " left of the whole budget, and becomes champion once it is proven better."
 )
 
 
@@ -164,7 +164,8 @@ def about_round(verdict: Verdict | None) -> str:
     """The verdict's own words. The run's metrics are the champion's after the round."""
     if verdict is None:
         return "Competitors are training; the verdict comes when all are scored."
-    return fitted(_listed(verdict.reasons), NOTE_LIMIT)
+    of_recipes = [one.words for one in verdict.recipes if one.words]
+    return fitted(_listed([*verdict.reasons, *of_recipes]), NOTE_LIMIT)
 
 
 def about_entry(state: str, reason: str, outcome: str) -> str:

@@ -1,4 +1,4 @@
-"""The columns of a round's entries: a new one is a line in this table.
+"""The columns of a round's entries: a new one is a line in this table. And those of its recipes that are repeated.
 
 From it follow leaderboard.json's entries, the terminal's table and the report's.
 """
@@ -10,7 +10,7 @@ from typing import Literal, TypeVar
 
 from cluster.errors import BrokenRecord
 from competitors.contract import Submission
-from orchestrator.record.records import Standing
+from orchestrator.record.records import RecipeStanding, Standing
 from orchestrator.record.snapshot import EntrySnapshot
 from orchestrator.views.words import duration, is_missing, signed
 
@@ -75,6 +75,26 @@ def _spent(get: Callable[[Submission], float | None]) -> Callable[[EntrySnapshot
 def _speed(submission: Submission) -> float | None:
     return submission.train_tokens / submission.train_seconds if submission.train_seconds else None
 
+
+@dataclass(frozen=True)
+class RecipeColumn:
+    """One cell of a recipe that is repeated, by its runs in a round."""
+
+    title: str
+    cell: Callable[[RecipeStanding], str]
+
+
+def _known(text: Callable[[float], str], *values: float | None) -> str:
+    return " to ".join(text(value) for value in values if value is not None)
+
+
+RECIPE_COLUMNS = (
+    RecipeColumn("runs scored", lambda one: f"{len(one.losses)} of {one.runs}"),
+    RecipeColumn("mean loss", lambda one: _known(_loss, one.validation_loss)),
+    RecipeColumn("deviation", lambda one: _known(_loss, one.deviation)),
+    RecipeColumn("behind the first", lambda one: _known(signed, one.behind)),
+    RecipeColumn("interval", lambda one: _known(signed, one.behind_low, one.behind_high)),
+)
 
 COLUMNS = (
     Column("validation_loss", "validation", _scored(lambda one: one.validation_loss), _loss, of_scored=True),

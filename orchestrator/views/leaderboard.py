@@ -17,7 +17,7 @@ from evaluation.figures.figure import Figure
 from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.events import State
-from orchestrator.record.records import Verdict
+from orchestrator.record.records import RecipeStanding, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, RoundSnapshot, Snapshot
 from orchestrator.views.columns import COLUMNS, required, submission_of
@@ -95,6 +95,8 @@ class RoundRow(Tested):
     field: list[str] = []
     """What changed in the field before this round, in words."""
     reasons: list[str] = []
+    recipes: list[RecipeStanding] = []
+    """Those that are repeated, by their runs in this round; the lowest mean loss first."""
     entries: list[EntryRow] = []
 
 
@@ -203,6 +205,7 @@ def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRo
         test=card.test_figures,
         field=one.roster.reasons,
         reasons=verdict.reasons,
+        recipes=verdict.recipes,
         entries=[_entry_row(entry, verdict) for entry in ordered],
     )
 

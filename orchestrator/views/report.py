@@ -18,7 +18,7 @@ from orchestrator.record.records import Sample
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 from orchestrator.views import charts
 from orchestrator.views.charts import Chart
-from orchestrator.views.columns import shown_in
+from orchestrator.views.columns import RECIPE_COLUMNS, shown_in
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, LineageRow, RoundRow, build
 from orchestrator.views.tokens import line_of, tokens_of
 from orchestrator.views.words import duration
@@ -121,6 +121,8 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
         figures=board.figures,
         said=charts.said,
         columns=shown_in("report"),
+        recipe_columns=RECIPE_COLUMNS,
+        are_repeated=any(round_.recipes for row in board.lineages for round_ in row.rounds),
         charts=[(figure, charts.figure_chart(snapshot, board, figure.name)) for figure in charts.charted(board)],
         styles=charts.styles(snapshot),
         intervals=lambda row: intervals(row, config.selection.margin_nats),
@@ -136,7 +138,8 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
 def describe(entry: RosterEntry) -> str:
     """A recipe in a few words, such as `sft, lora r16, adamw_torch, 0.0002 linear, batch 16`, and its origin."""
     words = f"{entry.recipe.kind}, {entry.recipe.summary}"
-    return "; ".join(part for part in (words[:120], entry.origin) if part)
+    repeats = f"a run of {entry.recipe.repeat_of}" if entry.recipe.repeat_of else ""
+    return "; ".join(part for part in (words[:120], repeats, entry.origin) if part)
 
 
 def change(ours: float | None, theirs: float | None) -> str:

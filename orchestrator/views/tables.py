@@ -18,7 +18,7 @@ from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import EntryChanged
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, Snapshot, has_ended
-from orchestrator.views.columns import Column, shown_in
+from orchestrator.views.columns import RECIPE_COLUMNS, Column, RecipeColumn, shown_in
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, RoundRow
 from orchestrator.views.live import cells, entry_table
 from orchestrator.views.progress import Progress, read_progress
@@ -35,6 +35,9 @@ def print_leaderboard(console: Console, board: Leaderboard) -> None:
             lost = [f"{e.competitor}: {e.reason}" for e in round_.entries if e.reason not in ("", USED_ITS_BUDGET)]
             for line in [*lost, *round_.field, *round_.reasons]:
                 print_line(console, f"  {line}")
+            if round_.recipes:
+                console.print(_recipes_table(console, lineage.name, round_))
+                _print_about_recipes(console, round_)
             console.print()
     console.print(_chart_table(console, board))
 
@@ -52,6 +55,28 @@ def _round_table(console: Console, lineage: str, round_: RoundRow) -> Table:
         return table
 
     return _that_fits(console, with_columns, shown_in("terminal"))
+
+
+def _recipes_table(console: Console, lineage: str, round_: RoundRow) -> Table:
+    """The recipes that are repeated: of all tables the one that is about recipes."""
+
+    def with_columns(columns: Sequence[RecipeColumn]) -> Table:
+        title = f"{lineage}, round {round_.round}: recipes over their runs, validation loss"
+        table = Table(title=Text(title), title_justify="left")
+        table.add_column("recipe", no_wrap=True)
+        for column in columns:
+            table.add_column(column.title, justify="right", no_wrap=True)
+        for one in round_.recipes:
+            table.add_row(Text(one.recipe), *(Text(column.cell(one)) for column in columns))
+        return table
+
+    return _that_fits(console, with_columns, RECIPE_COLUMNS)
+
+
+def _print_about_recipes(console: Console, round_: RoundRow) -> None:
+    for one in round_.recipes:
+        if one.words:
+            print_line(console, f"  {one.words}")
 
 
 def _result(entry: EntryRow, round_: RoundRow) -> Text:
@@ -110,6 +135,10 @@ def print_status(console: Console, snapshot: Snapshot, board: Leaderboard) -> No
             of_all = f"{number}/{snapshot.config.all_rounds}"
             table.add_row(Text(lineage.name), of_all, Text(event.competitor), *cells(event))
     console.print(table)
+    for row in board.lineages:
+        if row.rounds and row.rounds[-1].recipes:
+            print_line(console, f"{row.name}, recipes over their runs in round {row.rounds[-1].round}:")
+            _print_about_recipes(console, row.rounds[-1])
 
 
 def _field_of(snapshot: Snapshot, lineage: LineageSnapshot, number: int) -> list[RosterEntry]:

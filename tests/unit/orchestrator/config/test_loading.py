@@ -1,6 +1,7 @@
 """A config is checked whole, and each mistake is one line with the file and the key."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -9,7 +10,7 @@ from cluster.errors import UserError
 from orchestrator.config.comparison import differences
 from orchestrator.config.loading import load_config
 
-MINIMAL = {
+MINIMAL: dict[str, Any] = {
     "name": "t",
     "data": {"source": "rows.jsonl", "prompt": "{instruction}", "completion": "{response}"},
     "lineages": [{"name": "l", "base": "./base"}],
@@ -87,6 +88,42 @@ def test_what_does_not_go_with_a_whole_budget_is_one_line(config: Path, override
     with pytest.raises(UserError, match=message):
         load_config(config, ["budget={total_tokens: 1000}", override])
     assert load_config(config, ["budget={total_tokens: 1000}", "allocation.kind=equal", override])
+
+
+SFT = MINIMAL["competitors"][0]
+CHOOSES = "does not go with `repeats`: it would choose among the runs of a recipe by their losses"
+
+
+def test_repeats_are_written_out_and_load_again_as_they_are(tmp_path: Path):
+    loaded = load_config(write(tmp_path, yaml.safe_dump(MINIMAL | {"competitors": [SFT | {"repeats": 2}]})))
+    assert [(recipe.name, recipe.repeat_of) for recipe in loaded.competitors] == [("a-1", "a"), ("a-2", "a")]
+    assert load_config(write(tmp_path, loaded.to_yaml())) == loaded
+
+
+@pytest.mark.parametrize(
+    ("competitors", "more", "message"),
+    [
+        ([SFT | {"repeats": 2}, SFT], {}, '"a" names a recipe that is repeated, and a competitor'),
+        ([SFT | {"repeats": 2}, SFT | {"name": "a-2"}], {}, 'competitors: two of them are named "a-2"'),
+        ([SFT | {"repeat_of": "b"}, SFT | {"name": "c", "repeat_of": "b", "batch_size": 2}], {},
+         "competitors[c].repeat_of: it is another recipe than a"),
+        ([{"name": "u", "kind": "unchanged", "repeats": 2}], {},
+         "competitors[u].repeats: kind unchanged trains nothing that a seed could change"),
+        ([SFT, {"name": "s", "kind": "soup", "repeats": 2}], {},
+         "competitors[s].repeats: kind soup trains nothing that a seed could change"),
+        ([{"kind": "sft", "learning_rate": 1, "repeats": 2}], {}, "name: this key is required"),
+        ([SFT | {"repeats": 2}], {"evolution": {}}, f"evolution: {CHOOSES}"),
+        ([SFT | {"repeats": 2}], {"exploit": {"after": 1}}, f"exploit: {CHOOSES}"),
+        ([SFT | {"repeats": 2}], {"racing": {"at": [0.5]}}, f"racing: {CHOOSES}"),
+    ],
+)  # fmt: skip
+def test_repeats_that_make_no_sense_are_one_line(
+    tmp_path: Path, competitors: list[dict[str, Any]], more: dict[str, Any], message: str
+):
+    with pytest.raises(UserError) as caught:
+        load_config(write(tmp_path, yaml.safe_dump(MINIMAL | {"competitors": competitors} | more)))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_hours_are_not_spent_without_a_gpu(config: Path):

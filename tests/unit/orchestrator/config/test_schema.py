@@ -54,6 +54,7 @@ def test_the_configs_that_come_along_are_valid(path: Path):
         competing(sft() | {"adapter": "none", "continue": True}),
         competing({"name": "s", "kind": "search", "recipe": {"batch_size": 8}, "space": {"learning_rate": [0.1, 0.2]}}),
         competing({"name": "u", "kind": "unchanged"}),
+        competing(sft() | {"repeats": 3}, {"name": "g", "like": "f", "repeats": 1}),
         MINIMAL | {"budget": {"total_tokens": 20_000_000}},
     ],
 )  # fmt: skip
@@ -74,6 +75,7 @@ def test_what_yaml_allows_is_valid(config: dict[str, Any], tmp_path: Path):
         competing({"name": "f", "kind": "sft"}),
         competing(sft() | {"adaptr": None}),
         competing(sft() | {"learning_rate": "fast"}),
+        competing(sft() | {"repeats": 17}),
         competing({"name": "g", "like": "f", "learnin_rate": 1}),
         MINIMAL | {"budget": {"tokns": 3}},
     ],

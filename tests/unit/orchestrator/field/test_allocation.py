@@ -96,6 +96,32 @@ def climbed(history: list[Past], losses: Mapping[str, float], trunk: str, tied: 
     return [*history, past(roster, losses, ModelRef(trunk, roster.round), tied)]
 
 
+def repeated(name: str, count: int, **settings: Any) -> list[Recipe]:
+    return [sft(f"{name}-{number}", repeat_of=name, **settings) for number in range(1, count + 1)]
+
+
+def test_runs_of_a_recipe_race_in_orders_of_their_own_and_what_goes_on_keeps_its_one():
+    field = [*repeated("a", 3), sft("b", learning_rate=1e-3)]
+    race = plan().next_roster(field, [])
+    assert [(e.recipe.name, e.data_order) for e in race.entries] == [("a-1", 0), ("a-2", 1), ("a-3", 2), ("b", 0)]
+    assert [e.recipe.repeat_of for e in race.entries] == ["a", "a", "a", None]
+    history = [past(race, {"a-3": 3.0, "b": 3.1}, ModelRef("a-3", 1), ["b"])]
+    climb = plan().next_roster(field, history)
+    assert {e.parent: e.data_order for e in climb.entries} == {"a-3": 2, "b": 0}
+    assert {e.recipe.repeat_of for e in climb.entries} == {None}
+    history.append(past(climb, {"a-3.2a": 2.8}, ModelRef(climb.entries[0].recipe.name, 2)))
+    line = plan(climb=False).next_roster(field, history)
+    assert [(e.data_order, e.recipe.repeat_of) for e in line.entries] == [(2, None)]
+    alone = plan(climb=False).next_roster(field, history[:1])
+    assert [(e.recipe.name, e.data_order, e.recipe.repeat_of) for e in alone.entries] == [("a-3", 2, None)]
+
+
+def test_a_run_of_the_same_recipe_is_no_rival_of_the_winner():
+    roster = plan().next_roster([*repeated("a", 2), sft("b"), *repeated("c", 2)], [])
+    losses = {"a-2": 3.0, "a-1": 3.1, "b": 3.2, "c-1": 3.3}
+    assert decided(roster, losses, proven=False)[1] == ["b", "c-1"]
+
+
 def test_children_climb_from_the_winner_with_its_state_and_stop_where_the_rate_is_settled():
     history = climbed([], {"a": 3.0, "b": 3.1, "control": 4.0}, "a", tied=["b"])
     roster = plan().next_roster(FIELD, history)

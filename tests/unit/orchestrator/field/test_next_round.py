@@ -149,7 +149,7 @@ def test_a_separated_recipe_and_a_control_that_wins():
     begun = first(settings)
     assert decide(settings.exploit, begun, ["b"], [["b", "a"]], separated=True) == (
         "b",
-        "b beats every other recipe beyond doubt",
+        "the model of b is better than every other's beyond doubt",
     )
     after = config(exploit={"after": 1})
     assert after.exploit is not None

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from cluster.machine import Machine
+from orchestrator.field.shorthand import expand
 from orchestrator.planning import plan as planning
 from orchestrator.planning.plan import make_plan, print_plan
 from tests.faked import faked_config
@@ -29,6 +30,13 @@ def test_one_of_each_is_no_plural(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     text = said(tmp_path, monkeypatch, 0, rounds=1, lineages=LINEAGES)
     assert "faked: 1 round, 2 lineages\n" in text
     assert "4 trainings, no budget of minutes" in text
+
+
+def test_each_run_of_a_recipe_is_an_entry_and_costs_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    runs = expand([{"name": "a", "kind": "sft", "learning_rate": 1e-3, "repeats": 3}])
+    text = said(tmp_path, monkeypatch, 0, competitors=runs, budget={"tokens": 1000})
+    assert all(f" a-{number} " in text for number in (1, 2, 3))
+    assert "6 trainings, at most 6,000 training tokens" in text
 
 
 def test_gpu_hours_are_those_of_gpus_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

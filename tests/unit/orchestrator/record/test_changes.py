@@ -51,6 +51,15 @@ def test_entered_and_withdrawn_count_from_the_next_round_and_are_on_record(run: 
         run.check(config(changes=[Change(from_round=1, withdraw="b").model_dump()]))
 
 
+def test_what_the_config_does_not_allow_is_not_put_on_record(tmp_path: Path):
+    directory = RunDirectory(tmp_path / "run")
+    directory.adopt(config(evolution={}))
+    recipes = load(directory, tmp_path, "{name: hot, like: a, repeats: 2}")
+    with pytest.raises(UserError, match="evolution: does not go with `repeats`"):
+        enter(directory, recipes)
+    assert directory.config.changes == []
+
+
 def test_rounds_are_added_and_the_schedule_knows_from_when_on(run: RunDirectory):
     extend(run, 2)
     changed = run.config

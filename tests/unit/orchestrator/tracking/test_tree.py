@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.tracking.tree import Part, View, parts
+from tests.fabricate import REPEATED, repeated_loss
 from tests.tracked import make, snapshot_of
 
 REASON = "weights *are* missing"
@@ -48,6 +49,14 @@ def test_every_state_of_an_entry_is_a_status(tmp_path: Path) -> None:
     assert views["llama/2"].status == views["llama"].status == "open"
     assert views["llama/1"].tags["winner"] == "none"
     assert views["reference:instruct"].status == "open"
+
+
+def test_runs_of_a_recipe_have_its_tag_and_the_round_says_how_recipes_compare(tmp_path: Path) -> None:
+    found = tree(tmp_path, rounds=1, competitors=REPEATED, loss=repeated_loss)
+    views = {key: view for key, (_, view) in found.items()}
+    runs = {key: view.tags["repeat_of"] for key, view in views.items() if "repeat_of" in view.tags}
+    assert runs == {f"llama/1/{one['name']}": one["repeat_of"] for one in REPEATED}
+    assert "hot is better than wild" in views["llama/1"].note
 
 
 def test_a_lineage_with_nothing_on_record_has_no_run(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from orchestrator.views.export import export_champion
 from orchestrator.views.leaderboard import Leaderboard, ReferenceRow, build
 from orchestrator.views.pages import draw
 from orchestrator.views.report import write_report
-from tests.fabricate import fabricate, read
+from tests.fabricate import REPEATED, fabricate, read, repeated_loss
 
 ENTRY = {
     "competitor", "kind", "status", "reason", "validation_loss", "improvement_low", "train_tokens", "train_seconds",
@@ -73,6 +73,21 @@ def test_what_it_says_is_what_is_on_record(run: RunDirectory) -> None:
     assert [entry.competitor for entry in last.entries] == [*verdict.ranking, "own"]
     rejected = build(snapshot, "finished").lineages[1].rounds[1].entries[-1]
     assert (rejected.status, rejected.reason) == ("rejected", "its tokenizer differs")
+
+
+def test_recipes_that_are_repeated_are_in_the_file(tmp_path: Path, run: RunDirectory) -> None:
+    assert {r.round: r.recipes for r in build(read(run), "finished").lineages[0].rounds} == {0: [], 1: [], 2: []}
+    lost = {("llama", 1, "wild-2"): "out of memory"}
+    _, repeated = fabricate(tmp_path / "repeated", competitors=REPEATED, loss=repeated_loss, forfeits=lost)
+    board = build(read(repeated), "finished")
+    data = json.loads(leaderboard.write(repeated, board).read_text())["lineages"][0]["rounds"][1]["recipes"]
+    assert [(one["recipe"], one["runs"], len(one["losses"])) for one in data] == [
+        ("hot", 3, 3),
+        ("mild", 3, 3),
+        ("wild", 3, 2),
+    ]
+    assert data[2]["behind"] == pytest.approx(data[2]["validation_loss"] - data[0]["validation_loss"])
+    assert Leaderboard.read(repeated.leaderboard_file) == board
 
 
 def test_it_reads_back(run: RunDirectory) -> None:

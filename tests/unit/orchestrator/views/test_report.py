@@ -16,10 +16,11 @@ from evaluation.scorecard import Scorecard
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
 from orchestrator.record.run_directory import RunDirectory
+from orchestrator.views.columns import RECIPE_COLUMNS
 from orchestrator.views.leaderboard import Leaderboard, build
 from orchestrator.views.report import change, describe, intervals, write_report
 from tests.browser import browser_page
-from tests.fabricate import COMPETITORS, fabricate, read
+from tests.fabricate import COMPETITORS, REPEATED, fabricate, read, repeated_loss
 from tests.page import Page
 
 EVIL = '"><img src=x onerror=alert(1)></p></script><script>alert(1)</script>&amp;'
@@ -91,6 +92,19 @@ def test_verdicts_are_given_in_words(whole: Whole) -> None:
     reasons = [reason for x in board_of(run).lineages for r in x.rounds for reason in r.reasons]
     assert len(reasons) >= 2 * 3 * 2
     assert [reason for reason in reasons if reason not in page.text] == []
+
+
+def test_recipes_are_a_section_only_where_they_are_repeated(tmp_path: Path, whole: Whole) -> None:
+    assert "#recipes" not in whole[1].links
+    _, run = fabricate(tmp_path / "run", lineages=("llama",), competitors=REPEATED, loss=repeated_loss)
+    page = render(run)
+    assert page.links.count("#recipes") == 2  # the contents, and where titles are explained
+    recipes = [one for row in board_of(run).lineages[0].rounds for one in row.recipes]
+    assert len(recipes) == 2 * 3
+    for one in recipes:
+        assert [one.recipe, *(column.cell(one) for column in RECIPE_COLUMNS)] in page.rows
+        assert one.words in page.text
+    assert any(row[0].startswith("hot-1") and "a run of hot" in row[0] for row in page.rows)
 
 
 def test_headline_compares_with_every_reference(whole: Whole) -> None:

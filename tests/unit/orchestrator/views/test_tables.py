@@ -10,10 +10,10 @@ from cluster.text import harmless
 from evaluation.figures import FIGURES
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.columns import shown_in
+from orchestrator.views.columns import RECIPE_COLUMNS, shown_in
 from orchestrator.views.leaderboard import build
 from orchestrator.views.tables import champion_folder, print_leaderboard, print_outcome, print_status
-from tests.fabricate import fabricate, read
+from tests.fabricate import REPEATED, fabricate, read, repeated_loss
 
 EVIL = "KeyError: [/bold] [red]layers.0[/red] :boom: [link=https://x.invalid]here[/link] \\"
 
@@ -36,6 +36,23 @@ def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
     lines = printed(run).splitlines()
     assert f"  own: {harmless(EVIL)}" in lines
     assert f"  full: {harmless(EVIL)}" in lines
+
+
+def test_recipes_have_a_table_of_their_own_only_where_they_are_repeated(tmp_path: Path) -> None:
+    _, plain = fabricate(tmp_path / "plain", rounds=1)
+    assert not any("over their runs" in printed(plain, command) for command in ("leaderboard", "status"))
+    _, run = fabricate(tmp_path / "run", lineages=("llama",), competitors=REPEATED, loss=repeated_loss)
+    first, second = (row.recipes for row in build(read(run), "finished").lineages[0].rounds[1:])
+    lines = printed(run).splitlines()
+    assert sum("recipes over their runs" in line for line in lines) == 2
+    for one in (*first, *second):
+        cells = [one.recipe, *(column.cell(one) for column in RECIPE_COLUMNS)]
+        assert any([cell.strip() for cell in line.split("│")[1:-1]] == cells for line in lines)
+        assert not one.words or f"  {one.words}" in lines
+    assert "hot is better than wild" in printed(run, width=60)
+    shown = printed(run, "status")
+    assert all(one.words in shown for one in second)
+    assert first[1].words not in shown
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
