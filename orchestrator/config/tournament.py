@@ -28,6 +28,7 @@ from orchestrator.field.whole_budget import Allocation
 
 RESERVED_NAMES = (
     "seed", "champion", "seed.json", "champion.json", "roster.json", "verdict.json", "samples.json", "base-check",
+    "lent",
 )  # fmt: skip
 """A round's folder holds these files and folders beside its competitors' folders."""
 

@@ -2,18 +2,16 @@
 
 import asyncio
 import hashlib
-from typing import Any
 
-from competitors.contract import Brief, Ingredient, Submission
+from competitors.contract import Brief, Submission
 from competitors.soup.recipe import SoupRecipe
 from evaluation.results import RowResults
-from orchestrator.field.evolution import root_name
-from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.record.events import Noted
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.entry import Entry, reject
+from orchestrator.rounds.ingredients import ingredients, is_ingredient, lent
 from orchestrator.rounds.racing import Rungs, racing_in
 from orchestrator.rounds.starts import start_of
 
@@ -35,15 +33,17 @@ async def compete_in_round(
         recipe, start = entry.recipe, start_of(context.run, roster.lineage, entry, seed, base)
         brief = brief_for(context, roster, entry, start, rounds)
         if isinstance(recipe, SoupRecipe):
-            await asyncio.gather(*(running[other.name] for other in recipes if _is_ingredient(other, recipe)))
+            await asyncio.gather(*(running[other.name] for other in recipes if is_ingredient(other, recipe)))
             kept = context.run.split("slice")
-            held_back = {
-                "ingredients": ingredients(context, roster, recipe, start),
-                "slice_data": kept if kept.exists() else None,
-            }
-            brief = brief.model_copy(update=held_back)
+            found = ingredients(context.run, roster, recipe, start)
+            given = {"ingredients": found, "slice_data": kept if kept.exists() else None}
+            async with lent(context, brief.model_copy(update=given), base) as brief:
+                return await compete(entry, brief)
+        return await compete(entry, brief)
+
+    async def compete(entry: RosterEntry, brief: Brief) -> RowResults | None:
         is_grown = entry.made_by == "allocation"
-        return await Entry(context, brief, recipe, base, champion, racing, rungs, is_grown).run()
+        return await Entry(context, brief, entry.recipe, base, champion, racing, rungs, is_grown).run()
 
     async with asyncio.TaskGroup() as group:
         for entry in sorted(roster.entries, key=lambda entry: isinstance(entry.recipe, SoupRecipe)):
@@ -108,41 +108,3 @@ def brief_for(context: Context, roster: Roster, entry: RosterEntry, seed: ModelF
         resources=recipe.resources.resolved(context.workers.has_gpus),
         race_at=tuple(racing.at) if racing else (),
     )
-
-
-def ingredients(context: Context, roster: Roster, soup: SoupRecipe, seed: ModelFolder) -> list[Ingredient]:
-    """What a soup may blend: scored submissions of this round, and of earlier ones that stand on this seed."""
-    found = []
-    for number in range(1 if soup.earlier else roster.round, roster.round + 1):
-        earlier = context.run.roster(roster.lineage, number)
-        for entry in earlier.entries if earlier else []:
-            if _is_ingredient(entry.recipe, soup):
-                one = _ingredient(context, roster.lineage, ModelRef(entry.recipe.name, number), seed)
-                found += [] if one is None else [one]
-    return found
-
-
-def _ingredient(context: Context, lineage: str, model: ModelRef, seed: ModelFolder) -> Ingredient | None:
-    """The submission that is `model`, if it was scored and stands on this seed."""
-    run, folder = context.run, context.run.scores(lineage, model)
-    submission = run.read(Submission, folder / "submission.json")
-    inspection = run.read(Inspection, folder / "inspection.json")
-    if submission is None or inspection is None or not inspection.passed or submission.seed_sha256 != seed.sha256:
-        return None
-    if not (folder / "scorecard.json").exists():
-        return None
-    continuation = folder / "continuation"
-    return Ingredient(
-        label=str(model),
-        folder=folder / "submission",
-        form=inspection.form,
-        seed_sha256=submission.seed_sha256,
-        continuation=continuation if (continuation / "continuation.json").is_file() else None,
-    )
-
-
-def _is_ingredient(recipe: Any, soup: SoupRecipe) -> bool:
-    """Whether `soup` may blend what `recipe` hands in: neither another soup nor the control. Who is named in
-    `of` stands for its children by evolution too."""
-    named = soup.of is None or recipe.name in soup.of or root_name(recipe.name) in soup.of
-    return bool(recipe.trains) and named

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster.store import LOCAL
 from competitors.contract import Brief
-from competitors.soup.recipe import SoupRecipe
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import TournamentEvent
-from orchestrator.record.records import Inspection, ModelFolder
+from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
-from orchestrator.rounds.competition import brief_for, copied, ingredients
+from orchestrator.rounds.competition import brief_for, copied
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.evaluators import Evaluators
 from tests.faked import FakedWorkers, faked_config, hand_in, play
@@ -66,20 +64,3 @@ def test_a_copy_is_rejected_and_names_what_it_copies(tmp_path: Path):
     verdict = played.lineages[0].rounds[0].verdict
     assert verdict is not None
     assert verdict.ranking == ["a"]
-
-
-def test_a_soup_blends_what_was_scored_on_this_seed_and_nothing_else(played: Snapshot):
-    roster = played.lineages[0].rounds[0].roster
-    soup = SoupRecipe(name="mix", kind="soup")
-
-    def labels(seed: ModelFolder, recipe: SoupRecipe = soup) -> list[str]:
-        return [one.label for one in ingredients(context(played), roster, recipe, seed)]
-
-    assert labels(seed_of(played)) == ["a@1", "b@1"]
-    assert labels(seed_of(played).model_copy(update={"sha256": "another"})) == []
-    assert labels(seed_of(played), soup.model_copy(update={"of": ["b", "c"]})) == ["b@1"]
-    file = played.run.entry("l", 1, "a") / "inspection.json"
-    before = file.read_text()
-    played.run.write(Inspection(form="full", reason="rejected"), file)
-    assert labels(seed_of(played)) == ["b@1"]
-    LOCAL.write_text(file, before)
