@@ -87,8 +87,8 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
     return card.write(job.out / "scorecard.json")
 
 
-def score_also(job: ScoringJob, split: Split) -> Scorecard:
-    """Score one more split, and add it to the scorecard and the rows that lie in `job.out`.
+def score_also(job: ScoringJob, *splits: Split) -> Scorecard:
+    """Score more splits, and add them to the scorecard and the rows that lie in `job.out`.
 
     Raises Forfeit where the loss is not finite, but for test rows: these only report, and take no title away.
     """
@@ -97,11 +97,13 @@ def score_also(job: ScoringJob, split: Split) -> Scorecard:
     card = Scorecard.read(job.out / "scorecard.json")
     with _model_of(job) as model:
         tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
-        scored = _score_split(job, split, model, tokenizer)
-    if split != "test":
-        _refuse_endless(scored, split)
-    _write_rows(job, {split: scored})
-    return card.model_copy(update={split: scored.total}).write(job.out / "scorecard.json")
+        scored = {split: _score_split(job, split, model, tokenizer) for split in splits}
+    for split, one in scored.items():
+        if split != "test":
+            _refuse_endless(one, split)
+    _write_rows(job, scored)
+    totals: dict[str, SplitScore] = {split: one.total for split, one in scored.items()}
+    return card.model_copy(update=totals).write(job.out / "scorecard.json")
 
 
 class _Scored(NamedTuple):
