@@ -17,7 +17,7 @@ from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from cluster.rounding import Rounding
 from evaluation.chat import stop_id
-from evaluation.data.splits import groups_of, read_split
+from evaluation.data.splits import read_held_out, read_split
 from evaluation.loading import Dtype, loaded
 from evaluation.probe import probe
 from evaluation.results import RowResults, Split, write_results
@@ -117,12 +117,11 @@ class _Scored(NamedTuple):
 def _score_split(
     job: ScoringJob, split: Split, model: Any, tokenizer: Any, progress: Callable[[float], None] = lambda fraction: None
 ) -> _Scored:
-    file = job.held_out / f"{split}.parquet"
-    rows, groups = read_split(file), groups_of(file).astype(np.float64)
+    rows, groups = read_held_out(job.held_out / f"{split}.parquet")
     encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
     if split == "validation":  # every model is scored on these before any others
         probe(model, encoded, pad_id(tokenizer))
-    results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups)
+    results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups.astype(np.float64))
     if not results.tokens.any():
         raise UserError(f"data.max_tokens: {job.max_tokens} cuts the whole completion of every {split} row away")
     cut_short = sum(row.cut for row in encoded)
