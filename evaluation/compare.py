@@ -7,6 +7,7 @@ rows that lose much make a model look better than it is as long as none of them 
 rows than the mean, where there are more. docs/trust.md has how often this errs, by the shape of the gains.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cbrt, sqrt
 
@@ -16,8 +17,16 @@ from evaluation.results import Array, RowResults
 
 FEWEST_GROUPS = 50
 """With fewer, no gain is beyond doubt."""
+FEWEST_TO_BE_TYPICAL = 3
+MOST_SKEWED = -2.25
+"""Where the gains of a field's models are typically more skewed than this, few rows lose much: whoever was picked from
+the field was picked for having few of them among the rows that choose, and its own gains no longer tell."""
 MOST_OF_ONE_GROUP = 0.2
 """Where one group that loses has more of the gains' spread than this, others like it may not have been seen."""
+
+SAME_NATS = 1e-6
+"""Per token: the same weights, merged in another way or from other factors, differ on no row by more than 2e-7; a model
+of 6,000 parameters and the same one step on, at a rate of 1e-6, differ by 6e-6 on some row, larger ones by more."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,23 @@ def gain(over: RowResults, of: RowResults, *also: tuple[RowResults, RowResults])
         groups=groups,
         doubt=_doubt(groups, pooled),
     )
+
+
+def is_same(one: RowResults, other: RowResults) -> bool:
+    """Whether two models are one in effect: on no row do their losses differ by more than sums in another order do."""
+    if not np.array_equal(one.tokens, other.tokens):
+        return False
+    return bool((np.abs(one.nats - other.nats) <= SAME_NATS * one.tokens).all())
+
+
+def doubt_of_field(over: RowResults, field: Sequence[RowResults]) -> str:
+    """Why nobody of a field is proven better than the model of `over`, by the rows that the best was picked on; else
+    empty. The median of the field: one odd model casts no doubt on the others, and being picked does not move it."""
+    if len(field) < FEWEST_TO_BE_TYPICAL:
+        return ""
+    if float(np.median([gain(over, one).skewness for one in field])) > MOST_SKEWED:
+        return ""
+    return "entries are typically much worse on a few rows, and whoever leads may only not have met its own yet"
 
 
 def _by_group(over: RowResults, of: RowResults) -> tuple[float, Array, float]:

@@ -17,7 +17,7 @@ from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from cluster.rounding import Rounding
 from evaluation.chat import stop_id
-from evaluation.data.splits import Row, groups_of, read_split
+from evaluation.data.splits import Row, read_held_out, read_split
 from evaluation.figures import FIGURES, figure_of, results_file
 from evaluation.generation import write
 from evaluation.harness import HarnessTask, score_task
@@ -96,8 +96,8 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
     return card.write(job.out / "scorecard.json")
 
 
-def score_also(job: ScoringJob, split: Split) -> Scorecard:
-    """Score one more split, and add it to the scorecard and the rows that lie in `job.out`.
+def score_also(job: ScoringJob, *splits: Split) -> Scorecard:
+    """Score more splits, and add them to the scorecard and the rows that lie in `job.out`.
 
     Raises Forfeit where the loss is not finite, but for test rows: these only report, and take no title away.
     """
@@ -106,11 +106,13 @@ def score_also(job: ScoringJob, split: Split) -> Scorecard:
     card = Scorecard.read(job.out / "scorecard.json")
     with _model_of(job) as model:
         tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
-        scored = _score_split(job, split, model, tokenizer)
-    if split != "test":
-        _refuse_endless(scored, split)
-    _write_rows(job, {split: scored})
-    return card.model_copy(update={split: scored.total}).write(job.out / "scorecard.json")
+        scored = {split: _score_split(job, split, model, tokenizer) for split in splits}
+    for split, one in scored.items():
+        if split != "test":
+            _refuse_endless(one, split)
+    _write_rows(job, scored)
+    totals: dict[str, SplitScore] = {split: one.total for split, one in scored.items()}
+    return card.model_copy(update=totals).write(job.out / "scorecard.json")
 
 
 class _Scored(NamedTuple):
@@ -124,12 +126,11 @@ class _Scored(NamedTuple):
 def _score_split(
     job: ScoringJob, split: Split, model: Any, tokenizer: Any, progress: Callable[[float], None] = lambda fraction: None
 ) -> _Scored:
-    file = job.held_out / f"{split}.parquet"
-    rows, groups = read_split(file), groups_of(file).astype(np.float64)
+    rows, groups = read_held_out(job.held_out / f"{split}.parquet")
     encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
     if split == "validation":  # every model is scored on these before any others
         probe(model, encoded, pad_id(tokenizer))
-    results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups)
+    results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups.astype(np.float64))
     if not results.tokens.any():
         raise UserError(f"data.max_tokens: {job.max_tokens} cuts the whole completion of every {split} row away")
     if job.written_rows:

@@ -25,7 +25,7 @@ ROLES: tuple[Split, ...] = ("validation", "proof", "test", "test")
 class HarnessTask(Settings):
     """A task by the harness's name; `metric` is one that it says of each document, by default its first."""
 
-    task: str
+    task: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     metric: str | None = None
     documents: int | None = Field(None, ge=len(ROLES))
     """At most, of all roles together; None for all."""

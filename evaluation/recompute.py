@@ -4,14 +4,14 @@ It shares no code with what it checks: transformers and torch run the models, on
 everything else is written out here. It recomputes
 
 - that the held-out rows are those of the manifest, and each row's name is the hash of its content;
-- every champion's loss on them, from the folder that was promoted (or exported: `--exported`), as the README says that
-  a row is scored;
-- the arithmetic of every verdict from the rows' losses in losses.parquet: losses, differences to the champion, who won
-  (the lowest loss), what seeds the next round, and that titles and seeds pass from round to round.
+- every champion's loss on them, from the folder that was promoted (or exported: `--exported`), row by row;
+- the arithmetic of every verdict from what is on record of each row: losses, differences to the champion, who won (the
+  lowest loss, or the best by `selection.metric`), what seeds the next round, how titles and seeds pass on;
+- every proof, as docs/trust.md says: the gain, its lower bound, any doubt, the chance to err, the guardrails, and
+  whether the title follows.
 
-It does not check the confidence bounds that a title rests on, nor how a whole budget's allocation picks what goes on.
-Prints a table; exits 1 where something differs by more than 1e-4 nats. What was scored in bfloat16 on a GPU agrees so
-closely only on a GPU, and there rows of their own are not compared, but their mean.
+It does not check how a whole budget's allocation picks what goes on. It prints a table, and exits 1 where something
+differs by more than 1e-4 nats. What a GPU scored in bfloat16 agrees so closely only there, and only in the mean.
 """
 
 import argparse
@@ -20,16 +20,19 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import cbrt, log, sqrt
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
+Json = dict[str, Any]
 TOLERANCE = 1e-4
 """In nats per token."""
-SPLITS = ("validation", "test")
+SPLITS = ("validation", "proof", "test")
 
 
 @dataclass(frozen=True)
@@ -50,22 +53,40 @@ class Check:
 
 @dataclass(frozen=True)
 class Rows:
-    """What losses.parquet says of one model on one split, in the order of the held-out rows."""
+    """What is on record of one model on the rows of one split: the loss of each, or another cost that chooses."""
 
     ids: list[str]
     nats: Any
     tokens: Any
+    group: Any
 
     @property
     def loss(self) -> float:
-        """Nats per token."""
+        """Nats per token, or the mean of the other cost."""
         return float(self.nats.sum() / self.tokens.sum())
 
 
-def rows_of(scores: Path, split: str) -> Rows:
-    """The rows of a split in the losses.parquet of the folder `scores`."""
-    table = pq.read_table(scores / "losses.parquet", filters=[("split", "=", split)])
-    return Rows(table["row_id"].to_pylist(), *(table[name].to_numpy().astype(float) for name in ("nats", "tokens")))
+COSTS = {
+    "loss": ("nats", 1.0, "tokens"),
+    "bits_per_byte": ("nats", 1 / log(2), "bytes"),
+    "token_accuracy": ("hits", -1.0, "tokens"),
+    "exact_match": ("matches", -1.0, ""),
+    "rouge_l": ("overlap", -1.0, ""),
+}
+"""What each metric sums up, such that lower is better, and by what it is divided: or by the rows that have one."""
+
+
+def rows_of(scores: Path, split: str, metric: str = "loss") -> Rows:
+    """The rows of a split in the folder `scores`, or a task's documents, as the metric sees them."""
+    file = scores / "losses.parquet" if metric in COSTS else scores / "harness" / f"{metric}.parquet"
+    table = pq.read_table(file, filters=[("split", "=", split)])
+    column = {
+        name: table[name].to_numpy().astype(float) for name in table.column_names if name not in ("split", "row_id")
+    }
+    summed, factor, counted = COSTS.get(metric, ("score", -1.0, "tokens"))
+    values = column[summed] * factor
+    counts = np.isfinite(values).astype(float) if not counted else np.where(column["tokens"] > 0, column[counted], 0.0)
+    return Rows(table["row_id"].to_pylist(), np.where(counts > 0, values, 0.0), counts, column["group"])
 
 
 def read(file: Path) -> Any:
@@ -87,44 +108,117 @@ def check_data(run: Path) -> Iterator[Check]:
         )
 
 
-def check_lineage(lineage: Path, config: dict[str, Any]) -> Iterator[Check]:
+def check_lineage(lineage: Path, config: Json) -> Iterator[Check]:
     """The arithmetic of all verdicts of a lineage, in their order."""
-    seed = champion = "base"
+    seed, champion, spent = "base", "base", 0.0
     yield from check_scorecard(lineage / "round-000", f"{lineage.name}: base")
     for file in sorted(lineage.glob("round-*/verdict.json")):
         verdict, where = read(file), f"{lineage.name} round {int(file.parent.name[-3:])}"
         yield Check(f"{where}: champion before", verdict["champion_before"], champion)
         yield Check(f"{where}: seed before", verdict["seed_before"], seed)
         yield from check_verdict(lineage, verdict, where, config)
-        seed, champion = verdict["seed_next"], verdict["champion"]
+        yield from check_proof(lineage, verdict, where, config, spent)
+        seed, champion, spent = verdict["seed_next"], verdict["champion"], verdict["spent"]
 
 
-def check_verdict(lineage: Path, verdict: dict[str, Any], where: str, config: dict[str, Any]) -> Iterator[Check]:
+def check_verdict(lineage: Path, verdict: Json, where: str, config: Json) -> Iterator[Check]:
     """One verdict, from the rows' losses."""
     folder = lineage / f"round-{verdict['round']:03d}"
-    passed = [file.parent for file in sorted(folder.glob("*/scorecard.json")) if is_in(file.parent)]
+    scored = [file.parent for file in sorted(folder.glob("*/scorecard.json"))]
+    passed = [entry for entry in scored if not read(entry / "inspection.json")["reason"]]
     losses = {entry.name: rows_of(entry, "validation").loss for entry in passed}
     told = {entry["competitor"]: entry for entry in verdict["entries"]}
     yield Check(f"{where}: who was scored", sorted(told), sorted(losses))
-    before = loss_of(lineage, verdict["champion_before"])
+    metric = config["selection"]["metric"]
+    costs = {entry.name: rows_of(entry, "validation", metric).loss for entry in passed}
+    before = cost_of(lineage, verdict["champion_before"], metric)
     for name in sorted({*told} & {*losses}):
         yield from check_scorecard(folder / name, f"{where}: {name}")
         yield Check(f"{where}: {name}, loss", told[name]["validation_loss"], losses[name])
-        yield Check(f"{where}: {name}, below the champion", told[name]["improvement"], before - losses[name])
-    lowest = min(losses.values(), default=None)
+        yield Check(f"{where}: {name}, below the champion", told[name]["improvement"], before - costs[name])
     winner = verdict["winner"]
-    yield Check(f"{where}: the winner's loss is the lowest", losses.get(winner), lowest)
+    yield Check(f"{where}: the winner's {metric} is the best", costs.get(winner), min(costs.values(), default=None))
     own = f"{winner}@{verdict['round']}"
     yield Check(f"{where}: champion", verdict["champion"], own if verdict["dethroned"] else verdict["champion_before"])
-    yield Check(f"{where}: its loss", verdict["validation_loss"], loss_of(lineage, verdict["champion"]))
-    seed = loss_of(lineage, verdict["seed_next"])
-    yield Check(f"{where}: next seed's loss", verdict["seed_validation_loss"], seed)
+    yield Check(f"{where}: its loss", verdict["validation_loss"], cost_of(lineage, verdict["champion"]))
+    yield Check(f"{where}: next seed's loss", verdict["seed_validation_loss"], cost_of(lineage, verdict["seed_next"]))
     if config["selection"]["seed"] == "champion":
         yield Check(f"{where}: next seed", verdict["seed_next"], verdict["champion"])
     elif not is_allocated(config):
         candidates = [verdict["champion_before"], verdict["seed_before"], *([own] if winner else [])]
         yield Check(f"{where}: next seed is among", verdict["seed_next"] in candidates, True)
-        yield Check(f"{where}: its loss is the lowest", seed, min(loss_of(lineage, one) for one in candidates))
+        best = min(cost_of(lineage, one, metric) for one in candidates)
+        yield Check(f"{where}: its {metric} is the best", cost_of(lineage, verdict["seed_next"], metric), best)
+
+
+def check_proof(lineage: Path, verdict: Json, where: str, config: Json, spent: float) -> Iterator[Check]:
+    """Whether the winner of a round has the title that it should have. `spent`: of the chance to err, by then."""
+    before, own, proof = verdict["champion_before"], f"{verdict['winner']}@{verdict['round']}", verdict["proof"]
+    metric = config["selection"]["metric"]
+    leads = verdict["winner"] is not None and cost_of(lineage, own, metric) < cost_of(lineage, before, metric)
+    yield Check(f"{where}: the winner has something to prove", proof is not None, leads)
+    takes_title = False
+    if proof is not None:
+        mean, low, is_doubted = gain(lineage, before, own, proof["level"], metric)
+        is_doubted |= is_field_skewed(
+            lineage, before, [(one["competitor"], verdict["round"]) for one in verdict["entries"]], metric
+        )
+        is_kept = [is_guarded(lineage, before, own, rule) for rule in config["selection"]["guardrails"]]
+        takes_title = low > config["selection"]["margin_nats"] and not is_doubted and all(is_kept)
+        yield Check(f"{where}: any doubt of it", bool(proof["doubt"]), is_doubted)
+        yield Check(f"{where}: guardrails that are kept", [one["kept"] for one in proof["guardrails"]], is_kept)
+        yield Check(f"{where}: its chance to err", proof["level"], level(config, verdict["round"], spent))
+        yield Check(f"{where}: gain on the rows that prove", proof["improvement"], mean)
+        yield Check(f"{where}: its lower bound", proof["improvement_low"], low)
+        spent += 0.0 if takes_title else proof["level"]
+    yield Check(f"{where}: the title is due", verdict["dethroned"], takes_title)
+    yield Check(f"{where}: spent of the chance to err", verdict["spent"], spent)
+
+
+def by_group(lineage: Path, over: str, of: str, split: str, metric: str) -> tuple[float, Any, float]:
+    """A model's mean gain on a split, each group's deviation from it, and how many tokens there are."""
+    theirs, ours = (rows_of(scores_of(lineage, model), split, metric) for model in (over, of))
+    group = np.unique(theirs.group, return_inverse=True)[1]
+    gained, tokens = np.bincount(group, theirs.nats - ours.nats), np.bincount(group, theirs.tokens)
+    mean = float(gained.sum() / tokens.sum())
+    return mean, (gained - mean * tokens)[tokens > 0], float(tokens.sum())
+
+
+def is_field_skewed(lineage: Path, over: str, field: list[tuple[str, int]], metric: str) -> bool:
+    """Whether the gains of a round's entries typically have the long tail that a winner is picked for not showing."""
+    skews = []
+    for name, number in field:
+        off = by_group(lineage, over, f"{name}@{number}", "validation", metric)[1]
+        squares = float((off**2).mean())
+        skews.append(float((off**3).mean() / squares**1.5) if squares else 0.0)
+    return len(skews) >= 3 and float(np.median(skews)) <= -2.25
+
+
+def is_guarded(lineage: Path, before: str, after: str, rule: Json) -> bool:
+    """Whether a figure that is looked after has become worse by no more than it may, on the rows that prove."""
+    worse = [rows_of(scores_of(lineage, model), "proof", rule["metric"]).loss for model in (after, before)]
+    return bool(worse[0] - worse[1] <= rule["max_drop"] + 1e-9)
+
+
+def gain(lineage: Path, over: str, of: str, chance: float, metric: str = "loss") -> tuple[float, float, bool]:
+    """A model's mean gain on the rows that prove, its bound by Student (in Fisher's expansion) and Hall, any doubt."""
+    mean, off, tokens = by_group(lineage, over, of, "proof", metric)
+    others = by_group(lineage, over, of, "validation", metric)[1]
+    both, n, z = np.concatenate([off, others]), len(off), NormalDist().inv_cdf(1 - chance)
+    squares = float((both**2).sum())
+    skew = float((both**3).mean() / (squares / len(both)) ** 1.5) if squares else 0.0
+    student = z + (z**3 + z) / (4 * (n - 1)) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * (n - 1) ** 2)
+    student += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * (n - 1) ** 3)
+    hall = sqrt(n) * 3 / skew * (cbrt(1 + skew * (z / sqrt(n) - skew / (6 * n))) - 1) if abs(skew) > 1e-6 else z
+    low = float(mean - max(student, hall) * sqrt((off**2).sum() * n / (n - 1)) / tokens)
+    return mean, low, n < 50 or bool((np.minimum(both, 0) ** 2).max() > 0.2 * squares > 0)
+
+
+def level(config: Json, number: int, spent: float) -> float:
+    """The chance to err that is a round's: its part of what is left, but for what is held back for extensions."""
+    extended = [[c["extend"] or 0 for c in config["changes"] if c["from_round"] <= n] for n in range(1, number + 1)]
+    left = (1 - config["selection"]["confidence"]) * (1 - 0.2 * 0.5 ** (len(set(map(sum, extended))) - 1)) - spent
+    return float(left / (config["rounds"] + sum(extended[-1]) - number + 1))
 
 
 def check_scorecard(scores: Path, where: str) -> Iterator[Check]:
@@ -135,13 +229,7 @@ def check_scorecard(scores: Path, where: str) -> Iterator[Check]:
             yield Check(f"{where}, scorecard's {split} loss", card[split]["loss"], rows_of(scores, split).loss)
 
 
-def is_in(entry: Path) -> bool:
-    """Whether a scored entry was not rejected, then or later."""
-    inspection = entry / "inspection.json"
-    return inspection.is_file() and not read(inspection)["reason"]
-
-
-def is_allocated(config: dict[str, Any]) -> bool:
+def is_allocated(config: Json) -> bool:
     """Whether a whole budget is shared out, which has rules of its own for what goes on."""
     budget = config["budget"]
     whole = budget.get("total_tokens") is not None or budget.get("total_gpu_hours") is not None
@@ -154,17 +242,9 @@ def scores_of(lineage: Path, model: str) -> Path:
     return lineage / f"round-{int(number):03d}" / name if name else lineage / "round-000"
 
 
-def loss_of(lineage: Path, model: str) -> float:
-    """Its loss on the rows that choose."""
-    return rows_of(scores_of(lineage, model), "validation").loss
-
-
-def champions(lineage: Path) -> Iterator[tuple[str, Path]]:
-    """Each champion of a lineage but its base, and its folder."""
-    for file in sorted(lineage.glob("round-*/verdict.json")):
-        verdict = read(file)
-        if verdict["dethroned"]:
-            yield verdict["champion"], file.parent / "champion"
+def cost_of(lineage: Path, model: str, metric: str = "loss") -> float:
+    """Its loss on the rows that choose, or what else chooses."""
+    return rows_of(scores_of(lineage, model), "validation", metric).loss
 
 
 def check_champion(run: Path, lineage: Path, model: str, folder: Path, max_tokens: int) -> Iterator[Check]:
@@ -201,9 +281,8 @@ def score(folder: Path, held_out: Path, max_tokens: int, dtype: str) -> tuple[li
             with torch.inference_mode():
                 logits = model(torch.tensor([ids], device=device)).logits[0, start - 1 : -1].float()
                 targets = torch.tensor(ids[start:], device=device)
-                nats[number] = (
-                    torch.nn.functional.cross_entropy(logits, targets, reduction="none").double().sum().item()
-                )
+                losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+            nats[number] = losses.double().sum().item()
             tokens[number] = len(ids) - start
     return [row["row_id"] for row in rows], nats, tokens
 
@@ -224,7 +303,8 @@ def checks(run: Path, exported: Path | None = None, lineage: str | None = None) 
         if lineage not in (None, folder.name):
             continue
         yield from check_lineage(folder, config)
-        crowned = list(champions(folder))
+        verdicts = [(read(file), file.parent) for file in sorted(folder.glob("round-*/verdict.json"))]
+        crowned = [(verdict["champion"], where / "champion") for verdict, where in verdicts if verdict["dethroned"]]
         for model, where in crowned:
             yield from check_champion(run, folder, model, where, config["data"]["max_tokens"])
         if exported is not None and crowned:
@@ -239,9 +319,7 @@ def line(check: Check) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the table; 0 where all agrees, 1 where not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evaluation.recompute", description="Recompute a tournament's record."
-    )
+    parser = argparse.ArgumentParser("python -m evaluation.recompute", description="Recompute a tournament's record.")
     parser.add_argument("run", type=Path, metavar="RUN_DIR")
     parser.add_argument("--exported", type=Path, help="a folder that `tournament export` wrote, scored too")
     parser.add_argument("--lineage", help="only this one")

@@ -236,7 +236,9 @@ class _Maker:
         models = (champion.model, ModelRef(winner, number))
         theirs, ours = (costs_of(self.run.scores(self.lineage, model), "proof", "loss") for model in models)
         chance = level(1 - rules.confidence, [self.config.rounds] * number, spent)
-        return prove((theirs, champion.validation), (ours, scored[winner]), chance, rules.margin_nats)
+        return prove(
+            (theirs, champion.validation), (ours, scored[winner]), chance, rules.margin_nats, (), list(scored.values())
+        )
 
     def _sample(self, folder: Path, model: ModelRef) -> None:
         samples = [

@@ -70,6 +70,7 @@ class FakedWorkers(InProcessWorkers):
             "score_also": self._score_also,
             "score_checkpoint": lambda job, *_: self.loss_of(job.name, 1),
             "make_full": self._make_full,
+            "lend": lambda seed, submission, form, out, *_: self.store.link_folder(submission, out),
             "generate": lambda model, tokenizer, prompts, *_: ["yes" for _ in prompts],
         }
         return faked.get(name, function)(*args)
@@ -102,7 +103,7 @@ class FakedWorkers(InProcessWorkers):
         write_results(job.out / "losses.parquet", {split: [str(i) for i in range(ROWS)]}, {split: results})
         return SplitScore.of(results, 0)
 
-    def _make_full(self, seed: Path, submission: Path, form: str, tokenizer: Path, out: Path) -> str:
+    def _make_full(self, seed: Path, submission: Path, form: str, tokenizer: Path, out: Path, *_: Any) -> str:
         self.store.link_folder(submission, out)
         return hashlib.sha256((submission / "config.json").read_bytes()).hexdigest()
 

@@ -123,6 +123,24 @@ def returns_the_seed(brief: Brief, report: Report) -> None:
     _hand_in(brief)
 
 
+def hands_in_an_adapter(brief: Brief, report: Report) -> None:
+    """LoRA matrices that are the same for everybody."""
+    from tests.unit.evaluation.submissions.making import tiny_adapter
+
+    tiny_adapter(brief.output_dir, brief.seed_model)
+
+
+def hands_in_that_adapter_merged(brief: Brief, report: Report) -> None:
+    """The same model, as a full one."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    hands_in_an_adapter(brief, report)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(brief.seed_model), brief.output_dir)
+    shutil.rmtree(brief.output_dir)
+    model.merge_and_unload().save_pretrained(brief.output_dir)
+
+
 def races_well(brief: Brief, report: Report) -> None:
     """Saves a checkpoint at the rung, goes on until that is scored, and hands the same model in."""
     _checkpoint(brief, report, noise=0.0)

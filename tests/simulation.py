@@ -32,6 +32,7 @@ def lognormal(sigma: float, sign: float) -> Shape:
 SHAPES: dict[str, Shape] = {
     "normal": lambda rng, size: rng.standard_normal(size),
     "heavy tails": lambda rng, size: rng.standard_t(3, size) / np.sqrt(3),
+    "as skewed as real ones": lognormal(0.44, -1),
     "skewed": lognormal(1.0, -1),
     "very skewed": lognormal(1.5, -1),
     "skewed the other way": lognormal(1.5, 1),
@@ -80,7 +81,14 @@ def false_titles(setup: Setup, seed: int) -> tuple[int, int]:
         proof, name = None, challenger(champion.choosing, scored)
         if name is not None:
             theirs, ours = ((one.proving, one.choosing) for one in (champion, children[name]))
-            proof = prove(theirs, ours, level(1 - setup.confidence, [setup.rounds] * number, spent), 0.0)
+            proof = prove(
+                theirs,
+                ours,
+                level(1 - setup.confidence, [setup.rounds] * number, spent),
+                0.0,
+                (),
+                list(scored.values()),
+            )
         before = Candidate(champion.ref, champion.choosing), Candidate(parent.ref, parent.choosing)
         verdict = choose("l", number, *before, scored, rules, proof, spent)
         known |= {child.ref: child for child in children.values()}

@@ -170,6 +170,24 @@ def _peft_config(adapter: Adapter) -> Any:
     )
 
 
+def seed_weights(seed: Path, model: Any, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The seed's own values of the weights in `state`, a state dict of `model`, as they lie on the disk.
+
+    Read from the files: under ZeRO-3 a model that is loaded on one worker waits for the others.
+    """
+    from safetensors import safe_open
+
+    prefix, found = f"{model.base_model_prefix}.", {}
+    names = {name.removeprefix(prefix): name for name in state}
+    for file in sorted(seed.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - no dict
+                own = names.get(name.removeprefix(prefix))
+                if own is not None and (value := opened.get_tensor(name)).shape == state[own].shape:
+                    found[own] = value
+    return found
+
+
 def save_adapter(model: Any, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
     """Write the PEFT adapter of `model` into `folder` as one over the seed as it is.
 

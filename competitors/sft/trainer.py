@@ -21,13 +21,14 @@ from transformers import AutoConfig
 from transformers.optimization import get_scheduler
 from trl import SFTTrainer
 
+from cluster.rounding import rounding
 from cluster.store import LOCAL
 from competitors.contract import Brief
 from competitors.events import Report
 from competitors.sft import collectives, continuation, head, passes, resume
 from competitors.sft.budget import VIRTUAL_STEPS, Meter, rate_factor
 from competitors.sft.deepspeed_config import shares_out_weights
-from competitors.sft.model import save_adapter, train_in_float32
+from competitors.sft.model import save_adapter, seed_weights, train_in_float32
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.sharding import Tensors, exchanged, holding, named_trainable
 from competitors.sft.steps import Cut, Step, Steps
@@ -219,7 +220,8 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         if self.recipe.score_weights != "cool_down":
             self.save_trunk(step)
         with exchanged(self.holding.held(), self.average):
-            self.save_to(self.brief.output_dir)
+            if words := self.save_to(self.brief.output_dir):
+                note(self.report, words)
         seconds, tokens = self.meter.seconds, self.meter.tokens(step)
         self.report({"event": "ended", "step": step, "tokens": tokens, "seconds": seconds})
 
@@ -247,22 +249,28 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
                 continuation.load_masters(folder / "average.safetensors", self.holding)
                 self.average = [tensor.detach().float().clone() for tensor in held]
 
-    def save_to(self, folder: Path) -> None:
-        """Write the model or adapter into `folder`, whole or not at all. All workers call it, worker 0 writes."""
+    def save_to(self, folder: Path) -> str:
+        """Write the model or adapter into `folder`, whole or not at all; what there is to say of how it is stored.
+        All workers call it, worker 0 writes."""
         if not (state := self._whole_state()):
-            return
+            return ""
         model = self.accelerator.unwrap_model(self.model)
         with LOCAL.writing(folder) as temporary:
             if self.recipe.adapter is not None:
                 save_adapter(model, temporary, state)
-                return
-            # Trained in float32, stored in the seed's own dtype, so that rounds do not grow the model.
-            stored = AutoConfig.from_pretrained(self.brief.seed_model).dtype or torch.float32
+                return ""
+            # Trained in float32, stored in the seed's own dtype, so that rounds do not grow the model, if it can hold
+            # what was learnt.
+            narrow = AutoConfig.from_pretrained(self.brief.seed_model).dtype or torch.float32
+            before = seed_weights(self.brief.seed_model, model, state) if narrow != torch.float32 else {}
+            lost = rounding(before, state.items(), narrow)
+            stored = getattr(torch, lost.stored)
             state = {k: v.to(stored) if v.is_floating_point() else v for k, v in state.items()}
             model.save_pretrained(temporary, state_dict=state)
             config = json.loads((temporary / "config.json").read_text())
-            config["dtype"] = str(stored).removeprefix("torch.")  # transformers writes the trained one
+            config["dtype"] = lost.stored  # transformers writes the trained one
             (temporary / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        return lost.in_words
 
     def _whole_state(self) -> Tensors:
         """Worker 0 gets the model's state dict with every weight whole, in CPU memory, but for the frozen weights

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import pyarrow
     from datasets import Dataset
 
-__all__ = ["FILES", "HELD_OUT", "MANIFEST", "Manifest", "Row", "Split", "groups_of", "make_splits", "read_split"]
+__all__ = ["FILES", "HELD_OUT", "MANIFEST", "Manifest", "Row", "Split", "make_splits", "read_held_out", "read_split"]
 
 FILES: dict[Split, str] = {
     "slice": "slice.parquet",
@@ -50,6 +50,10 @@ class Row:
     row_id: str
     prompt: str
     completion: str
+
+
+COLUMNS = ["row_id", "prompt", "completion"]
+"""Of every split's file, in the order of a row's fields."""
 
 
 class Manifest(Record):
@@ -146,22 +150,26 @@ def _fingerprint(splits: dict[Split, npt.NDArray[np.int64]], rows: Catalogue) ->
 
 def read_split(path: Path) -> list[Row]:
     """The rows of a split's Parquet file, in its order. BrokenRecord, naming it, if it is damaged."""
-    columns = _table(path, ["row_id", "prompt", "completion"]).to_pydict()
-    return [Row(*values) for values in zip(*columns.values(), strict=True)]
+    return _rows(_table(path, COLUMNS))
 
 
-def groups_of(path: Path) -> npt.NDArray[np.int64]:
-    """The group of each row of a held-out split's Parquet file, in its order, counted from 0: (rows,).
+def read_held_out(path: Path) -> tuple[list[Row], npt.NDArray[np.int64]]:
+    """The rows of a held-out split's Parquet file, in its order, and the group of each, counted from 0: (rows,).
 
     Rows of one group are no independent evidence. In a file of before groups were kept they are those of one prompt.
     BrokenRecord, naming the file, if it is damaged.
     """
     table = _table(path, None)
+    rows = _rows(table)
     if "group" in table.column_names:
-        return np.asarray(table["group"].to_numpy(), dtype=np.int64)
+        return rows, np.asarray(table["group"].to_numpy(), dtype=np.int64)
     names: dict[str, int] = {}
-    prompts = (normalised(prompt) for prompt in table["prompt"].to_pylist())
-    return np.array([names.setdefault(prompt, len(names)) for prompt in prompts], dtype=np.int64)
+    prompts = (normalised(row.prompt) for row in rows)
+    return rows, np.array([names.setdefault(prompt, len(names)) for prompt in prompts], dtype=np.int64)
+
+
+def _rows(table: "pyarrow.Table") -> list[Row]:
+    return [Row(*values) for values in zip(*(table[name].to_pylist() for name in COLUMNS), strict=True)]
 
 
 def _table(path: Path, columns: list[str] | None) -> "pyarrow.Table":

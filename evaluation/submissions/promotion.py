@@ -1,7 +1,8 @@
 """Promotion: a submission becomes a full model folder with the lineage's tokenizer, for the next round to start from.
 
 A folder that we did not make, a submission or the user's own base, is only read. Of a full submission only the weights
-are taken: config, index and settings for writing are the seed's, or written anew.
+are taken: config, index and settings for writing are the seed's, or written anew. A soup gets what it blends in the
+same way. Files that are not those that were scored become neither a model nor a part of a soup.
 """
 
 import json
@@ -9,24 +10,31 @@ import shutil
 from pathlib import Path
 
 from cluster.digest import model_sha256
+from cluster.errors import Forfeit
 from cluster.store import LOCAL
+from evaluation.submissions.adapter_config import rebuilt
 from evaluation.submissions.adapters import merged
-from evaluation.submissions.asked import dtype_of, weights_of
+from evaluation.submissions.asked import asked_by, dtype_of, weights_of
 from evaluation.submissions.examination import Form
-from evaluation.submissions.folder import CONFIG
-from evaluation.submissions.weights import FLOATS, INDEX, WHOLE
+from evaluation.submissions.folder import ADAPTER_CONFIG, CONFIG, read_object
+from evaluation.submissions.weights import ADAPTER, FLOATS, INDEX, WHOLE
 
 GENERATION = "generation_config.json"
 
 
-def make_full(seed: Path, submission: Path, form: Form, tokenizer: Path, out: Path) -> str:
+def make_full(
+    seed: Path, submission: Path, form: Form, tokenizer: Path, out: Path, scored_sha256: str | None = None
+) -> str:
     """Make `out` a full model folder of a submission that has passed inspection; return its SHA-256.
 
     An adapter is merged as it was scored, see `adapters.merged`. A full model's weights are linked, not copied.
-    `out` appears whole or not at all. Raises Forfeit when the submission cannot be made a model.
+    `out` appears whole or not at all. Raises Forfeit when the submission cannot be made a model, or is not the one
+    whose SHA-256 was `scored_sha256`.
     """
     from transformers import AutoTokenizer
 
+    if scored_sha256 is not None:
+        _refuse_changed(submission, scored_sha256)
     with LOCAL.writing(out) as temporary:
         if form == "full":
             _assemble(submission, seed, temporary)
@@ -34,6 +42,26 @@ def make_full(seed: Path, submission: Path, form: Form, tokenizer: Path, out: Pa
             merged(seed, submission).save_pretrained(temporary)
         AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(temporary)
     return model_sha256(out)
+
+
+def lend(seed: Path, submission: Path, form: Form, out: Path, scored_sha256: str) -> None:
+    """Make `out` what a soup may read of a submission: its weights, linked, under a config that we have written.
+
+    Raises Forfeit when the submission is not the one whose SHA-256 was `scored_sha256`.
+    """
+    _refuse_changed(submission, scored_sha256)
+    with LOCAL.writing(out) as temporary:
+        if form == "full":
+            _assemble(submission, seed, temporary)
+        else:
+            settings = rebuilt(read_object(submission / ADAPTER_CONFIG), asked_by(seed).modules)
+            LOCAL.link_folder(submission, temporary, {ADAPTER}.__contains__)
+            (temporary / ADAPTER_CONFIG).write_text(json.dumps(settings | {"task_type": "CAUSAL_LM"}, indent=1))
+
+
+def _refuse_changed(submission: Path, scored_sha256: str) -> None:
+    if model_sha256(submission) != scored_sha256:
+        raise Forfeit("its files are not those that were scored: they were changed since")
 
 
 def _assemble(submission: Path, seed: Path, out: Path) -> None:

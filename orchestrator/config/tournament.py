@@ -31,6 +31,7 @@ from orchestrator.field.whole_budget import Allocation
 
 RESERVED_NAMES = (
     "seed", "champion", "seed.json", "champion.json", "roster.json", "verdict.json", "samples.json", "base-check",
+    "lent",
 )  # fmt: skip
 """A round's folder holds these files and folders beside its competitors' folders."""
 
@@ -93,10 +94,10 @@ class TournamentConfig(Settings):
         for key, name in asked.items():
             if name not in (known := [*FIGURES, *tasks]):
                 raise ValueError(f'{key}: there is no figure and no task "{name}"{nearest(name, known)}')
+            if name == "perplexity":
+                raise ValueError(f"{key}: perplexity says what the loss says: name that")
             if not self.evaluation.written_rows and name in FIGURES and FIGURES[name].judge is not None:
                 raise ValueError(f"{key}: {name} is measured where evaluation.written_rows is not 0")
-        if rules.metric == "perplexity":
-            raise ValueError("selection.metric: perplexity chooses as the loss does: name that")
         if rules.metric != "loss" and rules.margin_nats:
             raise ValueError(f"selection.margin_nats: goes with the loss, and {rules.metric} chooses")
         return self

@@ -64,10 +64,6 @@ class Standing(Record):
     validation_loss: float
     improvement: float
     """Nats per token below the champion's loss, or by how much the metric that chooses is better."""
-    improvement_seen: float | None = None
-    """The winner's on the rows that prove."""
-    improvement_low: float | None = None
-    """Its one-sided lower bound there; of the others nothing is claimed."""
 
 
 class Guarded(Record):
@@ -133,7 +129,7 @@ class RecipeStanding(Record):
 class Verdict(Record):
     """verdict.json: how a round ended. The last record of a round: where it is, all the others are."""
 
-    FORMAT: ClassVar[int] = 2
+    FORMAT: ClassVar[int] = 3
     lineage: str
     round: int
     metric: str = "loss"
@@ -173,3 +169,7 @@ class Verdict(Record):
     def standing(self, competitor: str) -> Standing | None:
         """That competitor's; None where it was not scored."""
         return next((one for one in self.entries if one.competitor == competitor), None)
+
+    def proof_of(self, competitor: str) -> Proof | None:
+        """What that competitor has proven, or tried to; of all but the winner nothing is claimed."""
+        return self.proof if competitor == self.winner else None

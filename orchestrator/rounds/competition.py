@@ -2,18 +2,21 @@
 
 import asyncio
 import hashlib
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from competitors.contract import Brief, Ingredient, Submission
+from competitors.contract import Brief, Submission
 from competitors.soup.recipe import SoupRecipe
-from evaluation.results import RowResults
-from orchestrator.field.evolution import root_name
+from evaluation.compare import is_same
+from evaluation.results import RowResults, read_results
+from evaluation.submissions.inspection import Form
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.record.events import Noted
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.entry import Entry, reject
+from orchestrator.rounds.ingredients import ingredients, is_ingredient, lent
 from orchestrator.rounds.racing import Rungs, racing_in
 from orchestrator.rounds.starts import start_of
 
@@ -24,7 +27,7 @@ async def compete_in_round(
     """Have everybody in `roster` compete from `seed`; the validation results of those that were scored, by name.
 
     `rounds` is how many there are to be: where a schedule that spans the lineage ends. What turns out to be the same
-    model as the champion, or as another entry's, is rejected.
+    model as its seed, the champion or another entry's is rejected.
     """
     rungs: Rungs = {}
     racing = racing_in(roster, context.config.racing)
@@ -35,38 +38,57 @@ async def compete_in_round(
         recipe, start = entry.recipe, start_of(context.run, roster.lineage, entry, seed, base)
         brief = brief_for(context, roster, entry, start, rounds)
         if isinstance(recipe, SoupRecipe):
-            await asyncio.gather(*(running[other.name] for other in recipes if _is_ingredient(other, recipe)))
+            await asyncio.gather(*(running[other.name] for other in recipes if is_ingredient(other, recipe)))
             kept = context.run.split("slice")
-            held_back = {
-                "ingredients": ingredients(context, roster, recipe, start),
-                "slice_data": kept if kept.exists() else None,
-            }
-            brief = brief.model_copy(update=held_back)
+            found = ingredients(context.run, roster, recipe, start)
+            given = {"ingredients": found, "slice_data": kept if kept.exists() else None}
+            async with lent(context, brief.model_copy(update=given), base) as brief:
+                return await compete(entry, brief)
+        return await compete(entry, brief)
+
+    async def compete(entry: RosterEntry, brief: Brief) -> RowResults | None:
         is_grown = entry.made_by == "allocation"
-        return await Entry(context, brief, recipe, base, champion, racing, rungs, is_grown).run()
+        return await Entry(context, brief, entry.recipe, base, champion, racing, rungs, is_grown).run()
 
     async with asyncio.TaskGroup() as group:
         for entry in sorted(roster.entries, key=lambda entry: isinstance(entry.recipe, SoupRecipe)):
             running[entry.recipe.name] = group.create_task(one(entry))
     results = {recipe.name: running[recipe.name].result() for recipe in recipes}
-    copies = _reject_copies(context, roster, [name for name, result in results.items() if result is not None])
-    return {name: result for name, result in results.items() if result is not None and name not in copies}
+    scored = {name: result for name, result in results.items() if result is not None}
+    copies = _reject_copies(context, roster, scored, seed.model, champion.model)
+    return {name: result for name, result in scored.items() if name not in copies}
 
 
-def _reject_copies(context: Context, roster: Roster, scored: list[str]) -> dict[str, str]:
-    """Put on record that those of the same content as another entry are out; whom they copy, by name."""
-    run, inspections = context.run, {}
+@dataclass(frozen=True)
+class Scored:
+    """A scored model, as far as it tells whether another one is its copy."""
+
+    form: Form
+    identity: str
+    """What two of one form have in common that are one model; empty where that is not known."""
+    rows: RowResults
+
+
+def _reject_copies(
+    context: Context, roster: Roster, results: Mapping[str, RowResults], seed: ModelRef, champion: ModelRef
+) -> dict[str, str]:
+    """Put on record that those that are their seed, the champion or another entry are out; why, by name."""
+    run, entered = context.run, {}
     for recipe in sorted((entry.recipe for entry in roster.entries), key=lambda recipe: isinstance(recipe, SoupRecipe)):
         folder = run.entry(roster.lineage, roster.round, recipe.name)
-        inspection = run.read(Inspection, folder / "inspection.json") if recipe.name in scored else None
+        inspection = run.read(Inspection, folder / "inspection.json") if recipe.name in results else None
         if inspection is not None and recipe.kind != "unchanged":
-            inspections[recipe.name] = inspection
-    copies = copied({name: _identity(context, roster, name, one) for name, one in inspections.items()})
-    for name, original in copies.items():
-        reason = f"is a copy of {original}: no value differs"
-        reject(run, run.entry(roster.lineage, roster.round, name), inspections[name].form, reason)
+            identity = _identity(context, roster, recipe.name, inspection)
+            entered[recipe.name] = Scored(inspection.form, identity, results[recipe.name])
+    before = {"its seed": seed, "the champion": champion}
+    files = {name: run.scores(roster.lineage, model) / "losses.parquet" for name, model in before.items()}
+    reasons = copied(
+        entered, {name: Scored("full", "", read_results(file, "validation")) for name, file in files.items()}
+    )
+    for name, reason in reasons.items():
+        reject(run, run.entry(roster.lineage, roster.round, name), entered[name].form, reason)
         context.tell(Noted(f"{roster.lineage} round {roster.round} {name}: rejected: {reason}"))
-    return copies
+    return reasons
 
 
 def _identity(context: Context, roster: Roster, name: str, inspection: Inspection) -> str:
@@ -77,11 +99,24 @@ def _identity(context: Context, roster: Roster, name: str, inspection: Inspectio
     return f"{inspection.content} on {submission.seed_sha256 if submission else ''}"
 
 
-def copied(contents: dict[str, str]) -> dict[str, str]:
-    """Who is a copy of whom, where the first of those of one content is the original. No content is nobody's."""
-    first: dict[str, str] = {}
-    originals = {name: first.setdefault(content, name) for name, content in contents.items() if content}
-    return {name: original for name, original in originals.items() if original != name}
+def copied(entered: Mapping[str, Scored], before: Mapping[str, Scored]) -> dict[str, str]:
+    """Who is a copy, and of whom, in words. Of two that were entered the first is the original.
+
+    Values tell, and where one of two is an adapter, which may be one model in many ways, the rows' losses do.
+    """
+    originals, reasons = dict(before), {}
+    for name, one in entered.items():
+        for other, theirs in originals.items():
+            if one.identity and one.identity == theirs.identity:
+                reasons[name] = f"is a copy of {other}: no value differs"
+            elif "adapter" in (one.form, theirs.form) and is_same(one.rows, theirs.rows):
+                reasons[name] = f"is a copy of {other}: all rows have the same losses"
+            else:
+                continue
+            break
+        else:
+            originals[name] = one
+    return reasons
 
 
 def brief_for(context: Context, roster: Roster, entry: RosterEntry, seed: ModelFolder, rounds: int) -> Brief:
@@ -108,41 +143,3 @@ def brief_for(context: Context, roster: Roster, entry: RosterEntry, seed: ModelF
         resources=recipe.resources.resolved(context.workers.has_gpus),
         race_at=tuple(racing.at) if racing else (),
     )
-
-
-def ingredients(context: Context, roster: Roster, soup: SoupRecipe, seed: ModelFolder) -> list[Ingredient]:
-    """What a soup may blend: scored submissions of this round, and of earlier ones that stand on this seed."""
-    found = []
-    for number in range(1 if soup.earlier else roster.round, roster.round + 1):
-        earlier = context.run.roster(roster.lineage, number)
-        for entry in earlier.entries if earlier else []:
-            if _is_ingredient(entry.recipe, soup):
-                one = _ingredient(context, roster.lineage, ModelRef(entry.recipe.name, number), seed)
-                found += [] if one is None else [one]
-    return found
-
-
-def _ingredient(context: Context, lineage: str, model: ModelRef, seed: ModelFolder) -> Ingredient | None:
-    """The submission that is `model`, if it was scored and stands on this seed."""
-    run, folder = context.run, context.run.scores(lineage, model)
-    submission = run.read(Submission, folder / "submission.json")
-    inspection = run.read(Inspection, folder / "inspection.json")
-    if submission is None or inspection is None or not inspection.passed or submission.seed_sha256 != seed.sha256:
-        return None
-    if not (folder / "scorecard.json").exists():
-        return None
-    continuation = folder / "continuation"
-    return Ingredient(
-        label=str(model),
-        folder=folder / "submission",
-        form=inspection.form,
-        seed_sha256=submission.seed_sha256,
-        continuation=continuation if (continuation / "continuation.json").is_file() else None,
-    )
-
-
-def _is_ingredient(recipe: Any, soup: SoupRecipe) -> bool:
-    """Whether `soup` may blend what `recipe` hands in: neither another soup nor the control. Who is named in
-    `of` stands for its children by evolution too."""
-    named = soup.of is None or recipe.name in soup.of or root_name(recipe.name) in soup.of
-    return bool(recipe.trains) and named

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cluster.ranking import ranked
 from evaluation.compare import gain
 from evaluation.results import RowResults
 from orchestrator.config.tournament import TournamentConfig
@@ -62,6 +63,7 @@ def _and_trunk(
         return Lead(found.mean, found.low(1 - rules.confidence))
 
     losses = {name: results.loss for name, results in scored.items()}
+    losses = {name: losses[name] for name in ranked(losses)}  # whatever the verdict goes by
     trunk, tied, why = trunk_after(config.allocation, roster, losses, seed.model, seed.loss, lead)
     own = trunk.competitor is not None and trunk.round == roster.round
     loss = losses[str(trunk.competitor)] if own else seed.loss

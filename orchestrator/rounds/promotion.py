@@ -72,10 +72,12 @@ class Promotion:
         submission = run.read(Submission, entry / "submission.json")
         assert submission is not None
         assert submission.form is not None
+        card = run.read(Scorecard, entry / "scorecard.json")
+        scored = None if card is None else card.model_sha256
         check = self.context.evaluators.job("its seed", seed.path, self.base.path, entry / "seed-check")
         try:
             sha256 = await self.context.evaluators.call_on_submission(
-                check, make_full, seed.path, entry / "submission", submission.form, self.base.path, out
+                check, make_full, seed.path, entry / "submission", submission.form, self.base.path, out, scored
             )
         except Forfeit as reason:
             raise Unfit(model.competitor, f"cannot be made a full model of: {reason}") from reason

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from competitors.contract import Brief
-from evaluation.compare import gain
+from evaluation.compare import doubt_of_field, gain
 from evaluation.evaluator import score_also
 from evaluation.figures import figure_of
 from evaluation.results import RowResults
@@ -23,9 +23,16 @@ Rows = tuple[RowResults, RowResults]
 """Of one model: its results on the rows that prove, and on those that choose, as the metric that chooses sees them."""
 
 
-def prove(champion: Rows, winner: Rows, level: float, margin_nats: float, guardrails: Sequence[Guarded] = ()) -> Proof:
+def prove(
+    champion: Rows,
+    winner: Rows,
+    level: float,
+    margin_nats: float,
+    guardrails: Sequence[Guarded] = (),
+    field: Sequence[RowResults] = (),
+) -> Proof:
     """Whether the winner is better, with a chance of `level` to be wrong. The rows that choose, by which it was picked,
-    lend no more than the shape of the gains."""
+    lend no more than the shape of the gains: the winner's, and that of the whole `field` that it was picked from."""
     found = gain(champion[0], winner[0], (champion[1], winner[1]))
     return Proof(
         improvement=found.mean,
@@ -34,7 +41,7 @@ def prove(champion: Rows, winner: Rows, level: float, margin_nats: float, guardr
         margin_nats=margin_nats,
         rows=len(winner[0].tokens),
         groups=found.groups,
-        doubt=found.doubt,
+        doubt=found.doubt or doubt_of_field(champion[1], field),
         guardrails=list(guardrails),
     )
 

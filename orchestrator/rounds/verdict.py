@@ -95,18 +95,10 @@ def choose(
         spent=spent if proof is None or dethroned else spent + proof.level,
         validation_loss=new_champion.loss,
         seed_validation_loss=next_seed.loss,
-        entries=[_standing(name, losses[name], gains[name], proof if name == winner else None) for name in ranking],
+        entries=[Standing(competitor=name, validation_loss=losses[name], improvement=gains[name]) for name in ranking],
         rounds_without_champion=without,
         ends_lineage=ends,
         reasons=reasons,
-    )
-
-
-def _standing(name: str, loss: float, improvement: float, proof: Proof | None) -> Standing:
-    """An entry's; with the proof, where it is the winner that has one."""
-    seen, low = (proof.improvement, proof.improvement_low) if proof else (None, None)
-    return Standing(
-        competitor=name, validation_loss=loss, improvement=improvement, improvement_seen=seen, improvement_low=low
     )
 
 

@@ -10,8 +10,8 @@ from competitors.events import Event
 from evaluation.figures import measured
 from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import BASE, ModelRef
-from orchestrator.record.records import Standing
-from orchestrator.record.snapshot import LineageSnapshot
+from orchestrator.record.records import Verdict
+from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot
 
 COSTS = ("train_tokens", "train_seconds", "device_seconds")
 """Of a submission."""
@@ -44,20 +44,18 @@ def of_scorecard(card: Scorecard | None, step: int, time_ms: int) -> list[Point]
     return [] if card is None else [Point(name, value, step, time_ms) for name, value in scores_of(card).items()]
 
 
-def of_entry(
-    number: int, time_ms: int, submission: Submission | None, card: Scorecard | None, standing: Standing | None
-) -> list[Point]:
+def of_entry(number: int, time_ms: int, entry: EntrySnapshot, verdict: Verdict | None) -> list[Point]:
     """What an entry cost, its validation loss, and its improvement over the champion it met.
 
     Never its test rows, not even where it has become champion: those are its lineage's.
     """
-    values = {} if submission is None else costs_of(submission)
-    if card is not None:
-        values |= {"validation_loss": card.validation.loss}
-    if standing is not None:
+    values = {} if entry.submission is None else costs_of(entry.submission)
+    if entry.scorecard is not None:
+        values |= {"validation_loss": entry.scorecard.validation.loss}
+    if verdict is not None and (standing := verdict.standing(entry.name)) is not None:
         values["improvement"] = standing.improvement
-        if standing.improvement_low is not None:
-            values["improvement_low"] = standing.improvement_low
+    if verdict is not None and (proof := verdict.proof_of(entry.name)) is not None:
+        values["improvement_low"] = proof.improvement_low
     return [Point(name, value, number, time_ms) for name, value in values.items()]
 
 

@@ -218,7 +218,6 @@ def _competitor(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot
         status = "FINISHED" if entry.state == "scored" else "FAILED"
     outcome = words.outcome(verdict, entry.name) if verdict else ""
     recipe = entry.entry.recipe.model_dump(mode="json", by_alias=True)
-    standing = verdict.standing(entry.name) if verdict else None
     return View(
         name=entry.name,
         began_ms=began,
@@ -227,7 +226,7 @@ def _competitor(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot
         tags=_entry_tags(lineage, one, entry) | {"seed_sha256": brief.seed_sha256, "outcome": outcome},
         note=words.about_entry(entry.state, entry.reason, outcome),
         params=words.parameters([*flatten(recipe), *words.origins(entry.entry)]),
-        points=of_entry(one.number, newest, entry.submission, entry.scorecard, standing),
+        points=of_entry(one.number, newest, entry, verdict),
         artifacts=[brief.log_file] if status == "FAILED" else [],
         datasets=_datasets(snapshot),
         progress=entry.progress_file,

@@ -10,13 +10,17 @@ from typing import Literal, TypeVar
 
 from cluster.errors import BrokenRecord
 from competitors.contract import Submission
-from orchestrator.record.records import RecipeStanding, Standing
+from orchestrator.record.records import Proof, RecipeStanding, Standing, Verdict
 from orchestrator.record.snapshot import EntrySnapshot
 from orchestrator.views.words import duration, is_missing, signed
 
 T = TypeVar("T")
 
 Place = Literal["terminal", "report"]
+
+
+Value = Callable[[EntrySnapshot, Verdict], float | None]
+"""From what is on record of the entry, and the verdict of its round."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,7 @@ class Column:
     key: str
     """In leaderboard.json."""
     title: str
-    value: Callable[[EntrySnapshot, Standing | None], float | None]
-    """From what is on record of the entry, and of it against the champion; without the latter it was not scored."""
+    value: Value
     text: Callable[[float], str]
     of_scored: bool = False
     """Whether only a scored entry has it."""
@@ -64,11 +67,15 @@ def _count(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _scored(get: Callable[[Standing], float | None]) -> Callable[[EntrySnapshot, Standing | None], float | None]:
-    return lambda _, standing: None if standing is None else get(standing)
+def _scored(get: Callable[[Standing], float | None]) -> Value:
+    return lambda entry, verdict: None if (one := verdict.standing(entry.name)) is None else get(one)
 
 
-def _spent(get: Callable[[Submission], float | None]) -> Callable[[EntrySnapshot, Standing | None], float | None]:
+def _proven(get: Callable[[Proof], float]) -> Value:
+    return lambda entry, verdict: None if (proof := verdict.proof_of(entry.name)) is None else get(proof)
+
+
+def _spent(get: Callable[[Submission], float | None]) -> Value:
     return lambda entry, _: get(submission_of(entry))
 
 
@@ -99,8 +106,8 @@ RECIPE_COLUMNS = (
 COLUMNS = (
     Column("validation_loss", "validation", _scored(lambda one: one.validation_loss), _loss, of_scored=True),
     Column("improvement", "gain", _scored(lambda one: one.improvement), signed, of_scored=True),
-    Column("improvement_seen", "on proof", _scored(lambda one: one.improvement_seen), signed, of_scored=True),
-    Column("improvement_low", "at least", _scored(lambda one: one.improvement_low), signed, of_scored=True),
+    Column("improvement_seen", "on proof", _proven(lambda proof: proof.improvement), signed, of_scored=True),
+    Column("improvement_low", "at least", _proven(lambda proof: proof.improvement_low), signed, of_scored=True),
     Column("train_tokens", "tokens", _spent(lambda one: one.train_tokens), _count),
     Column("train_tokens_per_second", "tokens/s", _spent(_speed), _count),
     Column("train_seconds", "training time", _spent(lambda one: one.train_seconds), duration),

@@ -13,14 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from competitors.output import model_form
-from evaluation.compare import gain
-from evaluation.evaluator import ScoringJob, score_model
+from evaluation.compare import gain, is_same
+from evaluation.evaluator import ScoringJob, score_also, score_model
 from evaluation.figures import measured
-from evaluation.results import SPLITS, RowResults, Split, read_results
+from evaluation.results import RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.submissions.folder import ADAPTER_CONFIG, read_object
 from evaluation.submissions.inspection import Form, inspect, inspect_outsider
@@ -28,6 +27,9 @@ from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views.words import print_line
+
+PAIRED: tuple[Split, ...] = ("proof", "validation")
+"""The rows on which a model is compared with champions, and those for an entry, which may not be scored on them."""
 
 
 class Against(Record):
@@ -62,75 +64,76 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
     form = model_form(model)
     if form is None:
         raise UserError(f"{model}: holds neither a full model nor a PEFT adapter with safetensors weights")
-    entry = entry_that_is(snapshot, model)
-    split: Split = "validation" if entry else "proof"
-    champions = _champions(snapshot, split)  # what is wrong with the record is said before the long part
+    champions = {split: _champions(snapshot, split) for split in PAIRED}  # what is wrong with them is said early
     try:
-        seed = _through_the_door(snapshot, model, form, base)
+        seed, content = _through_the_door(snapshot, model, form, base)
+        with tempfile.TemporaryDirectory() as scratch:
+            job = ScoringJob(
+                name=str(model),
+                model=seed if form == "adapter" else model,
+                adapter=model if form == "adapter" else None,
+                seed=seed if form == "full" and seed != model else None,
+                tokenizer=model if prompt == "chat" and form == "full" else seed,  # the template it knows
+                held_out=snapshot.run.held_out,
+                max_tokens=config.data.max_tokens,
+                batch_tokens=config.evaluation.batch_tokens,
+                prompt=cast(Literal["plain", "chat"], prompt),
+                dtype=config.evaluation.dtype,
+                written_rows=config.evaluation.written_rows,
+                written_tokens=config.evaluation.written_tokens,
+                harness=tuple(config.evaluation.harness),
+                include=snapshot.run.own_tasks,
+                out=Path(scratch),
+            )
+            card, rows = score_model(job), job.out / "losses.parquet"
+            entry = entry_that_is(snapshot, card.model_sha256, content, read_results(rows, "validation"))
+            if entry is None:
+                card = score_also(job, "proof", "test")
+            split: Split = "validation" if entry else "proof"
+            compared = against(snapshot, read_results(rows, split), champions[split])
     except Forfeit as reason:
         raise UserError(f"{model}: {reason}") from reason
-    with tempfile.TemporaryDirectory() as scratch:
-        job = ScoringJob(
-            name=str(model),
-            model=seed if form == "adapter" else model,
-            adapter=model if form == "adapter" else None,
-            seed=seed if form == "full" and seed != model else None,
-            tokenizer=model if prompt == "chat" and form == "full" else seed,  # the template it knows
-            held_out=snapshot.run.held_out,
-            max_tokens=config.data.max_tokens,
-            batch_tokens=config.evaluation.batch_tokens,
-            prompt=cast(Literal["plain", "chat"], prompt),
-            dtype=config.evaluation.dtype,
-            written_rows=config.evaluation.written_rows,
-            written_tokens=config.evaluation.written_tokens,
-            harness=tuple(config.evaluation.harness),
-            include=snapshot.run.own_tasks,
-            splits=(split,) if entry else SPLITS,
-            out=Path(scratch),
-        )
-        try:
-            card = score_model(job)
-        except Forfeit as reason:
-            raise UserError(f"{model}: {reason}") from reason
-        ours = read_results(Path(scratch) / "losses.parquet", split)
-    return Evaluated(model=str(model), scorecard=card, entry=entry, against=against(snapshot, ours, champions))
+    return Evaluated(model=str(model), scorecard=card, entry=entry, against=compared)
 
 
-def entry_that_is(snapshot: Snapshot, model: Path) -> ModelRef | None:
-    """The entry of this tournament that the model in this folder is, where that was never champion.
+def entry_that_is(snapshot: Snapshot, sha256: str, content: str, rows: RowResults) -> ModelRef | None:
+    """The entry of this tournament that a model is, where that was never champion: by its files' hash, as a promoted
+    one, by its values', or by its losses on the rows that choose, in whatever files and form it lies here.
 
     A copy of a base or a champion, as a control hands in, is what it copies.
     """
-    sha256, run = model_sha256(model), snapshot.run
+    run = snapshot.run
     for lineage in snapshot.lineages:
-        folders = [run.round(lineage.name, 0), *(one.folder for one in lineage.rounds)]
-        files = [folder / name for folder in folders for name in ("seed.json", "champion.json")]
-        made = [record for file in files if (record := run.read(ModelFolder, file)) is not None]
-        known = [(record.model, record.sha256) for record in made]
-        for one in lineage.rounds:
-            known += [(ModelRef(e.name, one.number), e.submission.sha256 or "") for e in one.entries if e.submission]
-        found = [entry for entry, own in known if own == sha256]
+        entries = {ModelRef(e.name, one.number): e for one in lineage.rounds for e in one.entries}
+        scored = [model for model in (BASE, *entries) if lineage.scorecard_of(model) is not None]
+        files = [run.round(lineage.name, number) / "seed.json" for number in range(len(lineage.rounds) + 1)]
+        seeds = [record for file in files if (record := run.read(ModelFolder, file)) is not None]
+        found = {record.model for record in seeds if record.sha256 == sha256}
+        found |= {model for model, one in entries.items() if one.inspection and one.inspection.content == content}
+        found |= {
+            model
+            for model in scored
+            if is_same(read_results(run.scores(lineage.name, model) / "losses.parquet", "validation"), rows)
+        }
         if found:
             reported = {BASE, *(verdict.champion for verdict in lineage.verdicts)}
-            return None if reported & set(found) else found[0]
+            return None if reported & found else min(found, key=lambda model: model.round)
     return None
 
 
-def _through_the_door(snapshot: Snapshot, model: Path, form: Form, base: Path | None) -> Path:
+def _through_the_door(snapshot: Snapshot, model: Path, form: Form, base: Path | None) -> tuple[Path, str]:
     """What the model is scored on, once it has passed inspection: the seed of the first lineage that takes it for a
-    submission, or itself, where it is a model of another kind. Forfeit where it may not be scored at all."""
+    submission, or itself, where it is a model of another kind; and the hash of its values. Forfeit where it may not be
+    scored at all."""
     if form == "adapter":
         stands_on = _base_of(model, base)
-        inspect(model, form, stands_on, is_control=True, hub_links=True)
-        return stands_on
+        return stands_on, inspect(model, form, stands_on, is_control=True, hub_links=True).content
     for lineage in snapshot.lineages:
         seed = _seed_of(snapshot, lineage.name, lineage.lineage.base)
         with suppress(Forfeit):
             if seed is not None:
-                inspect(model, form, seed, is_control=True, hub_links=True)
-                return seed
-    inspect_outsider(model)
-    return model
+                return seed, inspect(model, form, seed, is_control=True, hub_links=True).content
+    return model, inspect_outsider(model).content
 
 
 def _seed_of(snapshot: Snapshot, lineage: str, base: str) -> Path | None:

@@ -214,7 +214,7 @@ def _entry_row(entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
     standing, submission = verdict.standing(entry.name), submission_of(entry)
     status = "forfeit" if submission.status == "forfeit" else "rejected" if standing is None else "scored"
     card = None if standing is None else required(entry.scorecard, entry.folder / "scorecard.json")
-    known: Mapping[str, Any] = {column.key: column.value(entry, standing) for column in COLUMNS}
+    known: Mapping[str, Any] = {column.key: column.value(entry, verdict) for column in COLUMNS}
     return EntryRow(
         competitor=entry.name,
         kind=entry.entry.recipe.kind,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +16,11 @@ from safetensors.torch import load_file, save_file
 from cluster.in_process import InProcessWorkers
 from competitors.contract import Brief, Report
 from evaluation import recompute
+from evaluation.compare import gain
+from evaluation.results import RowResults, Split, write_results
+from orchestrator.field.spending import level
 from tests.faked import faked_config, play
+from tests.simulation import SHAPES
 from tests.tiny import tiny_model
 
 ROUND = Path("lineages/l/round-001")
@@ -54,16 +59,22 @@ def change_weights(model: Path, factor: float) -> None:
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
 
 
-def change_table(file: Path, column: str, change: Callable[[Any], Any]) -> None:
-    """Change the first value of a column."""
+def change_table(file: Path, column: str, change: Callable[[Any], Any], split: str | None = None) -> None:
+    """Change the first value of a column, or the first of a split."""
     rows = pq.read_table(file).to_pylist()
-    rows[0][column] = change(rows[0][column])
+    row = next(row for row in rows if split is None or row["split"] == split)
+    row[column] = change(row[column])
     file.chmod(0o600)
     pq.write_table(pyarrow.Table.from_pylist(rows), file)
 
 
 def change_record(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def change_proof(run: Path, **changes: Any) -> None:
+    file = run / ROUND / "verdict.json"
+    change_record(file, proof=json.loads(file.read_text())["proof"] | changes)
 
 
 def test_it_shares_no_code_with_what_it_checks():
@@ -89,12 +100,25 @@ def test_it_agrees_with_a_run_that_nobody_has_touched(run: Path, capsys: pytest.
         (lambda run: change_table(run / ROUND / "a/losses.parquet", "nats", lambda x: x + 0.5), "a@1 from champion/"),
         (lambda run: change_table(run / ROUND / "b/losses.parquet", "nats", lambda x: x + 0.5), "round 1: b, loss"),
         (lambda run: change_weights(run / ROUND / "champion", 1.01), "a@1 from champion/, validation loss"),
-        (lambda run: change_record(run / ROUND / "verdict.json", winner="b"), "the winner's loss is the lowest"),
+        (lambda run: change_record(run / ROUND / "verdict.json", winner="b"), "the winner's loss is the best"),
         (lambda run: change_record(run / ROUND / "verdict.json", champion="b@1"), "l round 1: champion"),
         (lambda run: change_record(run / ROUND / "verdict.json", seed_next="base"), "next seed's loss"),
         (lambda run: change_record(run / ROUND / "verdict.json", validation_loss=1.0), "l round 1: its loss"),
         (lambda run: change_record(run / ROUND / "verdict.json", entries=[]), "who was scored"),
         (lambda run: change_record(run / ROUND / "verdict.json", dethroned=False), "l round 1: champion"),
+        (lambda run: change_record(run / ROUND / "verdict.json", spent=0.01), "spent of the chance to err"),
+        (lambda run: change_record(run / ROUND / "verdict.json", proof=None), "has something to prove"),
+        (lambda run: change_proof(run, improvement=9.0), "round 1: gain on the rows that prove"),
+        (lambda run: change_proof(run, improvement_low=0.001), "round 1: its lower bound"),
+        (lambda run: change_proof(run, level=0.04), "round 1: its chance to err"),
+        (
+            lambda run: change_table(run / ROUND / "a/losses.parquet", "nats", lambda x: x + 9.0, "proof"),
+            "round 1: its lower bound",
+        ),
+        (
+            lambda run: change_table(run / ROUND / "a/losses.parquet", "nats", lambda x: x + 9e4, "proof"),
+            "round 1: the title is due",
+        ),
         (lambda run: shutil.rmtree(run / ROUND / "champion"), "a record is gone"),
         (lambda run: change_record(run / ROUND / "verdict.json", seed_next="c@9"), "a record is gone"),
         (lambda run: change_table(run / "data/held_out/test.parquet", "prompt", str.upper), "named by their content"),
@@ -122,3 +146,40 @@ def test_what_is_no_run_directory_is_said(tmp_path: Path):
     with pytest.raises(SystemExit) as ended:
         recompute.main([str(tmp_path)])
     assert ended.value.code == 2
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("group", [1, 4])
+def test_its_bound_is_the_one_that_titles_are_given_by(tmp_path: Path, shape: str, group: int):
+    """Though it comes about in another way."""
+    rng, rows = np.random.default_rng(len(shape)), 200
+    tokens = rng.integers(5, 60, rows).astype(float)
+    groups = np.arange(rows, dtype=float) // group
+    halves: dict[str, dict[Split, RowResults]] = {}
+    for model, spread in (("base", 0.0), ("a@1", 0.15)):
+        made = (tokens * (3.0 - spread * (0.1 + SHAPES[shape](rng, rows))) for _ in range(2))
+        splits: tuple[Split, Split] = ("proof", "validation")
+        halves[model] = {
+            split: RowResults(nats, tokens, group=groups) for split, nats in zip(splits, made, strict=True)
+        }
+        ids = {split: [str(row) for row in range(rows)] for split in splits}
+        folder = recompute.scores_of(tmp_path, model)
+        folder.mkdir(parents=True)
+        write_results(folder / "losses.parquet", ids, halves[model])
+    ours, theirs = halves["a@1"], halves["base"]
+    for chance in (0.04, 0.002, 0.0005):
+        expected = gain(theirs["proof"], ours["proof"], (theirs["validation"], ours["validation"]))
+        mean, low, is_doubted = recompute.gain(tmp_path, "base", "a@1", chance)
+        assert (mean, low) == pytest.approx((expected.mean, expected.low(chance)), abs=1e-6)
+        assert is_doubted == bool(expected.doubt)
+
+
+def test_its_share_of_the_chance_to_err_is_the_one_that_rounds_are_given():
+    config = {"rounds": 3, "selection": {"confidence": 0.95}}
+    config["changes"] = [
+        {"extend": 2, "from_round": 2},
+        {"extend": None, "from_round": 2},
+        {"extend": 1, "from_round": 4},
+    ]
+    for number, planned in ((1, [3]), (2, [3, 5]), (4, [3, 5, 5, 6])):
+        assert recompute.level(config, number, 0.01) == pytest.approx(level(0.05, planned, 0.01))

@@ -70,6 +70,16 @@ def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_conf
     assert board.lineages[0].rounds[1].winner == "good"
 
 
+@pytest.mark.parametrize("first", ["adapter", "merged"])
+def test_an_adapter_and_the_model_that_it_makes_are_copies_of_each_other(write_config: Any, tmp_path: Path, first: str):
+    field = [python("hands_in_an_adapter", "adapter"), python("hands_in_that_adapter_merged", "merged")]
+    config = write_config(field if first == "adapter" else field[::-1], rounds=1)
+    (row,) = run(config, tmp_path / "run", workers()).lineages[0].rounds[1:]
+    reasons = {e.competitor: e.reason for e in row.entries if e.status == "rejected"}
+    copy = "merged" if first == "adapter" else "adapter"
+    assert reasons == {copy: f"is a copy of {first}: all rows have the same losses"}
+
+
 @pytest.mark.slow
 def test_whatever_is_handed_in_stops_nothing_and_changes_nothing_that_others_made(
     write_config: Any, inputs: Path, tmp_path: Path

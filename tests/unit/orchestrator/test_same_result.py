@@ -42,7 +42,8 @@ def timeless(run_dir: Path) -> str:
     """leaderboard.json without times, each entry with a hash."""
     board = json.loads((run_dir / "leaderboard.json").read_text())
     entries = [entry for row in board["lineages"][0]["rounds"] for entry in row["entries"]]
-    assert {entry["status"] for entry in entries} == {"scored"}
+    # A greedy soup may keep one model, of which it is a copy then.
+    assert {entry["status"] for entry in entries if entry["competitor"] != "greedy"} == {"scored"}
     assert all(entry["submission_sha256"] for entry in entries)
     return json.dumps(_timeless(board), indent=1)
 

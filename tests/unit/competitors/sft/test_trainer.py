@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from competitors.contract import Allowance, Brief
 from competitors.sft.continuation import Continuation
+from competitors.sft.model import seed_weights
+from evaluation.submissions.inspection import inspect
 from tests.unit.competitors.making import run, weights
 
 
@@ -44,12 +47,36 @@ def test_a_cool_down_continues_from_before_it(brief: Brief, tmp_path: Path):
     assert not torch.equal(trunk, submitted)
 
 
-def test_a_bfloat16_seed_gives_a_bfloat16_submission(brief: Brief, tmp_path: Path):
+@pytest.mark.parametrize(("rate", "stored"), [(0.01, torch.bfloat16), (1e-5, torch.float32)])
+def test_a_bfloat16_seed_gives_a_bfloat16_submission_unless_that_would_swallow_what_was_learnt(
+    brief: Brief, tmp_path: Path, rate: float, stored: torch.dtype
+):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path / "bf16"
     AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(brief.seed_model).save_pretrained(folder)
-    run(brief.model_copy(update={"seed_model": folder}))
-    assert {t.dtype for t in weights(brief.output_dir).values()} == {torch.bfloat16}
-    assert json.loads((brief.output_dir / "config.json").read_text())["dtype"] == "bfloat16"
+    notes = [
+        event.text for event in run(brief.model_copy(update={"seed_model": folder}), learning_rate=rate) if event.text
+    ]
+    assert {t.dtype for t in weights(brief.output_dir).values()} == {stored}
+    assert json.loads((brief.output_dir / "config.json").read_text())["dtype"] == str(stored).removeprefix("torch.")
+    said = [text for text in notes if text.startswith("stored in float32: bfloat16 would lose ")]
+    assert len(said) == (stored == torch.float32)
+    inspect(brief.output_dir, "full", folder)
+
+
+def test_the_seeds_values_are_found_under_either_name_and_in_any_file(tmp_path: Path, seed_model: Path):
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(seed_model)
+    state = model.state_dict()
+    model.save_pretrained(tmp_path / "shards", max_shard_size="8KB")
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
+    without_prefix = {name.removeprefix("model."): tensor for name, tensor in weights(seed_model).items()}
+    (tmp_path / "bare").mkdir()
+    save_file(without_prefix | {"of another library": torch.zeros(1)}, tmp_path / "bare" / "model.safetensors")
+    for folder in (tmp_path / "shards", tmp_path / "bare"):
+        found = seed_weights(folder, model, state)
+        assert found.keys() == state.keys() - {"lm_head.weight"}  # which is the embedding
+        assert all(torch.equal(tensor, state[name]) for name, tensor in found.items())

@@ -14,7 +14,7 @@ from cluster.errors import BrokenRecord, UserError
 from evaluation.data.assignment import catalogue
 from evaluation.data.likeness import MANY
 from evaluation.data.near_duplicates import SIDES, HeldOutIndex, Pair
-from evaluation.data.splits import FILES, Manifest, Row, groups_of, make_splits, read_split
+from evaluation.data.splits import FILES, Manifest, Row, make_splits, read_held_out, read_split
 from tests.unit.evaluation.submissions.making import held_out
 
 WORDS = [a + b + c for a in ("ba", "ki", "lo", "mu", "se", "tra") for b in ("n", "rd", "st", "m") for c in "aeo"]
@@ -202,7 +202,7 @@ def test_groups_of_near_duplicates_never_straddle_the_splits(tmp_path: Path):
     sides = [{cluster_of[row.prompt] for row in found[name]} for name in ("train", "validation", "proof", "test")]
     assert sum(map(len, sides)) == len(set.union(*sides))
     for name, in_it in zip(("validation", "proof", "test"), sides[1:], strict=True):
-        groups = groups_of(tmp_path / "a" / FILES[name])
+        groups = read_held_out(tmp_path / "a" / FILES[name])[1]
         assert groups.dtype == "int64"
         pairs = {(cluster_of[row.prompt], group) for row, group in zip(found[name], groups.tolist(), strict=True)}
         assert len(pairs) == len(in_it) == len(set(groups.tolist())) < 60
@@ -229,7 +229,7 @@ def test_rows_of_a_declared_group_stay_together(tmp_path: Path):
     sides = [{talk_of[row.completion] for row in found[name]} for name in ("train", "validation", "proof", "test")]
     assert sum(map(len, sides)) == len(set.union(*sides))
     for name, talks in zip(("validation", "proof", "test"), sides[1:], strict=True):
-        groups = groups_of(tmp_path / FILES[name]).tolist()
+        groups = read_held_out(tmp_path / FILES[name])[1].tolist()
         named = {(talk_of[row.completion], group) for row, group in zip(found[name], groups, strict=True)}
         assert len(named) == len(talks) == len(set(groups))
     with pytest.raises(UserError, match=r"data\.group: there is no column 'talks'; the columns are"):
@@ -268,10 +268,10 @@ def test_a_text_that_very_many_are_like_is_a_form_but_for_its_copies(tmp_path: P
 def test_groups_of_a_file_without_them_are_the_prompts(tmp_path: Path):
     prompts = ["a b", "c", "A  b ", "d", "c"]
     folder = held_out(tmp_path, [Row(str(i), prompt, "x") for i, prompt in enumerate(prompts)])
-    assert groups_of(folder / "validation.parquet").tolist() == [0, 1, 0, 2, 1]
+    assert read_held_out(folder / "validation.parquet")[1].tolist() == [0, 1, 0, 2, 1]
     (folder / "test.parquet").write_bytes(b"PAR1")
     with pytest.raises(BrokenRecord, match=r"test\.parquet: is cut off or damaged"):
-        groups_of(folder / "test.parquet")
+        read_held_out(folder / "test.parquet")[1]
 
 
 def test_training_rows_carry_no_group(tmp_path: Path):

@@ -12,7 +12,7 @@ from cluster.digest import model_sha256
 from cluster.errors import Forfeit
 from evaluation.submissions import promotion
 from evaluation.submissions.inspection import inspect
-from evaluation.submissions.promotion import make_full
+from evaluation.submissions.promotion import lend, make_full
 from tests.tiny import tiny_model
 from tests.unit.evaluation.submissions.making import contents, inodes, tiny_adapter
 
@@ -99,4 +99,30 @@ def test_out_appears_whole_or_not_at_all(tmp_path: Path, seed: Path, monkeypatch
 def test_what_cannot_be_merged_is_said_in_words(tmp_path: Path, seed: Path):
     with pytest.raises(Forfeit, match="it cannot be merged"):
         make_full(seed, tiny_adapter(tmp_path / "a", seed, lora_bias=True), "adapter", seed, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_soup_is_lent_is_what_was_scored(tmp_path: Path, seed: Path):
+    from peft import PeftModel
+
+    adapter = tiny_adapter(
+        tmp_path / "a", seed, target_modules=r".*\.q_proj", use_rslora=True, alpha_pattern={"q_proj": 3}
+    )
+    make_full(seed, adapter, "adapter", seed, tmp_path / "promoted", model_sha256(adapter))
+    lend(seed, adapter, "adapter", tmp_path / "lent", model_sha256(adapter))
+    assert contents(tmp_path / "lent").keys() == {"adapter_config.json", "adapter_model.safetensors"}
+    blended = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(seed), tmp_path / "lent")
+    promoted = AutoModelForCausalLM.from_pretrained(tmp_path / "promoted")
+    for ours, theirs in zip(blended.merge_and_unload().parameters(), promoted.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_what_was_changed_since_it_was_scored_is_neither_lent_nor_promoted(tmp_path: Path, seed: Path):
+    submission = tiny_model(tmp_path / "submission", seed=1)
+    scored = model_sha256(submission)
+    tiny_model(submission, seed=2)
+    with pytest.raises(Forfeit, match="changed since"):
+        make_full(seed, submission, "full", seed, tmp_path / "out", scored)
+    with pytest.raises(Forfeit, match="changed since"):
+        lend(seed, submission, "full", tmp_path / "out", scored)
     assert not (tmp_path / "out").exists()

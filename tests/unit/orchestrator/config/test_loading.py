@@ -1,5 +1,6 @@
 """A config is checked whole, and each mistake is one line with the file and the key."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,33 @@ def test_two_of_one_name_are_refused(tmp_path: Path):
     twice = MINIMAL | {"competitors": MINIMAL["competitors"] * 2}
     with pytest.raises(UserError, match='competitors: two of them are named "a"'):
         load_config(write(tmp_path, yaml.safe_dump(twice)))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["selection.metric=rouge"], 'there is no figure and no task "rouge"; did you mean "rouge_l"?'),
+        (["selection.metric=rouge_l"], "selection.metric: rouge_l is measured where evaluation.written_rows is not 0"),
+        (["selection.metric=perplexity"], "selection.metric: perplexity says what the loss says: name that"),
+        (["selection.metric=token_accuracy", "selection.margin_nats=0.1"],
+         "selection.margin_nats: goes with the loss, and token_accuracy chooses"),
+        (["selection.guardrails=[{metric: exact_match}]"],
+         "selection.guardrails[0].metric: exact_match is measured where evaluation.written_rows is not 0"),
+        (["evaluation.harness=[{task: loss}]"], 'evaluation.harness: the name "loss" is taken'),
+        (["evaluation.harness=[{task: arc}, {task: arc}]"], 'evaluation.harness: the name "arc" is taken'),
+        (["evaluation.harness=[{task: ../a}]"], "evaluation.harness[0].task: String should match pattern"),
+        (["evaluation.harness=[{task: a, documents: 3}]"], "Input should be greater than or equal to 4"),
+    ],
+)  # fmt: skip
+def test_what_chooses_has_to_be_measured(config: Path, overrides: list[str], message: str):
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_config(config, overrides)
+
+
+def test_a_task_of_the_harness_may_choose(config: Path):
+    overrides = ["evaluation.harness=[{task: arc_easy}]", "selection.metric=arc_easy", "evaluation.written_rows=9"]
+    loaded = load_config(config, [*overrides, "selection.guardrails=[{metric: exact_match, max_drop: 0.02}]"])
+    assert (loaded.selection.metric, loaded.selection.guardrails[0].max_drop) == ("arc_easy", 0.02)
 
 
 @pytest.mark.parametrize(

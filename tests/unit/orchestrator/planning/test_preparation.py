@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import UserError
-from evaluation.data.splits import Manifest, groups_of, read_split
+from evaluation.data.splits import Manifest, read_held_out, read_split
 from orchestrator.planning import preparation
 from orchestrator.planning.preparation import check_inputs, download_models, make_data
 from tests.faked import ROWS, faked_config
@@ -40,7 +40,7 @@ def test_the_group_and_the_switch_of_the_config_are_meant(tmp_path: Path):
     manifest = Manifest.read(tmp_path / "data" / "manifest.json")
     assert manifest.near_duplicates is not None
     assert (manifest.group, manifest.near_duplicates.handling) == ("talk", "keep")
-    assert set(groups_of(tmp_path / "data" / "held_out" / "test.parquet").tolist()) == {0}
+    assert set(read_held_out(tmp_path / "data" / "held_out" / "test.parquet")[1].tolist()) == {0}
 
 
 def test_only_hub_models_are_downloaded_each_to_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

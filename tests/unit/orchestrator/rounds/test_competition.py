@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster.store import LOCAL
 from competitors.contract import Brief
-from competitors.soup.recipe import SoupRecipe
+from evaluation.submissions.inspection import Form
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import TournamentEvent
-from orchestrator.record.records import Inspection, ModelFolder
+from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
-from orchestrator.rounds.competition import brief_for, copied, ingredients
+from orchestrator.rounds.competition import Scored, brief_for, copied
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.evaluators import Evaluators
-from tests.faked import FakedWorkers, faked_config, hand_in, play
+from tests.faked import FakedWorkers, faked_config, hand_in, made_up, play
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +48,35 @@ def test_a_brief_names_its_place_in_the_whole_and_a_seed_of_its_own(played: Snap
     }
 
 
+def model(form: Form, identity: str, loss: float) -> Scored:
+    return Scored(form, identity, made_up(loss, "the same rows"))
+
+
 def test_what_has_another_entrys_content_is_its_copy():
     contents = {"aa-copy": "x", "a": "x", "b": "y", "c": "", "d": "", "soup": "y"}
-    assert copied(contents) == {"a": "aa-copy", "soup": "b"}
-    assert copied({}) == {}
+    entered = {name: model("full", content, index) for index, (name, content) in enumerate(contents.items())}
+    reasons = {"a": "is a copy of aa-copy: no value differs", "soup": "is a copy of b: no value differs"}
+    assert copied(entered, {}) == reasons
+    assert copied({}, entered) == {}
+
+
+def test_an_adapter_is_a_copy_of_what_has_the_same_losses_and_the_other_way_round():
+    seed, champion = model("full", "", 3.0), model("full", "", 2.0)
+    entered = {
+        "moved": model("adapter", "u", 2.5),
+        "merged": model("full", "v", 2.5 + 1e-7),
+        "rescaled": model("adapter", "w", 2.5 - 1e-7),
+        "a step on": model("full", "x", 2.5 + 1e-5),
+        "idle": model("adapter", "y", 3.0),
+        "reigning": model("adapter", "z", 2.0),
+        "a hair": model("full", "seed's but for one value", 3.0),
+    }
+    assert copied(entered, {"its seed": seed, "the champion": champion}) == {
+        "merged": "is a copy of moved: all rows have the same losses",
+        "rescaled": "is a copy of moved: all rows have the same losses",
+        "idle": "is a copy of its seed: all rows have the same losses",
+        "reigning": "is a copy of the champion: all rows have the same losses",
+    }
 
 
 def test_a_copy_is_rejected_and_names_what_it_copies(tmp_path: Path):
@@ -66,20 +90,3 @@ def test_a_copy_is_rejected_and_names_what_it_copies(tmp_path: Path):
     verdict = played.lineages[0].rounds[0].verdict
     assert verdict is not None
     assert verdict.ranking == ["a"]
-
-
-def test_a_soup_blends_what_was_scored_on_this_seed_and_nothing_else(played: Snapshot):
-    roster = played.lineages[0].rounds[0].roster
-    soup = SoupRecipe(name="mix", kind="soup")
-
-    def labels(seed: ModelFolder, recipe: SoupRecipe = soup) -> list[str]:
-        return [one.label for one in ingredients(context(played), roster, recipe, seed)]
-
-    assert labels(seed_of(played)) == ["a@1", "b@1"]
-    assert labels(seed_of(played).model_copy(update={"sha256": "another"})) == []
-    assert labels(seed_of(played), soup.model_copy(update={"of": ["b", "c"]})) == ["b@1"]
-    file = played.run.entry("l", 1, "a") / "inspection.json"
-    before = file.read_text()
-    played.run.write(Inspection(form="full", reason="rejected"), file)
-    assert labels(seed_of(played)) == ["b@1"]
-    LOCAL.write_text(file, before)

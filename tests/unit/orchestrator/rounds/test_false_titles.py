@@ -21,6 +21,7 @@ def at_most(trials: int, chance: float) -> float:
         Setup(entries=4, rounds=20, shape="very skewed"),
         Setup(entries=4, rounds=20, shape="skewed", group=5, rows=300),
         Setup(entries=4, rounds=20, shape="heavy tails", seed_rule="champion"),
+        Setup(entries=16, rounds=20, shape="very skewed", rows=150, seed_rule="champion"),
         Setup(entries=4, rounds=20, true_gains=(0.1, 0.05, 0.05)),
     ],
     ids=str,
@@ -30,8 +31,9 @@ def test_false_titles_of_a_lineage(setup: Setup):
     assert false <= at_most(100, 1 - setup.confidence)
 
 
-def test_titles_that_are_due_are_given():
-    setup = Setup(entries=4, rounds=4, true_gains=(0.1, 0.05, 0.05, 0.05))
+@pytest.mark.parametrize("shape", ["normal", "as skewed as real ones"])
+def test_titles_that_are_due_are_given(shape: str):
+    setup = Setup(entries=4, rounds=4, shape=shape, true_gains=(0.1, 0.05, 0.05, 0.05))
     assert sum(false_titles(setup, seed)[1] for seed in range(50)) > 0.9 * 50 * 4
 
 

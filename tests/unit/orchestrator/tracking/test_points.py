@@ -1,5 +1,6 @@
 """Points of metrics."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ def test_a_scorecard_of_another_version_gives_what_it_has(tmp_path: Path) -> Non
     assert scores_of(card.model_copy(update={"test": test})) == {
         "validation_loss": card.validation.loss,
         "test_loss": 1.5,
+        "test_future": 2.0,  # as that of a task
     }
 
 
@@ -60,8 +62,11 @@ def test_a_champion_whose_scorecard_is_gone_is_one_line_that_names_it(tmp_path: 
     assert str(caught.value).startswith(f"{file}: is missing")
 
 
-def test_an_entry_that_has_only_begun_has_no_points() -> None:
-    assert of_entry(1, 5, None, None, None) == []
+def test_an_entry_that_has_only_begun_has_no_points(tmp_path: Path) -> None:
+    _, run = make(tmp_path / "demo", rounds=1, references=[])
+    entry = snapshot_of(run).lineages[0].rounds[0].entries[0]
+    assert of_entry(1, 5, entry, None) != []
+    assert of_entry(1, 5, replace(entry, submission=None, scorecard=None), None) == []
 
 
 def test_events_of_strangers_do_no_harm() -> None:

@@ -118,8 +118,9 @@ def test_competitors_have_their_curve_scores_costs_and_reason(whole: Made) -> No
         "train_tokens": entry.submission.train_tokens,
         "device_seconds": entry.submission.device_seconds,
     }
-    assert (standing.improvement_low is None) == (entry.name != first.verdict.winner)
-    expected |= {} if standing.improvement_low is None else {"improvement_low": standing.improvement_low}
+    proof = first.verdict.proof_of(entry.name)
+    assert (proof is None) == (entry.name != first.verdict.winner)
+    expected |= {} if proof is None else {"improvement_low": proof.improvement_low}
     for metric, value in expected.items():
         assert series(client, one, metric) == [(1, round(float(value), 6))]
     forfeit = runs["llama/2/full"]

@@ -17,9 +17,9 @@ def test_every_column_has_a_value_for_a_scored_entry_and_survives_one_that_is_no
     for entry in round_.entries:
         standing = round_.verdict.standing(entry.name)
         for column in COLUMNS:
-            value = column.value(entry, standing)
+            value = column.value(entry, round_.verdict)
             is_of_all = not column.key.startswith("train_tokens_per") and column.key not in WINNERS
             assert standing is None or value is not None or not is_of_all, column.key
     winner = round_.entry(str(round_.verdict.winner))
     assert winner is not None
-    assert all(column.value(winner, round_.verdict.entries[0]) for column in COLUMNS if column.key in WINNERS)
+    assert all(column.value(winner, round_.verdict) for column in COLUMNS if column.key in WINNERS)

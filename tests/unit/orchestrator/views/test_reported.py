@@ -10,18 +10,24 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from evaluation.data.splits import Row
+from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
+from evaluation.submissions.inspection import inspect
+from orchestrator.field.model_ref import BASE, ModelRef
+from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.tracking.json_lines import happenings
 from orchestrator.tracking.tree import parts
-from orchestrator.views.evaluate import entry_that_is
+from orchestrator.views.evaluate import entry_that_is, evaluate_model
 from orchestrator.views.export import model_card
 from orchestrator.views.leaderboard import build
 from orchestrator.views.report import page
 from orchestrator.views.tables import print_leaderboard, print_outcome, print_status
-from tests.fabricate import fabricate, read
+from tests.fabricate import ROWS, fabricate, read
 from tests.tiny import tiny_model
+from tests.unit.evaluation.submissions.making import held_out
 
 ENTRYS, CHAMPIONS = 7.777, 6.666
 
@@ -89,25 +95,39 @@ def test_a_champions_test_loss_is_shown_and_no_other_entrys(run: RunDirectory, v
     assert (str(CHAMPIONS) in text) == (view in VIEWS)
 
 
-def test_evaluate_tells_an_entry_from_a_champion_and_from_an_outside_model(run: RunDirectory, tmp_path: Path) -> None:
-    from cluster.digest import model_sha256
-    from competitors.contract import Submission
-    from orchestrator.record.records import ModelFolder
+def test_evaluate_tells_an_entry_from_a_champion_and_from_an_outside_model(run: RunDirectory) -> None:
+    def told(
+        sha256: str = "of another folder", content: str = "other values", losses_of: ModelRef | None = None
+    ) -> str:
+        """What is said of a model with that hash, those values, or the losses of another one."""
+        rows = read_results(run.scores("llama", losses_of or BASE) / "losses.parquet", "validation")
+        if losses_of is None:
+            rows = RowResults(rows.nats + 1e-3, rows.tokens)
+        return str(entry_that_is(read(run), sha256, content, rows))
 
-    def looks_like(name: str, file: Path, kind: type[Submission] | type[ModelFolder]) -> str | None:
-        """What is said of a model that the record at `file` names by its hash."""
-        folder = tiny_model(tmp_path / name, seed=sum(name.encode()))
-        record = run.read(kind, file)
-        assert record is not None
-        run.write(record.model_copy(update={"sha256": model_sha256(folder)}), file)
-        found = entry_that_is(read(run), folder)
-        return None if found is None else str(found)
+    for number, name in ((1, "own"), (1, "full"), (2, "lora-r16")):
+        file = run.entry("llama", number, name) / "inspection.json"
+        run.write(Inspection(form="full", content=f"{name}'s"), file)
+    assert told(content="own's") == "own@1"
+    assert told(losses_of=ModelRef("own", 2)) == "own@2"
+    seed = ModelFolder(model=ModelRef("own", 2), path=None, sha256="the next seed")
+    run.write(seed, run.round("llama", 2) / "seed.json")
+    assert told(sha256="the next seed") == "own@2"
+    assert told(content="full's") == told(losses_of=ModelRef("full", 1)) == told(losses_of=BASE) == "None"
+    assert told(content="lora-r16's", losses_of=BASE) == "None"  # a copy
+    assert told() == "None"
 
-    assert looks_like("own", run.entry("llama", 1, "own") / "submission.json", Submission) == "own@1"
-    assert looks_like("the next seed", run.round("llama", 2) / "seed.json", ModelFolder) == "own@2"
-    assert looks_like("the champion", run.entry("llama", 1, "full") / "submission.json", Submission) is None
-    assert looks_like("the first seed", run.round("llama", 1) / "seed.json", ModelFolder) is None
-    assert (
-        looks_like("the first seed", run.entry("llama", 2, "lora-r16") / "submission.json", Submission) is None
-    )  # a copy
-    assert entry_that_is(read(run), tiny_model(tmp_path / "outside")) is None
+
+def test_one_file_more_does_not_get_an_entry_scored_on_the_test_rows(run: RunDirectory, tmp_path: Path) -> None:
+    rows = [Row(str(number), "what is the dog ?", "a cat .") for number in range(ROWS)]
+    held_out(run.held_out, rows, rows, rows)
+    model = tiny_model(tmp_path / "model", seed=3)
+    tiny_model(run.round("llama", 1) / "seed")
+    outside = evaluate_model(read(run), model, None, "plain")
+    assert (outside.entry, outside.scorecard.test is not None) == (None, True)
+    content = inspect(model, "full", run.round("llama", 1) / "seed").content
+    run.write(Inspection(form="full", content=content), run.entry("llama", 2, "own") / "inspection.json")
+    (model / "README.md").write_text("one file more")
+    entry = evaluate_model(read(run), model, None, "plain")
+    assert str(entry.entry) == "own@2"
+    assert (entry.scorecard.test, entry.scorecard.proof) == (None, None)
