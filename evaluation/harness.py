@@ -7,6 +7,7 @@ here is imported without tasks.
 """
 
 import hashlib
+import logging
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,9 @@ def _manager_of(task: HarnessTask, include: Path | None) -> Any:
 
 @cache
 def _manager(include: str | None, include_defaults: bool) -> Any:
+    import datasets
     from lm_eval.tasks import TaskManager
 
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
     return TaskManager(include_path=include, include_defaults=include_defaults)

@@ -56,7 +56,11 @@ class Figure:
 
     def compute(self, results: RowResults) -> float:
         """Its value; no number where a row is none, or nothing is counted."""
-        return self.of_mean(self.costs(results).loss * self._sign)
+        return self.of_cost(self.costs(results).loss)
+
+    def of_cost(self, mean: float) -> float:
+        """Its value, from the mean of its costs."""
+        return self.of_mean(mean * self._sign + 0.0)  # no -0.0
 
     def costs(self, results: RowResults) -> RowResults:
         """The same rows, with what this figure averages in the place of nats and tokens: lower is better.

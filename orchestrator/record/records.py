@@ -62,6 +62,8 @@ class Standing(Record):
 
     competitor: str
     validation_loss: float
+    metric: float | None = None
+    """What the figure comes to that chose, where that is not the loss."""
     improvement: float
     """Nats per token below the champion's loss, or by how much the metric that chooses is better."""
 

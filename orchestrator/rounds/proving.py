@@ -39,7 +39,7 @@ def prove(
         improvement_low=found.low(level),
         level=level,
         margin_nats=margin_nats,
-        rows=len(winner[0].tokens),
+        rows=int((winner[0].tokens > 0).sum()),
         groups=found.groups,
         doubt=found.doubt or doubt_of_field(champion[1], field),
         guardrails=list(guardrails),

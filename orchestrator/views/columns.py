@@ -4,12 +4,13 @@ From it follow leaderboard.json's entries, the terminal's table and the report's
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from cluster.errors import BrokenRecord
 from competitors.contract import Submission
+from evaluation.figures import figure_of
 from orchestrator.record.records import Proof, RecipeStanding, Standing, Verdict
 from orchestrator.record.snapshot import EntrySnapshot
 from orchestrator.views.words import duration, is_missing, signed
@@ -42,9 +43,12 @@ class Column:
         return "" if value is None else self.text(value)
 
 
-def shown_in(place: Place) -> list[Column]:
-    """The columns that a table has there, those of scored entries first."""
-    return sorted((column for column in COLUMNS if place in column.shown), key=lambda column: not column.of_scored)
+def shown_in(place: Place, metric: str = "loss") -> list[Column]:
+    """The columns that a table has there, those of scored entries first; with the metric where no loss chose."""
+    figure, columns = figure_of(metric), [column for column in COLUMNS if place in column.shown]
+    if metric != "loss":
+        columns.insert(1, replace(METRIC, title=figure.title, text=figure.text))
+    return sorted(columns, key=lambda column: not column.of_scored)
 
 
 def required(record: T | None, path: Path) -> T:
@@ -103,8 +107,10 @@ RECIPE_COLUMNS = (
     RecipeColumn("interval", lambda one: _known(signed, one.behind_low, one.behind_high)),
 )
 
+METRIC = Column("metric", "metric", _scored(lambda one: one.metric), _loss, of_scored=True, shown=())
 COLUMNS = (
     Column("validation_loss", "validation", _scored(lambda one: one.validation_loss), _loss, of_scored=True),
+    METRIC,
     Column("improvement", "gain", _scored(lambda one: one.improvement), signed, of_scored=True),
     Column("improvement_seen", "on proof", _proven(lambda proof: proof.improvement), signed, of_scored=True),
     Column("improvement_low", "at least", _proven(lambda proof: proof.improvement_low), signed, of_scored=True),

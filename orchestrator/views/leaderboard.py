@@ -67,6 +67,7 @@ class EntryRow(Record):
     status: Literal["scored", "forfeit", "rejected"]
     reason: str
     validation_loss: float | None = None
+    metric: float | None = None
     improvement: float | None = None
     improvement_seen: float | None = None
     improvement_low: float | None = None
@@ -89,6 +90,8 @@ class RoundRow(Tested):
     dethroned: bool
     winner: str | None
     seed_next: ModelRef
+    metric: str = "loss"
+    """By which figure was chosen."""
     exploits: str | None = None
     """The recipe that the rounds after this one exploit; None while recipes are explored."""
     validation_loss: float
@@ -200,6 +203,7 @@ def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRo
         dethroned=verdict.dethroned,
         winner=verdict.winner,
         seed_next=verdict.seed_next,
+        metric=verdict.metric,
         exploits=verdict.exploits,
         validation_loss=card.validation.loss,
         test=card.test_figures,

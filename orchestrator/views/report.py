@@ -120,7 +120,7 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
         ],
         figures=board.figures,
         said=charts.said,
-        columns=shown_in("report"),
+        columns=shown_in("report", config.selection.metric),
         recipe_columns=RECIPE_COLUMNS,
         are_repeated=any(round_.recipes for row in board.lineages for round_ in row.rounds),
         charts=[(figure, charts.figure_chart(snapshot, board, figure.name)) for figure in charts.charted(board)],

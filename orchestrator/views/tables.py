@@ -54,7 +54,7 @@ def _round_table(console: Console, lineage: str, round_: RoundRow) -> Table:
             table.add_row(Text(entry.competitor), _result(entry, round_), *numbers)
         return table
 
-    return _that_fits(console, with_columns, shown_in("terminal"))
+    return _that_fits(console, with_columns, shown_in("terminal", round_.metric))
 
 
 def _recipes_table(console: Console, lineage: str, round_: RoundRow) -> Table:

@@ -180,7 +180,8 @@ def test_another_figure_may_choose_and_losses_are_on_record_all_the_same():
     losses = {"a": 3.2, "b": 2.0}
     verdict = choose("l", 1, champion, champion, {"a": seen(6.0), "b": seen(3.0)}, rules, None, losses=losses)
     assert (verdict.metric, verdict.ranking, verdict.seed_next) == ("token_accuracy", ["a", "b"], ModelRef("a", 1))
-    assert [(one.validation_loss, round(one.improvement, 6)) for one in verdict.entries] == [(3.2, 0.2), (2.0, -0.1)]
+    told = [(one.validation_loss, one.metric, round(one.improvement, 6)) for one in verdict.entries]
+    assert told == [(3.2, 0.6, 0.2), (2.0, 0.3, -0.1)]
     assert (verdict.validation_loss, verdict.seed_validation_loss) == (3.0, 3.2)
     assert "its token accuracy is 0.2000 better than the champion's" in verdict.reasons[0]
     assert "nothing so far has a higher validation token accuracy" in verdict.reasons[-1]
