@@ -154,7 +154,10 @@ def test_plan_checks_the_placement_on_a_cluster(write_config: Any, ray_address: 
     assert reason in refused.stderr
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379", "nonsense"])
+@pytest.mark.parametrize(
+    "address",
+    [*(pytest.param(one, marks=pytest.mark.slow) for one in ("127.0.0.1:1", "nowhere.invalid:6379")), "nonsense"],
+)
 def test_a_cluster_that_does_not_answer_is_one_line(address: str, write_config: Any, tmp_path: Path):
     config = write_config([sft("a")])
     result = tournament("run", config, "--run-dir", tmp_path / "run", "--address", address)
