@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file
 
-from competitors.contract import Brief
+from cluster.resources import Resources
+from competitors.contract import Allowance, Brief
 from competitors.events import Event, read_events, reporter
 from competitors.sft.recipe import SftRecipe
 from tests.tiny import tiny_rows
@@ -20,6 +21,17 @@ def rows_file(path: Path, count: int = 60) -> Path:
     prompts = [row["instruction"] + " \n" for row in rows]
     pq.write_table(pa.table({"prompt": prompts, "completion": [row["response"] for row in rows]}), path)
     return path
+
+
+def brief_in(folder: Path, seed_model: Path, train_data: Path) -> Brief:
+    """A brief whose entry lies in `folder`."""
+    out = folder / "entry" / "submission"
+    out.mkdir(parents=True)
+    return Brief(
+        tournament="t", lineage="l", round=1, competitor="a", seed_model=seed_model, seed_sha256="0",
+        seed_continuation=None, train_data=train_data, max_tokens=64, budget=Allowance(steps=10), progress=(0.0, 0.5),
+        output_dir=out, random_seed=7, resources=Resources(gpus=0),
+    )  # fmt: skip
 
 
 def sft_recipe(**settings: Any) -> SftRecipe:

@@ -22,7 +22,7 @@ from competitors.soup.blend import Blend, fresh_rows, weights_of
 from competitors.soup.blend import blend as blend_soup
 from competitors.soup.recipe import SoupRecipe
 from evaluation.submissions.inspection import inspect
-from tests.unit.competitors.making import beside, run, weights
+from tests.unit.competitors.making import beside, brief_in, run, weights
 
 LORA = {"method": "lora", "rank": 2}
 
@@ -107,9 +107,10 @@ def test_the_best_so_many_are_blended(brief: Brief):
     assert result.blend_loss is not None
 
 
-@pytest.fixture
-def adapters(brief: Brief) -> list[Ingredient]:
-    """Three of two shapes, and two that no merge takes."""
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory: pytest.TempPathFactory, seed_model: Path, train_data: Path) -> list[Ingredient]:
+    """Three of two shapes, and two that no merge takes; trained once, and left as they are by whoever blends them."""
+    brief = brief_in(tmp_path_factory.mktemp("adapters"), seed_model, train_data)
     return [
         entry(brief, "a", 1, adapter=LORA),
         entry(brief, "b", 2, adapter=LORA | {"target_modules": ["q_proj", "up_proj"]}),
