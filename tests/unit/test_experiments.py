@@ -37,7 +37,11 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
 
 @pytest.mark.parametrize(
     "name",
-    ["alone-linear-2e-3", "wide-constant-8e-3-to-zero", "random", pytest.param("ours", marks=pytest.mark.slow)],
+    [
+        "alone-linear-2e-3",
+        "wide-constant-8e-3-to-zero",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("random", "ours")),
+    ],
 )
 def test_an_arm_trains_on_all_its_tokens_and_no_more(cell: Cell, tmp_path: Path, name: str):
     result = measured(arms(False)[name], name, cell, tmp_path, lambda: 0.0)

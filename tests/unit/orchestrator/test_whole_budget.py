@@ -113,6 +113,7 @@ def kill_in_the_line(config: Path, run_dir: Path) -> None:
     driver.communicate()
 
 
+@pytest.mark.slow  # test_loop.py has it over workers that pretend
 def test_short_data_ends_in_a_soup(inputs: Path, tmp_path: Path):
     field = [sft("full", learning_rate=0.02), sft("slow", learning_rate=1e-4)]
     changes = {"rounds": 3, "budget": {"total_tokens": 27_000}, "allocation": {"climb": False, "step_tokens": 100}}
