@@ -70,6 +70,10 @@ class RecipeBase(Settings):
         return self
 
 
+OF_EVERY_KIND = {*RecipeBase.model_fields, "kind"}
+"""Keys that say what a recipe is and where it runs, not how it trains: nothing that is searched or evolved."""
+
+
 class Allowance(Record):
     """The budget of one entry in one round; whichever ends first ends it. At least one is set."""
 

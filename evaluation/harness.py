@@ -59,6 +59,7 @@ def score_task(
     return [str(number) for number in chosen], RowResults(np.nan * ones, ones, score=values if better else -values)
 
 
+@cache
 def count_documents(task: HarnessTask, include: Path | None) -> int:
     """How many documents a task has; fetches its data into the Hugging Face cache. UserError where it cannot be used.
 

@@ -51,15 +51,11 @@ class RowResults:
         """A column by its name."""
         return self.columns[name]
 
-    def per_token(self, name: str) -> float:
-        """A column's sum by the tokens of the split; no number where a row is none, or no token is counted."""
-        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-            return float(self.columns[name].sum() / self.tokens.sum())
-
     @property
     def loss(self) -> float:
-        """Nats per completion token, weighted by tokens over the split."""
-        return self.per_token("nats")
+        """Nats per completion token, weighted by tokens over the split; no number where a row is none."""
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            return float(self.nats.sum() / self.tokens.sum())
 
 
 def write_results(path: Path, row_ids: Mapping[Split, list[str]], results: Mapping[Split, RowResults]) -> None:

@@ -170,7 +170,9 @@ class Tournament:
     ) -> Verdict:
         """The verdict of a round. Who leads the champion is scored on the rows that prove first; else Unfit."""
         rules, proof = self.config.selection, None
-        seen = {name: self._seen(roster.lineage, ModelRef(name, roster.round), "validation") for name in scored}
+        seen = scored  # as entries have read them, unless it is another figure that chooses
+        if rules.metric != "loss":
+            seen = {name: self._seen(roster.lineage, ModelRef(name, roster.round), "validation") for name in scored}
         if (name := challenger(champion.validation, seen)) is not None:
             model = ModelRef(name, roster.round)
             assert base.path is not None

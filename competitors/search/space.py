@@ -7,9 +7,10 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic.fields import FieldInfo
 
 from cluster.records import Settings, nearest
+from competitors.contract import OF_EVERY_KIND
 from competitors.sft.recipe import SftRecipe
 
-FIXED = {"name", "kind", "resources", "repeat_of"}
+FIXED = OF_EVERY_KIND
 """What all trials of a search have in common."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator
 
 from cluster.records import Settings, nearest
+from competitors.contract import OF_EVERY_KIND
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.roster import MadeBy, RosterEntry
 
@@ -40,7 +41,7 @@ class Evolution(Settings):
 def check_key(key: str) -> None:
     """ValueError unless `key` names a number of an sft recipe, such as `adapter.rank`."""
     first, _, rest = key.partition(".")
-    known = [name for name in SftRecipe.model_fields if name not in ("name", "kind", "resources", "repeat_of")]
+    known = [name for name in SftRecipe.model_fields if name not in OF_EVERY_KIND]
     if first not in known or (rest and first not in ("adapter", "optimizer_args", "schedule_args")):
         raise ValueError(f'no key "{key}" in an sft recipe{nearest(key, known)}')
 

@@ -26,6 +26,7 @@ from evaluation.evaluator import ScoringJob, score_model
 from evaluation.submissions.examination import Form
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import ModelRef
+from orchestrator.record.jobs import as_submission, scoring_job
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.retries import ATTEMPTS, ATTEMPTS_ON_A_SUBMISSION
 
@@ -87,23 +88,8 @@ class Evaluators:
 
     def submission_job(self, name: str, folder: Path, form: Form, seed: Path, tokenizer: Path, out: Path) -> ScoringJob:
         """Score what lies in `folder` as it stands on `seed`: an adapter over it, or weights under its config."""
-        if form == "adapter":
-            return self.job(name, seed, tokenizer, out).model_copy(update={"adapter": folder})
-        return self.job(name, folder, tokenizer, out).model_copy(update={"seed": seed})
+        return as_submission(self.job(name, folder, tokenizer, out), form, seed)
 
     def job(self, name: str, model: Path, tokenizer: Path, out: Path) -> ScoringJob:
         """Score `model` with `tokenizer` by the config's rules, on the rows that choose, into the folder `out`."""
-        return ScoringJob(
-            name=name,
-            model=model,
-            tokenizer=tokenizer,
-            held_out=self.run.held_out,
-            max_tokens=self.config.data.max_tokens,
-            batch_tokens=self.config.evaluation.batch_tokens,
-            dtype=self.config.evaluation.dtype,
-            written_rows=self.config.evaluation.written_rows,
-            written_tokens=self.config.evaluation.written_tokens,
-            harness=tuple(self.config.evaluation.harness),
-            include=self.run.own_tasks,
-            out=out,
-        )
+        return scoring_job(self.run, self.config, name, model, tokenizer, out)

@@ -1,6 +1,5 @@
 """From a round's scores to its verdict: who won, what is exploited, what repeats say of recipes. Pure functions."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cluster.ranking import ranked
@@ -32,7 +31,7 @@ def judge(
     scored: dict[str, RowResults],
     proof: Proof | None,
     history: list[Settled],
-    seen: Mapping[str, RowResults] | None = None,
+    seen: dict[str, RowResults] | None = None,
 ) -> Verdict:
     """The verdict of the round of `roster`, given the rounds before it and how its winner compares with the champion
     on the rows that prove.
@@ -40,7 +39,7 @@ def judge(
     `scored` are the entries' results on the rows that choose, `seen` the same as the metric that chooses sees them;
     None where that is the loss. A whole budget is shared out by the loss whatever chooses.
     """
-    seen = scored if seen is None else {name: seen[name] for name in scored}
+    seen = scored if seen is None else seen
     losses = {name: results.loss for name, results in scored.items()}
     last = history[-1].verdict if history else None
     so_far = (last.spent, last.rounds_without_champion) if last else (0.0, 0)

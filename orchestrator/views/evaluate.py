@@ -7,7 +7,6 @@ been champion: test rows only report.
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, cast
 
 from rich.console import Console
 from rich.table import Table
@@ -17,13 +16,14 @@ from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from competitors.output import model_form
 from evaluation.compare import gain, is_same
-from evaluation.evaluator import ScoringJob, score_also, score_model
+from evaluation.evaluator import score_also, score_model
 from evaluation.figures import measured
 from evaluation.results import RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.submissions.folder import ADAPTER_CONFIG, read_object
 from evaluation.submissions.inspection import Form, inspect, inspect_outsider
 from orchestrator.field.model_ref import BASE, ModelRef
+from orchestrator.record.jobs import as_submission, scoring_job
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views.words import print_line
@@ -68,23 +68,10 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
     try:
         seed, content = _through_the_door(snapshot, model, form, base)
         with tempfile.TemporaryDirectory() as scratch:
-            job = ScoringJob(
-                name=str(model),
-                model=seed if form == "adapter" else model,
-                adapter=model if form == "adapter" else None,
-                seed=seed if form == "full" and seed != model else None,
-                tokenizer=model if prompt == "chat" and form == "full" else seed,  # the template it knows
-                held_out=snapshot.run.held_out,
-                max_tokens=config.data.max_tokens,
-                batch_tokens=config.evaluation.batch_tokens,
-                prompt=cast(Literal["plain", "chat"], prompt),
-                dtype=config.evaluation.dtype,
-                written_rows=config.evaluation.written_rows,
-                written_tokens=config.evaluation.written_tokens,
-                harness=tuple(config.evaluation.harness),
-                include=snapshot.run.own_tasks,
-                out=Path(scratch),
-            )
+            tokenizer = model if prompt == "chat" and form == "full" else seed  # the template it knows
+            job = scoring_job(snapshot.run, config, str(model), model, tokenizer, Path(scratch))
+            job = job.model_copy(update={"prompt": prompt})
+            job = job if seed == model else as_submission(job, form, seed)
             card, rows = score_model(job), job.out / "losses.parquet"
             entry = entry_that_is(snapshot, card.model_sha256, content, read_results(rows, "validation"))
             if entry is None:

@@ -15,7 +15,7 @@ from competitors.output import model_form
 from evaluation import loading
 from evaluation.submissions.inspection import inspect
 from tests.tiny import tiny_model
-from tests.unit.competitors.making import sft_recipe, weights
+from tests.unit.competitors.making import brief_in, sft_recipe, weights
 
 pytestmark = [
     pytest.mark.gpu,
@@ -24,13 +24,7 @@ pytestmark = [
 
 
 def gpu_brief(tmp_path: Path, seed_model: Path, train_data: Path) -> Brief:
-    out = tmp_path / "entry" / "submission"
-    out.mkdir(parents=True)
-    return Brief(
-        tournament="t", lineage="l", round=1, competitor="a", seed_model=seed_model, seed_sha256="0",
-        seed_continuation=None, train_data=train_data, max_tokens=64, budget=Allowance(steps=10), progress=(0.0, 0.5),
-        output_dir=out, random_seed=7, resources=Resources(gpus=1),
-    )  # fmt: skip
+    return brief_in(tmp_path, seed_model, train_data).model_copy(update={"resources": Resources(gpus=1)})
 
 
 @pytest.mark.parametrize(
