@@ -10,6 +10,7 @@ rows than the mean, where there are more. docs/trust.md has how often this errs,
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import cbrt, sqrt
+from typing import Self
 
 import numpy as np
 
@@ -59,6 +60,37 @@ def _studentised(normal: float, skewness: float, groups: int) -> float:
     if abs(skewness) < 1e-6:
         return normal / root
     return 3 / skewness * (cbrt(1 + skewness * (normal / root - skewness / (6 * groups))) - 1)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference in nats per token, and where it may lie."""
+
+    mean: float
+    low: float
+    high: float
+    doubt: str = ""
+    """Why it proves nothing, however large it is; empty where it can."""
+
+    @classmethod
+    def of(cls, mean: float, parts: Sequence[tuple[float, int]], level: float, doubt: str = "") -> Self:
+        """With a two-sided interval that errs with a chance of `level`, from independent `parts` of its variance with
+        their degrees of freedom (Welch 1947, Satterthwaite 1946)."""
+        from scipy.stats import t
+
+        variance = sum(part for part, _ in parts)
+        freedom = variance**2 / sum(part**2 / own for part, own in parts if part) if variance else 1.0
+        reach = float(t.isf(level / 2, freedom)) * sqrt(variance)
+        return cls(mean, mean - reach, mean + reach, doubt)
+
+
+def gap(chose: Gain, tested: Gain, level: float) -> Difference:
+    """How much more a model gains on rows that chose it than on rows that did not: what overfitting shows as.
+
+    Of gains over one other model, how hard the rows of either split are makes no difference.
+    """
+    parts = [(one.standard_error**2, max(one.groups - 1, 1)) for one in (chose, tested)]
+    return Difference.of(chose.mean - tested.mean, parts, level)
 
 
 def gain(over: RowResults, of: RowResults, *also: tuple[RowResults, RowResults]) -> Gain:

@@ -28,6 +28,9 @@ from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import EncodedRow, encode_rows, pad_id, score
 from evaluation.submissions.faults import of_submission
 
+WORST_NATS = 100.0
+"""Per token: what no number counts as. A uniform guess among a million tokens has 14."""
+
 
 class ScoringJob(Record):
     """One model to score.
@@ -48,8 +51,8 @@ class ScoringJob(Record):
     prompt: Literal["plain", "chat"] = "plain"
     dtype: Dtype = "auto"
     splits: tuple[Split, ...] = ("validation",)
-    """Which rows: all for bases and references. Those on which a winner proves itself, and a champion's test rows, come
-    later."""
+    """Which rows, those that choose first: all for bases and references. Those on which a winner proves itself, and a
+    champion's test rows, come later."""
     written_rows: int = 0
     """Of how many rows of a split the model also writes the completion by itself."""
     written_tokens: int = 64
@@ -85,8 +88,8 @@ def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda frac
         model_sha256=model_sha256(job.adapter or job.model),
         prompt=job.prompt,
         stop=None if stop is None else str(tokenizer.convert_ids_to_tokens(stop)),
-        validation=scored["validation"].total,
-        **{split: scored[split].total for split in scored if split != "validation"},
+        validation=scored[job.splits[0]].total,
+        **{split: scored[split].total for split in job.splits[1:]},
         device=device,
         dtype=dtype,
         merge=roundings[0] if roundings else None,
@@ -115,6 +118,22 @@ def score_also(job: ScoringJob, *splits: Split) -> Scorecard:
     return card.model_copy(update=totals).write(job.out / "scorecard.json")
 
 
+def score_again(job: ScoringJob) -> None:
+    """Score a model that has its scorecard on other rows that choose, and add them to the rows that lie in `job.out`.
+
+    It has passed before, so where it has no finite loss on a row that is merely a very bad one.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
+    with _model_of(job) as model:
+        scored = {split: _score_split(job, split, model, tokenizer) for split in job.splits}
+    for split, one in scored.items():
+        nats = np.where(np.isfinite(one.results.nats), one.results.nats, WORST_NATS * one.results.tokens)
+        scored[split] = one._replace(results=one.results.with_columns({"nats": nats}))
+    _write_rows(job, scored)
+
+
 class _Scored(NamedTuple):
     """One model on one split."""
 
@@ -128,7 +147,7 @@ def _score_split(
 ) -> _Scored:
     rows, groups = read_held_out(job.held_out / f"{split}.parquet")
     encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
-    if split == "validation":  # every model is scored on these before any others
+    if split == job.splits[0]:  # every model is scored on these before any others
         probe(model, encoded, pad_id(tokenizer))
     results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups.astype(np.float64))
     if not results.tokens.any():
@@ -183,14 +202,14 @@ def _write_rows(job: ScoringJob, scored: dict[Split, _Scored]) -> None:
 
 
 def score_slice(job: ScoringJob, rows: int) -> float:
-    """Loss on the first `rows` validation rows, in nats per completion token; nothing is written.
+    """Loss on the first `rows` of the rows that choose, in nats per completion token; nothing is written.
 
     Rows lie in the order of their hashes, so the first ones are a random sample.
     """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
-    encoded = encode_rows(read_split(job.held_out / "validation.parquet")[:rows], tokenizer, job.max_tokens)
+    encoded = encode_rows(read_split(job.held_out / f"{job.splits[0]}.parquet")[:rows], tokenizer, job.max_tokens)
     with _model_of(job) as model:
         probe(model, encoded, pad_id(tokenizer))
         return score(model, encoded, job.batch_tokens, pad_id(tokenizer)).loss

@@ -82,9 +82,10 @@ def count_documents(task: HarnessTask, include: Path | None) -> int:
 
 
 def documents(task: HarnessTask, count: int, split: Split) -> list[int]:
-    """The numbers of a task's documents in one role, of `count`."""
+    """The numbers of a task's documents in one role, of `count`. Where rows rotate, documents do not."""
+    role = "validation" if split.startswith("validation") else split
     order = sorted(range(count), key=lambda number: hashlib.sha256(f"{task.task}/{number}".encode()).digest())
-    own = [number for place, number in enumerate(order[: task.documents]) if ROLES[place % len(ROLES)] == split]
+    own = [number for place, number in enumerate(order[: task.documents]) if ROLES[place % len(ROLES)] == role]
     return sorted(own)  # the harness takes them in this order, whatever it is given, and names them in the one given
 
 

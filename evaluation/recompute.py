@@ -97,7 +97,7 @@ def read(file: Path) -> Any:
 def check_data(run: Path) -> Iterator[Check]:
     """That the held-out rows are the ones that were drawn."""
     recorded = read(run / "data" / "manifest.json")["sha256"]
-    for split in SPLITS:
+    for split in (split for split in recorded if split not in ("train", "slice")):
         file = run / "data" / "held_out" / f"{split}.parquet"
         yield Check(f"{split} rows, SHA-256", recorded[split][:12], hashlib.sha256(file.read_bytes()).hexdigest()[:12])
         columns = pq.read_table(file, columns=["row_id", "prompt", "completion"]).to_pydict()
@@ -126,43 +126,46 @@ def check_verdict(lineage: Path, verdict: Json, where: str, config: Json) -> Ite
     folder = lineage / f"round-{verdict['round']:03d}"
     scored = [file.parent for file in sorted(folder.glob("*/scorecard.json"))]
     passed = [entry for entry in scored if not read(entry / "inspection.json")["reason"]]
-    losses = {entry.name: rows_of(entry, "validation").loss for entry in passed}
+    split = choosing(config, verdict["round"])
+    losses = {entry.name: rows_of(entry, split).loss for entry in passed}
     told = {entry["competitor"]: entry for entry in verdict["entries"]}
     yield Check(f"{where}: who was scored", sorted(told), sorted(losses))
     metric = config["selection"]["metric"]
-    costs = {entry.name: rows_of(entry, "validation", metric).loss for entry in passed}
-    before = cost_of(lineage, verdict["champion_before"], metric)
+    costs = {entry.name: rows_of(entry, split, metric).loss for entry in passed}
+    before = cost_of(lineage, verdict["champion_before"], split, metric)
     for name in sorted({*told} & {*losses}):
-        yield from check_scorecard(folder / name, f"{where}: {name}")
+        yield from check_scorecard(folder / name, f"{where}: {name}", split)
         yield Check(f"{where}: {name}, loss", told[name]["validation_loss"], losses[name])
         yield Check(f"{where}: {name}, below the champion", told[name]["improvement"], before - costs[name])
     winner = verdict["winner"]
     yield Check(f"{where}: the winner's {metric} is the best", costs.get(winner), min(costs.values(), default=None))
     own = f"{winner}@{verdict['round']}"
     yield Check(f"{where}: champion", verdict["champion"], own if verdict["dethroned"] else verdict["champion_before"])
-    yield Check(f"{where}: its loss", verdict["validation_loss"], cost_of(lineage, verdict["champion"]))
-    yield Check(f"{where}: next seed's loss", verdict["seed_validation_loss"], cost_of(lineage, verdict["seed_next"]))
+    yield Check(f"{where}: its loss", verdict["validation_loss"], cost_of(lineage, verdict["champion"], split))
+    seeded = cost_of(lineage, verdict["seed_next"], split)
+    yield Check(f"{where}: next seed's loss", verdict["seed_validation_loss"], seeded)
     if config["selection"]["seed"] == "champion":
         yield Check(f"{where}: next seed", verdict["seed_next"], verdict["champion"])
     elif not is_allocated(config):
         candidates = [verdict["champion_before"], verdict["seed_before"], *([own] if winner else [])]
         yield Check(f"{where}: next seed is among", verdict["seed_next"] in candidates, True)
-        best = min(cost_of(lineage, one, metric) for one in candidates)
-        yield Check(f"{where}: its {metric} is the best", cost_of(lineage, verdict["seed_next"], metric), best)
+        best = min(cost_of(lineage, one, split, metric) for one in candidates)
+        yield Check(f"{where}: its {metric} is the best", cost_of(lineage, verdict["seed_next"], split, metric), best)
 
 
 def check_proof(lineage: Path, verdict: Json, where: str, config: Json, spent: float) -> Iterator[Check]:
     """Whether the winner of a round has the title that it should have. `spent`: of the chance to err, by then."""
     before, own, proof = verdict["champion_before"], f"{verdict['winner']}@{verdict['round']}", verdict["proof"]
-    metric = config["selection"]["metric"]
-    leads = verdict["winner"] is not None and cost_of(lineage, own, metric) < cost_of(lineage, before, metric)
+    metric, split = config["selection"]["metric"], choosing(config, verdict["round"])
+    leads = verdict["winner"] is not None and cost_of(lineage, own, split, metric) < cost_of(
+        lineage, before, split, metric
+    )
     yield Check(f"{where}: the winner has something to prove", proof is not None, leads)
     takes_title = False
     if proof is not None:
-        mean, low, is_doubted = gain(lineage, before, own, proof["level"], metric)
-        is_doubted |= is_field_skewed(
-            lineage, before, [(one["competitor"], verdict["round"]) for one in verdict["entries"]], metric
-        )
+        mean, low, is_doubted = gain(lineage, before, own, proof["level"], split, metric)
+        field = [f"{one['competitor']}@{verdict['round']}" for one in verdict["entries"]]
+        is_doubted |= is_field_skewed(lineage, before, field, split, metric)
         is_kept = [is_guarded(lineage, before, own, rule) for rule in config["selection"]["guardrails"]]
         takes_title = low > config["selection"]["margin_nats"] and not is_doubted and all(is_kept)
         yield Check(f"{where}: any doubt of it", bool(proof["doubt"]), is_doubted)
@@ -184,11 +187,11 @@ def by_group(lineage: Path, over: str, of: str, split: str, metric: str) -> tupl
     return mean, (gained - mean * tokens)[tokens > 0], float(tokens.sum())
 
 
-def is_field_skewed(lineage: Path, over: str, field: list[tuple[str, int]], metric: str) -> bool:
+def is_field_skewed(lineage: Path, over: str, field: list[str], split: str, metric: str) -> bool:
     """Whether the gains of a round's entries typically have the long tail that a winner is picked for not showing."""
     skews = []
-    for name, number in field:
-        off = by_group(lineage, over, f"{name}@{number}", "validation", metric)[1]
+    for model in field:
+        off = by_group(lineage, over, model, split, metric)[1]
         squares = float((off**2).mean())
         skews.append(float((off**3).mean() / squares**1.5) if squares else 0.0)
     return len(skews) >= 3 and float(np.median(skews)) <= -2.25
@@ -200,10 +203,10 @@ def is_guarded(lineage: Path, before: str, after: str, rule: Json) -> bool:
     return bool(worse[0] - worse[1] <= rule["max_drop"] + 1e-9)
 
 
-def gain(lineage: Path, over: str, of: str, chance: float, metric: str = "loss") -> tuple[float, float, bool]:
+def gain(lineage: Path, over: str, of: str, chance: float, split: str, metric: str) -> tuple[float, float, bool]:
     """A model's mean gain on the rows that prove, its bound by Student (in Fisher's expansion) and Hall, any doubt."""
     mean, off, tokens = by_group(lineage, over, of, "proof", metric)
-    others = by_group(lineage, over, of, "validation", metric)[1]
+    others = by_group(lineage, over, of, split, metric)[1]
     both, n, z = np.concatenate([off, others]), len(off), NormalDist().inv_cdf(1 - chance)
     squares = float((both**2).sum())
     skew = float((both**3).mean() / (squares / len(both)) ** 1.5) if squares else 0.0
@@ -221,12 +224,12 @@ def level(config: Json, number: int, spent: float) -> float:
     return float(left / (config["rounds"] + sum(extended[-1]) - number + 1))
 
 
-def check_scorecard(scores: Path, where: str) -> Iterator[Check]:
-    """The losses of a scorecard, from the rows beside it."""
+def check_scorecard(scores: Path, where: str, chose: str = "validation") -> Iterator[Check]:
+    """The losses of a scorecard, from the rows beside it; `chose` is the split that did when it was entered."""
     card = read(scores / "scorecard.json")
-    for split in SPLITS:
-        if card.get(split):
-            yield Check(f"{where}, scorecard's {split} loss", card[split]["loss"], rows_of(scores, split).loss)
+    for name, split in zip(SPLITS, (chose, *SPLITS[1:]), strict=True):
+        if card.get(name):
+            yield Check(f"{where}, scorecard's {name} loss", card[name]["loss"], rows_of(scores, split).loss)
 
 
 def is_allocated(config: Json) -> bool:
@@ -242,19 +245,25 @@ def scores_of(lineage: Path, model: str) -> Path:
     return lineage / f"round-{int(number):03d}" / name if name else lineage / "round-000"
 
 
-def cost_of(lineage: Path, model: str, metric: str = "loss") -> float:
-    """Its loss on the rows that choose, or what else chooses."""
-    return rows_of(scores_of(lineage, model), "validation", metric).loss
+def choosing(config: Json, number: int) -> str:
+    """The split whose rows choose in a round: each has its own where they rotate, those that were added the first's."""
+    validation = config["data"]["validation"]
+    rotates = isinstance(validation, dict) and validation["rotate"]
+    turn = (number - 1) % config["rounds"] + 1 if rotates else 1
+    return f"validation-{turn}" if turn > 1 else "validation"
+
+
+def cost_of(lineage: Path, model: str, split: str, metric: str = "loss") -> float:
+    """Its loss on the rows of a split, or what else chooses."""
+    return rows_of(scores_of(lineage, model), split, metric).loss
 
 
 def check_champion(run: Path, lineage: Path, model: str, folder: Path, max_tokens: int) -> Iterator[Check]:
     """What the model in `folder` makes of the held-out rows, against what is on record of `model`."""
     scores = scores_of(lineage, model)
     dtype = read(scores / "scorecard.json")["dtype"]
-    for split in SPLITS:
+    for split in sorted(set(pq.read_table(scores / "losses.parquet", columns=["split"])["split"].to_pylist())):
         recorded = rows_of(scores, split)
-        if not recorded.ids:
-            continue
         ids, nats, tokens = score(folder, run / "data" / "held_out" / f"{split}.parquet", max_tokens, dtype)
         where = f"{lineage.name}: {model} from {folder.name}/, {split}"
         yield Check(f"{where} rows", recorded.ids == ids, True)

@@ -8,24 +8,11 @@ row to row is in both, so this errs less often than it says, never more. docs/tr
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 
-from evaluation.compare import gain
+from evaluation.compare import Difference, gain
 from evaluation.results import RowResults
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far the mean loss over a recipe's runs lies above that of another's, in nats per token, and its interval."""
-
-    mean: float
-    low: float
-    high: float
-    doubt: str
-    """Why these rows prove nothing, however large it is; empty where they can."""
 
 
 def difference(above: Sequence[RowResults], below: Sequence[RowResults], level: float) -> Difference:
@@ -33,15 +20,10 @@ def difference(above: Sequence[RowResults], below: Sequence[RowResults], level: 
 
     Its two-sided interval errs with a chance of `level` at most. ValueError where they were scored on other tokens.
     """
-    from scipy.stats import t
-
     of_rows = gain(_mean(above), _mean(below))
     parts = [(_variance(runs), len(runs) - 1) for runs in (above, below)]
     parts.append((of_rows.standard_error**2, of_rows.groups - 1))
-    variance = sum(part for part, _ in parts)
-    freedom = variance**2 / sum(part**2 / own for part, own in parts if part) if variance else 1.0
-    reach = float(t.isf(level / 2, freedom)) * sqrt(variance)
-    return Difference(of_rows.mean, of_rows.mean - reach, of_rows.mean + reach, of_rows.doubt)
+    return Difference.of(of_rows.mean, parts, level, of_rows.doubt)
 
 
 def _mean(runs: Sequence[RowResults]) -> RowResults:

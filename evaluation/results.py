@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +10,11 @@ from cluster.errors import BrokenRecord
 from cluster.store import LOCAL
 from cluster.text import plain
 
-SPLITS: tuple["Split", ...] = ("validation", "proof", "test")
-Split = Literal["validation", "proof", "test"]
+Split = str
+"""`validation` chooses and `proof` proves titles: the two halves of the rows that `data.validation` asks for.
+`validation-2`, …: what chooses in the place of `validation` in later rounds, where rows rotate. `test` only reports.
+Not held out: `train`, and `slice`, rows that no competitor trains on, by which soups choose; often not there."""
+SPLITS: tuple[Split, ...] = ("validation", "proof", "test")
 Array = npt.NDArray[np.float64]
 
 COUNTS = ("tokens", "bytes", "group")

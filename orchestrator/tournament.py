@@ -19,7 +19,7 @@ from competitors.soup.recipe import SoupRecipe
 from evaluation.data.raw_places import raw_places
 from evaluation.data.splits import read_split
 from evaluation.figures import costs_of, loss_in_words
-from evaluation.results import SPLITS, RowResults, Split
+from evaluation.results import SPLITS, RowResults, Split, read_results
 from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.config.tournament import TournamentConfig
@@ -138,7 +138,7 @@ class Tournament:
         without it.
         """
         path = self.dir.round(roster.lineage, roster.round) / "verdict.json"
-        before = self._candidate(roster.lineage, champion.model), self._candidate(roster.lineage, seed.model)
+        before = self._candidate(roster, champion.model), self._candidate(roster, seed.model)
         done = self.dir.read(Verdict, path)
         while True:
             try:
@@ -172,7 +172,8 @@ class Tournament:
         rules, proof = self.config.selection, None
         seen = scored  # as entries have read them, unless it is another figure that chooses
         if rules.metric != "loss":
-            seen = {name: self._seen(roster.lineage, ModelRef(name, roster.round), "validation") for name in scored}
+            split = self.config.choosing(roster.round)
+            seen = {name: self._seen(roster.lineage, ModelRef(name, roster.round), split) for name in scored}
         if (name := challenger(champion.validation, seen)) is not None:
             model = ModelRef(name, roster.round)
             assert base.path is not None
@@ -248,10 +249,11 @@ class Tournament:
         validation, test = loss_in_words(card.validation.figures), loss_in_words(card.test_figures)
         self.tell(Noted(f"{name}: validation loss {validation}, test loss {test}"))
 
-    def _candidate(self, lineage: str, model: ModelRef) -> Candidate:
-        """A scored model with its results on the rows that choose."""
-        card = self._scorecard(lineage, model)
-        return Candidate(model, self._seen(lineage, model, "validation"), card.validation.loss)
+    def _candidate(self, roster: Roster, model: ModelRef) -> Candidate:
+        """A scored model with its results on the rows that choose in a round."""
+        split = self.config.choosing(roster.round)
+        losses = read_results(self.dir.scores(roster.lineage, model) / "losses.parquet", split)
+        return Candidate(model, self._seen(roster.lineage, model, split), losses.loss)
 
     def _seen(self, lineage: str, model: ModelRef, split: Split) -> RowResults:
         """A scored model's results on a split as the metric that chooses sees them."""

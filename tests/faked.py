@@ -68,7 +68,8 @@ class FakedWorkers(InProcessWorkers):
             "score": self._score,
             "score_model": self._score,
             "score_also": self._score_also,
-            "score_checkpoint": lambda job, *_: self.loss_of(job.name, 1),
+            "score_again": lambda job: [self._score_split(job, split) for split in job.splits],
+            "score_checkpoint": lambda job, *_: self.loss_of(job.name.partition("@")[0], 1),
             "make_full": self._make_full,
             "lend": lambda seed, submission, form, out, *_: self.store.link_folder(submission, out),
             "generate": lambda model, tokenizer, prompts, *_: ["yes" for _ in prompts],
@@ -88,7 +89,8 @@ class FakedWorkers(InProcessWorkers):
         )  # fmt: skip
 
     def _score(self, job: Any, *_: Any) -> Scorecard:
-        scores = {split: self._score_split(job, split) for split in job.splits}
+        validation, *others = (self._score_split(job, split) for split in job.splits)
+        scores = {"validation": validation, **dict(zip(job.splits[1:], others, strict=True))}
         card = Scorecard(model=job.name, model_sha256="", device="", dtype="", seconds=0.0, **scores)
         return card.write(job.out / "scorecard.json", store=self.store)
 

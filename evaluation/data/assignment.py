@@ -13,19 +13,14 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from evaluation.data.likeness import normalised
 from evaluation.data.near_duplicates import HeldOutIndex, Pair
+from evaluation.results import Split
 
-Split = Literal["train", "validation", "proof", "test", "slice"]
-"""`validation` chooses and `proof` proves titles: the two halves of the rows that `data.validation` asks for. `slice`:
-training rows that no competitor trains on, by which soups choose. Not held out, often not there."""
-
-HELD_OUT: tuple[Split, ...] = ("validation", "proof", "test")
 Numbers = npt.NDArray[np.uint64]
 Read = Callable[[Sequence[int]], list[Pair]]
 """The texts of rows at some places of a catalogue."""
@@ -107,14 +102,21 @@ def catalogue(
     return Catalogue(number[order], row_id[order], units[order], len(np.unique(prompt_key)))
 
 
-def halves(validation: int, test: int) -> dict[Split, int]:
-    """How many rows each held-out split gets."""
-    return {"validation": validation - validation // 2, "proof": validation // 2, "test": test}
+def choosing(turn: int) -> Split:
+    """The split that chooses in a turn, counted from 0."""
+    return f"validation-{turn + 1}" if turn else "validation"
+
+
+def held_out_splits(validation: int, test: int, turns: int = 1) -> dict[Split, int]:
+    """How many rows each held-out split gets. Further turns come last: all others are the same rows without them."""
+    choose, prove = validation - validation // 2, validation // 2
+    once = {"validation": choose, "proof": prove, "test": test}
+    return once | {choosing(turn): choose for turn in range(1, turns)}
 
 
 def hold_out(rows: Catalogue, wanted: dict[Split, int], index: HeldOutIndex, read: Read) -> HeldOut:
     """Choose the held-out rows, and put them into `index` by their places. Short of room, a split is not full."""
-    members: dict[Split, list[int]] = {split: [] for split in HELD_OUT}
+    members: dict[Split, list[int]] = {split: [] for split in wanted}
     split_of: dict[int, Split] = {}
     groups = Groups()
     for unit in rows.in_units(range(len(rows))):

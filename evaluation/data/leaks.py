@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.data.assignment import HELD_OUT, Catalogue, HeldOut, Read
+from evaluation.data.assignment import Catalogue, HeldOut, Read
 from evaluation.data.near_duplicates import SIDES, HeldOutIndex, NearDuplicates, Pair, Side, Touch, example
 from evaluation.data.rendering import AT_ONCE
 
@@ -69,7 +69,7 @@ def describe(
         rows=len(leaks),
         by={side: len(found) for side, found in by_side.items()},
         forms=index.forms,
-        groups={split: len(set(held_out.groups[split].values())) for split in HELD_OUT},
+        groups={split: len(set(held_out.groups[split].values())) for split in held_out.groups},
         examples=[
             example(split_of[touch.held_out], rows.row_id(touch.held_out), touch, read([place])[0])
             for place, touch in shown

@@ -21,26 +21,25 @@ from cluster.errors import BrokenRecord, UserError
 from cluster.records import Record
 from cluster.store import LOCAL
 from cluster.text import plain
-from evaluation.data.assignment import HELD_OUT, Catalogue, Read, Split, catalogue, cut_slice, halves, hold_out
+from evaluation.data.assignment import Catalogue, Read, catalogue, cut_slice, held_out_splits, hold_out
 from evaluation.data.leaks import batches, describe, find_leaks, sample
 from evaluation.data.likeness import normalised
 from evaluation.data.near_duplicates import HeldOutIndex, NearDuplicates, Pair
 from evaluation.data.rendering import Rendered, values_of
+from evaluation.results import Split
 
 if TYPE_CHECKING:
     import pyarrow
     from datasets import Dataset
 
-__all__ = ["FILES", "HELD_OUT", "MANIFEST", "Manifest", "Row", "Split", "make_splits", "read_held_out", "read_split"]
+__all__ = ["MANIFEST", "Manifest", "Row", "Split", "file_of", "make_splits", "read_held_out", "read_split"]
 
-FILES: dict[Split, str] = {
-    "slice": "slice.parquet",
-    "train": "train.parquet",
-    "validation": "held_out/validation.parquet",
-    "proof": "held_out/proof.parquet",
-    "test": "held_out/test.parquet",
-}
 MANIFEST = "manifest.json"
+
+
+def file_of(split: Split) -> str:
+    """Where a split's rows lie in the folder of the data."""
+    return f"{split}.parquet" if split in ("train", "slice") else f"held_out/{split}.parquet"
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,13 @@ def make_splits(
     slice_rows: int = 0,
     group: str | None = None,
     near_duplicates: Literal["remove", "keep"] = "remove",
+    turns: int = 1,
 ) -> Manifest:
     """Render, clean and split `dataset`, write the splits below `out`, the manifest last, and return it.
 
     `prompt` and `completion` are templates over the columns, as "{instruction}\\n"; a row's missing value renders
-    as nothing. Rows with the same value in the column `group` stay together. Raises UserError for a template or a
+    as nothing. Rows with the same value in the column `group` stay together. `turns` is how often there
+    are other rows to choose by, half of `validation` each. Raises UserError for a template or a
     group that names no column, and for too few rows.
     """
     dropped: Counter[str] = Counter()
@@ -107,7 +108,7 @@ def make_splits(
         return texts.at([int(rows.numbers[place]) for place in places])
 
     index = HeldOutIndex(sample(rows, read))
-    wanted = halves(validation, test)
+    wanted = held_out_splits(validation, test, turns)
     held_out = hold_out(rows, wanted, index, read)
     is_other = np.ones(len(rows), dtype=np.bool_)
     is_other[list(held_out.split_of)] = False
@@ -116,14 +117,14 @@ def make_splits(
         is_other[list(leaks)] = False
         dropped["near-duplicate of a held-out row"] = len(leaks)
     others = np.flatnonzero(is_other)
-    kept = np.array(cut_slice(rows, others.tolist(), min(slice_rows, (len(rows) - validation - test) // 10)), int)
+    kept = np.array(cut_slice(rows, others.tolist(), min(slice_rows, (len(rows) - sum(wanted.values())) // 10)), int)
     splits: dict[Split, npt.NDArray[np.int64]] = {"train": np.setdiff1d(others, kept, assume_unique=True)}
-    splits |= {split: np.array(list(held_out.groups[split]), int) for split in HELD_OUT}
+    splits |= {split: np.array(list(held_out.groups[split]), int) for split in wanted}
     _refuse_too_few(splits, wanted, rows, len(leaks))
     if len(kept):
         splits["slice"] = kept
     for split, places in splits.items():
-        _write(rows, places, read, out / FILES[split], held_out.groups.get(split))
+        _write(rows, places, read, out / file_of(split), held_out.groups.get(split))
     return Manifest(
         source=source,
         prompt=prompt,
@@ -135,7 +136,7 @@ def make_splits(
         groups=rows.prompts,
         near_duplicates=describe(leaks, rows, held_out, index, near_duplicates, read),
         counts={split: len(places) for split, places in splits.items()},
-        sha256={split: sha256_of(out / FILES[split]) for split in splits},
+        sha256={split: sha256_of(out / file_of(split)) for split in splits},
         fingerprint=_fingerprint(splits, rows),
     ).write(out / MANIFEST)
 
@@ -191,9 +192,11 @@ def _refuse_too_few(
     if got["train"] and all(got[split] == count for split, count in wanted.items()):
         return
     near = f"{leaks} of the others are near-duplicates of held-out rows; " if leaks else ""
-    asked, found = (counts["validation"] + counts["proof"] for counts in (wanted, got))
+    asked, found = (sum(counts[split] for split in wanted if split != "test") for counts in (wanted, got))
+    turns = len(wanted) - 2
+    each = f" ({wanted['validation'] + wanted['proof']} a round, {turns} rounds)" if turns > 1 else ""
     raise UserError(
-        f"data.validation: {asked} and data.test: {wanted['test']} leave too little: after cleaning there are"
+        f"data.validation: {asked}{each} and data.test: {wanted['test']} leave too little: after cleaning there are"
         f" {len(rows)} rows with {rows.prompts} different prompts, and rows of one prompt, of one group or nearly alike"
         f" are never divided; {near}got {found} for validation, {got['test']} for test, {got['train']} for train"
     )

@@ -1,8 +1,8 @@
 """The sections of a tournament's config but for those that lie beside what they configure (recipes, the field)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from cluster.records import Settings
 from cluster.resources import Resources
@@ -13,6 +13,13 @@ from orchestrator.field.whole_budget import Whole
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
+class Validation(Settings):
+    """The held-out rows of one round, and whether each round has others to choose by."""
+
+    rows: int = Field(1000, ge=2)
+    rotate: bool = Field(False, description="each round chooses by rows that no round before it has looked at")
+
+
 class Data(Settings):
     """Where the rows come from, how a row becomes prompt and completion, how many are held out."""
 
@@ -20,12 +27,25 @@ class Data(Settings):
     prompt: str
     completion: str
     max_tokens: int = Field(1024, ge=8)
-    validation: int = Field(1000, ge=2, description="one half chooses, the other proves titles")
+    validation: Annotated[
+        Annotated[int, Field(ge=2), Tag("rows")] | Annotated[Validation, Tag("more")],
+        Discriminator(lambda value: "more" if isinstance(value, dict | Validation) else "rows"),
+    ] = Field(1000, description="one half chooses, the other proves titles; or those of one round, with `rotate`")
     test: int = Field(1000, ge=1)
     group: str | None = Field(None, min_length=1, description="a column: rows with the same value stay together")
     near_duplicates: Literal["remove", "keep"] = Field(
         "remove", description="training rows that nearly say what a held-out row says"
     )
+
+    @property
+    def validation_rows(self) -> int:
+        """That choose or prove in one round."""
+        return self.validation if isinstance(self.validation, int) else self.validation.rows
+
+    @property
+    def rotates(self) -> bool:
+        """Whether each round has rows of its own to choose by."""
+        return isinstance(self.validation, Validation) and self.validation.rotate
 
     @property
     def sources(self) -> list[str]:

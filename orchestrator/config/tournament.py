@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from cluster.records import Settings, nearest
 from competitors.kinds import Recipe
 from competitors.soup.recipe import SoupRecipe
+from evaluation.data.assignment import choosing, held_out_splits
 from evaluation.figures import FIGURES
+from evaluation.results import Split
 from evaluation.scorecard import SplitScore
 from orchestrator.config.sections import (
     NAME,
@@ -98,6 +100,8 @@ class TournamentConfig(Settings):
                 raise ValueError(f"{key}: perplexity says what the loss says: name that")
             if not self.evaluation.written_rows and name in FIGURES and FIGURES[name].judge is not None:
                 raise ValueError(f"{key}: {name} is measured where evaluation.written_rows is not 0")
+        if rules.metric in tasks and self.data.rotates:
+            raise ValueError(f"data.validation.rotate: goes with rows, and the documents of {rules.metric} choose")
         if rules.metric != "loss" and rules.margin_nats:
             raise ValueError(f"selection.margin_nats: goes with the loss, and {rules.metric} chooses")
         return self
@@ -145,6 +149,20 @@ class TournamentConfig(Settings):
     def all_rounds(self) -> int:
         """How many rounds there are to be, with those that were added."""
         return rounds_in_all(self.rounds, self.changes)
+
+    @property
+    def turns(self) -> int:
+        """How many rounds have rows of their own to choose by; those that were added take the first ones' again."""
+        return self.rounds if self.data.rotates else 1
+
+    def choosing(self, number: int) -> Split:
+        """The split that chooses in round `number`; round 0 is the base's."""
+        return choosing(max(number - 1, 0) % self.turns)
+
+    @property
+    def held_out_rows(self) -> int:
+        """Of all splits together."""
+        return sum(held_out_splits(self.data.validation_rows, self.data.test, self.turns).values())
 
     @property
     def slice_rows(self) -> int:

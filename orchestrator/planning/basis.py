@@ -34,7 +34,7 @@ def make_field(config: TournamentConfig, config_folder: Path, address: str | Non
     tokens_per_row = min(characters / priors.characters_per_token(largest.vocabulary) + 2, config.data.max_tokens)
     basis = Basis(
         bases=bases,
-        rows=max(rows - config.data.validation - config.data.test, 1),
+        rows=max(rows - config.held_out_rows, 1),
         tokens_per_row=tokens_per_row,
         max_tokens=config.data.max_tokens,
         line_tokens=_line_tokens(config),

@@ -48,7 +48,7 @@ def power_of(config: TournamentConfig) -> Power:
 
 def proving_rows(config: TournamentConfig) -> int:
     """How many rows titles are proven on; where a task chooses that has all its documents, the fewest that do."""
-    rows, metric = config.data.validation // 2, config.selection.metric
+    rows, metric = config.data.validation_rows // 2, config.selection.metric
     for task in config.evaluation.harness:
         if task.task == metric:
             return FEWEST_GROUPS if task.documents is None else task.documents // len(ROLES)
@@ -61,9 +61,9 @@ def too_few_rows(config: TournamentConfig) -> list[str]:
         return []
     metric = config.selection.metric
     nothing = f"with fewer than {FEWEST_GROUPS} rows nothing is proven: the base stays champion"
-    if config.data.validation // 2 >= FEWEST_GROUPS:
+    if config.data.validation_rows // 2 >= FEWEST_GROUPS:
         return [f"selection.metric: {metric} has {proving_rows(config)} rows that prove, and {nothing}"]
-    half = f"data.validation: {config.data.validation}: one half proves titles, and {nothing}"
+    half = f"data.validation: {config.data.validation_rows}: one half proves titles, and {nothing}"
     return [f"{half}. Give {2 * FEWEST_GROUPS} at least"]
 
 

@@ -44,7 +44,7 @@ def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
             rows,
             data.prompt,
             data.completion,
-            data.validation,
+            data.validation_rows,
             data.test,
             config.seed,
             out,
@@ -52,6 +52,7 @@ def make_data(config: TournamentConfig, config_file: Path, out: Path) -> None:
             config.slice_rows,
             data.group,
             data.near_duplicates,
+            config.turns,
         )
     except UserError as error:
         raise UserError(f"{config_file}: {error}") from error

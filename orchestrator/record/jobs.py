@@ -9,9 +9,9 @@ from orchestrator.record.run_directory import RunDirectory
 
 
 def scoring_job(
-    run: RunDirectory, config: TournamentConfig, name: str, model: Path, tokenizer: Path, out: Path
+    run: RunDirectory, config: TournamentConfig, name: str, model: Path, tokenizer: Path, out: Path, round: int = 0
 ) -> ScoringJob:
-    """Score `model` as it is, with `tokenizer`, on the rows that choose, into the folder `out`."""
+    """Score `model` as it is, with `tokenizer`, on the rows that choose in `round`, into the folder `out`."""
     return ScoringJob(
         name=name,
         model=model,
@@ -24,6 +24,7 @@ def scoring_job(
         written_tokens=config.evaluation.written_tokens,
         harness=tuple(config.evaluation.harness),
         include=run.own_tasks,
+        splits=(config.choosing(round),),
         out=out,
     )
 

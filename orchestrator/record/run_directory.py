@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from cluster.errors import BrokenRecord, UserError
 from cluster.records import Record
 from cluster.store import LOCAL, TEMPORARY, Store
-from evaluation.data.splits import FILES, Split
+from evaluation.data.splits import file_of
+from evaluation.results import Split
 from orchestrator.config.comparison import differences
 from orchestrator.config.loading import explain
 from orchestrator.config.tournament import TournamentConfig, folder_name
@@ -50,7 +51,7 @@ class RunDirectory:
 
     def split(self, split: Split) -> Path:
         """File of a split's rows."""
-        return self.data / FILES[split]
+        return self.data / file_of(split)
 
     def reference(self, name: str) -> Path:
         """Folder of a reference."""

@@ -16,6 +16,7 @@ from orchestrator.record.events import Noted
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.entry import Entry, reject
+from orchestrator.rounds.incumbents import score_incumbents
 from orchestrator.rounds.ingredients import ingredients, is_ingredient, lent
 from orchestrator.rounds.racing import Rungs, racing_in
 from orchestrator.rounds.starts import start_of
@@ -51,6 +52,8 @@ async def compete_in_round(
         return await Entry(context, brief, entry.recipe, base, champion, racing, rungs, is_grown).run()
 
     async with asyncio.TaskGroup() as group:
+        incumbents = (seed, champion, base)  # the base, for what is gained on the rows of this round
+        group.create_task(score_incumbents(context, roster.lineage, roster.round, incumbents, base))
         for entry in sorted(roster.entries, key=lambda entry: isinstance(entry.recipe, SoupRecipe)):
             running[entry.recipe.name] = group.create_task(one(entry))
     results = {recipe.name: running[recipe.name].result() for recipe in recipes}
@@ -82,9 +85,8 @@ def _reject_copies(
             entered[recipe.name] = Scored(inspection.form, identity, results[recipe.name])
     before = {"its seed": seed, "the champion": champion}
     files = {name: run.scores(roster.lineage, model) / "losses.parquet" for name, model in before.items()}
-    reasons = copied(
-        entered, {name: Scored("full", "", read_results(file, "validation")) for name, file in files.items()}
-    )
+    split = context.config.choosing(roster.round)
+    reasons = copied(entered, {name: Scored("full", "", read_results(file, split)) for name, file in files.items()})
     for name, reason in reasons.items():
         reject(run, run.entry(roster.lineage, roster.round, name), entered[name].form, reason)
         context.tell(Noted(f"{roster.lineage} round {roster.round} {name}: rejected: {reason}"))

@@ -78,7 +78,7 @@ class Entry:
             card = run.read(Scorecard, self.folder / "scorecard.json") or await self.score(submission)
             if isinstance(card, Scorecard):
                 self._go("scored", f"validation loss {card.validation.loss:.4f}")
-                return read_results(self.folder / "losses.parquet", "validation")
+                return read_results(self.folder / "losses.parquet", self.context.config.choosing(self.brief.round))
             inspection = card
         self._go("rejected", inspection.reason)
         return None

@@ -81,15 +81,12 @@ class Evaluators:
                 self.run.store.remove(seed.out)
             raise Forfeit(f"the evaluator fails on it, and not on its seed: {trouble}") from trouble
 
-    def job_of(self, brief: Brief, form: Form, tokenizer: Path) -> ScoringJob:
-        """Score what was handed in for `brief`, into its entry's folder."""
-        name, folder = str(ModelRef(brief.competitor, brief.round)), brief.output_dir
-        return self.submission_job(name, folder, form, brief.seed_model, tokenizer, folder.parent)
+    def job_of(self, brief: Brief, form: Form, tokenizer: Path, checkpoint: Path | None = None) -> ScoringJob:
+        """Score what was handed in for `brief`, into its entry's folder; or a checkpoint of it, into that."""
+        name = str(ModelRef(brief.competitor, brief.round))
+        folder, out = (checkpoint, checkpoint) if checkpoint else (brief.output_dir, brief.output_dir.parent)
+        return as_submission(self.job(name, folder, tokenizer, out, brief.round), form, brief.seed_model)
 
-    def submission_job(self, name: str, folder: Path, form: Form, seed: Path, tokenizer: Path, out: Path) -> ScoringJob:
-        """Score what lies in `folder` as it stands on `seed`: an adapter over it, or weights under its config."""
-        return as_submission(self.job(name, folder, tokenizer, out), form, seed)
-
-    def job(self, name: str, model: Path, tokenizer: Path, out: Path) -> ScoringJob:
-        """Score `model` with `tokenizer` by the config's rules, on the rows that choose, into the folder `out`."""
-        return scoring_job(self.run, self.config, name, model, tokenizer, out)
+    def job(self, name: str, model: Path, tokenizer: Path, out: Path, round: int = 0) -> ScoringJob:
+        """Score `model` with `tokenizer` by the config's rules, on the rows that choose in `round`, into `out`."""
+        return scoring_job(self.run, self.config, name, model, tokenizer, out, round)

@@ -73,7 +73,7 @@ async def race(context: Context, racing: Racing, brief: Brief, event: Event, run
     if event.fraction not in racing.at or form is None:
         return None
     seed = brief.seed_model
-    job = context.evaluators.submission_job(brief.competitor, checkpoint, form, seed, seed, checkpoint)
+    job = context.evaluators.job_of(brief, form, seed, checkpoint)
     try:
         loss = await context.evaluators.call(score_checkpoint, job, form, seed, racing.rows, attempts=1)
     except (Forfeit, ClusterTrouble) as trouble:

@@ -5,7 +5,7 @@ draws, report.html.j2 is the page.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from orchestrator.views import charts
 from orchestrator.views.charts import Chart
 from orchestrator.views.columns import RECIPE_COLUMNS, shown_in
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, LineageRow, RoundRow, build
+from orchestrator.views.overfitting import Fit, fits
 from orchestrator.views.tokens import line_of, tokens_of
-from orchestrator.views.words import duration
+from orchestrator.views.words import duration, signed
 
 OPEN_ROUNDS = 6
 """In a lineage of more rounds than these only the last one's table is unfolded."""
@@ -76,6 +77,8 @@ class LineageView:
     samples: list[Before]
     recipes: dict[str, str]
     """Every competitor's recipe in a few words, with where it comes from."""
+    fits: list[Fit] = field(default_factory=list)
+    """Its champions on validation and on test."""
     tokens: str = ""
     """Where its training tokens went, in a sentence."""
 
@@ -109,7 +112,13 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"duration": duration, "figure": _figure, "quoted": _quoted, "discreet": discreet}
+    environment.filters |= {
+        "duration": duration,
+        "figure": _figure,
+        "quoted": _quoted,
+        "discreet": discreet,
+        "signed": signed,
+    }
     config = snapshot.config
     return environment.get_template("report.html.j2").render(
         config=config,
@@ -175,6 +184,7 @@ def _lineage_view(snapshot: Snapshot, lineage: LineageSnapshot, board: Leaderboa
         row=row,
         headlines=_headlines(snapshot, board, row, recipes),
         ancestry=[_ancestor(row, model, recipes) for model in reversed(line_of(lineage, lineage.champion))],
+        fits=list(fits(snapshot, lineage)),
         tokens=tokens_of(lineage).in_words,
         charts=train_charts,
         samples=_samples(lineage),

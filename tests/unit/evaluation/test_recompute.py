@@ -21,7 +21,7 @@ from evaluation.results import RowResults, Split, write_results
 from orchestrator.field.spending import level
 from tests.faked import faked_config, play
 from tests.simulation import SHAPES
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
 ROUND = Path("lineages/l/round-001")
 
@@ -75,6 +75,33 @@ def change_record(file: Path, **changes: Any) -> None:
 def change_proof(run: Path, **changes: Any) -> None:
     file = run / ROUND / "verdict.json"
     change_record(file, proof=json.loads(file.read_text())["proof"] | changes)
+
+
+def test_where_rows_rotate_each_round_is_checked_on_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "inputs").mkdir()
+    tiny_model(tmp_path / "inputs" / "better")
+    write_jsonl(tmp_path / "inputs" / "many.jsonl", tiny_rows(500))
+    settings = {
+        "data": {
+            "source": str(tmp_path / "inputs" / "many.jsonl"),
+            "prompt": "{instruction}",
+            "completion": "{response}",
+        }
+        | {"validation": {"rows": 120, "rotate": True}, "test": 20, "max_tokens": 32},
+        "competitors": [{"name": "a", "kind": "python", "entrypoint": f"{__name__}:hands_in_a_better_model"}],
+        "evaluation": {"samples": 0},
+    }
+    config = faked_config(tmp_path / "inputs", **settings)
+    change_weights(tmp_path / "inputs" / "base", 30.0)
+    play(config, tmp_path / "run", InProcessWorkers(trainers=1, evaluators=0))
+    assert recompute.main([str(tmp_path / "run")]) == 0
+    table = capsys.readouterr().out
+    assert "validation-2 rows, SHA-256" in table
+    assert "a@1 from champion/, validation-2 loss" in table
+    change_table(tmp_path / "run" / ROUND / "a/losses.parquet", "nats", lambda x: x + 9.0, "validation-2")
+    assert recompute.main([str(tmp_path / "run")]) == 1
+    different = [line for line in capsys.readouterr().out.splitlines() if line.startswith("DIFFERS")]
+    assert any("l round 2: next seed's loss" in line for line in different), different
 
 
 def test_it_shares_no_code_with_what_it_checks():
@@ -169,7 +196,7 @@ def test_its_bound_is_the_one_that_titles_are_given_by(tmp_path: Path, shape: st
     ours, theirs = halves["a@1"], halves["base"]
     for chance in (0.04, 0.002, 0.0005):
         expected = gain(theirs["proof"], ours["proof"], (theirs["validation"], ours["validation"]))
-        mean, low, is_doubted = recompute.gain(tmp_path, "base", "a@1", chance)
+        mean, low, is_doubted = recompute.gain(tmp_path, "base", "a@1", chance, "validation", "loss")
         assert (mean, low) == pytest.approx((expected.mean, expected.low(chance)), abs=1e-6)
         assert is_doubted == bool(expected.doubt)
 

@@ -14,7 +14,7 @@ from cluster.errors import BrokenRecord, UserError
 from evaluation.data.assignment import catalogue
 from evaluation.data.likeness import MANY
 from evaluation.data.near_duplicates import SIDES, HeldOutIndex, Pair
-from evaluation.data.splits import FILES, Manifest, Row, make_splits, read_held_out, read_split
+from evaluation.data.splits import Manifest, Row, file_of, make_splits, read_held_out, read_split
 from tests.unit.evaluation.submissions.making import held_out
 
 WORDS = [a + b + c for a in ("ba", "ki", "lo", "mu", "se", "tra") for b in ("n", "rd", "st", "m") for c in "aeo"]
@@ -40,7 +40,7 @@ def split(rows: list[dict[str, Any]], out: Path, validation: int = 20, test: int
 
 
 def read_all(out: Path) -> dict[str, list[Row]]:
-    return {name: read_split(out / file) for name, file in FILES.items() if (out / file).exists()}
+    return {file.stem: read_split(file) for file in out.rglob("*.parquet")}
 
 
 def one_word_changed(given: str) -> str:
@@ -202,7 +202,7 @@ def test_groups_of_near_duplicates_never_straddle_the_splits(tmp_path: Path):
     sides = [{cluster_of[row.prompt] for row in found[name]} for name in ("train", "validation", "proof", "test")]
     assert sum(map(len, sides)) == len(set.union(*sides))
     for name, in_it in zip(("validation", "proof", "test"), sides[1:], strict=True):
-        groups = read_held_out(tmp_path / "a" / FILES[name])[1]
+        groups = read_held_out(tmp_path / "a" / file_of(name))[1]
         assert groups.dtype == "int64"
         pairs = {(cluster_of[row.prompt], group) for row, group in zip(found[name], groups.tolist(), strict=True)}
         assert len(pairs) == len(in_it) == len(set(groups.tolist())) < 60
@@ -212,7 +212,7 @@ def test_groups_of_near_duplicates_never_straddle_the_splits(tmp_path: Path):
     random.Random(0).shuffle(rows)
     assert split(rows, tmp_path / "b", 60, 60) == manifest
     for name in ("train", "validation", "proof", "test"):
-        assert (tmp_path / "a" / FILES[name]).read_bytes() == (tmp_path / "b" / FILES[name]).read_bytes()
+        assert (tmp_path / "a" / file_of(name)).read_bytes() == (tmp_path / "b" / file_of(name)).read_bytes()
 
 
 def test_rows_of_a_declared_group_stay_together(tmp_path: Path):
@@ -229,7 +229,7 @@ def test_rows_of_a_declared_group_stay_together(tmp_path: Path):
     sides = [{talk_of[row.completion] for row in found[name]} for name in ("train", "validation", "proof", "test")]
     assert sum(map(len, sides)) == len(set.union(*sides))
     for name, talks in zip(("validation", "proof", "test"), sides[1:], strict=True):
-        groups = read_held_out(tmp_path / FILES[name])[1].tolist()
+        groups = read_held_out(tmp_path / file_of(name))[1].tolist()
         named = {(talk_of[row.completion], group) for row, group in zip(found[name], groups, strict=True)}
         assert len(named) == len(talks) == len(set(groups))
     with pytest.raises(UserError, match=r"data\.group: there is no column 'talks'; the columns are"):
@@ -276,7 +276,7 @@ def test_groups_of_a_file_without_them_are_the_prompts(tmp_path: Path):
 
 def test_training_rows_carry_no_group(tmp_path: Path):
     split(rows_of(60), tmp_path)
-    names = {name: pq.read_schema(tmp_path / FILES[name]).names for name in ("train", "validation")}
+    names = {name: pq.read_schema(tmp_path / file_of(name)).names for name in ("train", "validation")}
     assert names == {"train": ["row_id", "prompt", "completion"], "validation": [*names["train"], "group"]}
 
 

@@ -1,3 +1,4 @@
+import itertools
 import random
 import stat
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from cluster.digest import sha256_of
 from cluster.errors import BrokenRecord, UserError
 from evaluation.data.likeness import normalised
-from evaluation.data.splits import FILES, Manifest, Row, make_splits, read_split
+from evaluation.data.splits import Manifest, Row, file_of, make_splits, read_split
 
 PROMPT, COMPLETION = "{instruction}\n", "{response}"
 
@@ -29,7 +30,7 @@ def split(
 
 
 def read_all(out: Path) -> dict[str, list[Row]]:
-    return {name: read_split(out / file) for name, file in FILES.items() if name != "slice"}
+    return {file.stem: read_split(file) for file in out.rglob("*.parquet")}
 
 
 def test_counts_files_and_manifest(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_counts_files_and_manifest(tmp_path: Path) -> None:
     assert manifest.counts == {"train": 85, "validation": 10, "proof": 10, "test": 15}
     assert manifest.rows_read == 120
     assert manifest.groups == 100
-    assert manifest.sha256 == {name: sha256_of(tmp_path / FILES[name]) for name in manifest.counts}
+    assert manifest.sha256 == {name: sha256_of(tmp_path / file_of(name)) for name in manifest.counts}
     assert Manifest.read(tmp_path / "manifest.json") == manifest
     assert all(row.prompt.endswith("\n") for rows in found.values() for row in rows)
     assert len({row.row_id for rows in found.values() for row in rows}) == 120
@@ -66,7 +67,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
 def test_the_seed_decides_membership(tmp_path: Path) -> None:
     first, second = split(example_rows(), tmp_path / "a", seed=3), split(example_rows(), tmp_path / "b", seed=4)
     assert first.fingerprint != second.fingerprint
-    held_out = [{row.row_id for row in read_split(tmp_path / name / FILES["validation"])} for name in "ab"]
+    held_out = [{row.row_id for row in read_split(tmp_path / name / file_of("validation"))} for name in "ab"]
     assert held_out[0] != held_out[1]
 
 
@@ -142,7 +143,7 @@ def test_a_slice_takes_rows_from_train_alone_and_never_many(tmp_path: Path) -> N
     for count in (0, 5, 1000):
         out = tmp_path / str(count)
         make_splits(dataset, PROMPT, COMPLETION, 10, 10, 1, out, "here", slice_rows=count)
-        found[count] = {name: read_split(out / file) for name, file in FILES.items() if (out / file).exists()}
+        found[count] = {file.stem: read_split(file) for file in out.rglob("*.parquet")}
     plain, sliced, greedy = found.values()
     assert "slice" not in plain
     for name in ("validation", "proof", "test"):
@@ -159,3 +160,26 @@ def test_held_out_rows_that_are_damaged_are_one_line_that_names_the_file(tmp_pat
         read_split(tmp_path / "test.parquet")
     assert str(caught.value).startswith(f"{tmp_path / 'test.parquet'}: is cut off or damaged")
     assert "\n" not in str(caught.value)
+
+
+def test_where_rows_rotate_each_turn_has_its_own_and_all_else_stays(tmp_path: Path) -> None:
+    rows = example_rows()
+    once = split(rows, tmp_path / "once")
+    dataset = datasets.Dataset.from_list(rows)
+    manifest = make_splits(dataset, PROMPT, COMPLETION, 20, 15, 3, tmp_path / "turns", "here", turns=3)
+    before, after = read_all(tmp_path / "once"), read_all(tmp_path / "turns")
+    for name in ("validation", "proof", "test"):
+        assert after[name] == before[name]
+    assert {name: manifest.counts[name] for name in ("validation-2", "validation-3")} == dict.fromkeys(
+        ("validation-2", "validation-3"), once.counts["validation"]
+    )
+    prompts = {name: {normalised(row.prompt) for row in found} for name, found in after.items()}
+    for one, other in itertools.combinations(prompts, 2):
+        assert not prompts[one] & prompts[other], (one, other)
+    assert after["train"] == [row for row in before["train"] if row in after["train"]]
+
+
+def test_too_few_rows_to_rotate_are_said_with_what_is_asked(tmp_path: Path) -> None:
+    dataset = datasets.Dataset.from_list(example_rows())
+    with pytest.raises(UserError, match=r"data\.validation: \d+ \(20 a round, 50 rounds\) and data\.test: 15 leave"):
+        make_splits(dataset, PROMPT, COMPLETION, 20, 15, 3, tmp_path, "here", turns=50)
