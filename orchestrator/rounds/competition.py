@@ -52,8 +52,7 @@ async def compete_in_round(
         return await Entry(context, brief, entry.recipe, base, champion, racing, rungs, is_grown).run()
 
     async with asyncio.TaskGroup() as group:
-        incumbents = (seed, champion, base)  # the base, for what is gained on the rows of this round
-        group.create_task(score_incumbents(context, roster.lineage, roster.round, incumbents, base))
+        group.create_task(score_incumbents(context, roster.lineage, roster.round, (seed, champion), base))
         for entry in sorted(roster.entries, key=lambda entry: isinstance(entry.recipe, SoupRecipe)):
             running[entry.recipe.name] = group.create_task(one(entry))
     results = {recipe.name: running[recipe.name].result() for recipe in recipes}

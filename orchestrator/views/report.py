@@ -78,7 +78,7 @@ class LineageView:
     recipes: dict[str, str]
     """Every competitor's recipe in a few words, with where it comes from."""
     fits: list[Fit] = field(default_factory=list)
-    """Its champions on validation and on test."""
+    """What its champions gained on validation, and on test."""
     tokens: str = ""
     """Where its training tokens went, in a sentence."""
 
@@ -184,7 +184,7 @@ def _lineage_view(snapshot: Snapshot, lineage: LineageSnapshot, board: Leaderboa
         row=row,
         headlines=_headlines(snapshot, board, row, recipes),
         ancestry=[_ancestor(row, model, recipes) for model in reversed(line_of(lineage, lineage.champion))],
-        fits=list(fits(snapshot, lineage)),
+        fits=fits(snapshot, lineage),
         tokens=tokens_of(lineage).in_words,
         charts=train_charts,
         samples=_samples(lineage),

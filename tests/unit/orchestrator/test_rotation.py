@@ -66,7 +66,7 @@ def test_each_round_chooses_by_rows_of_its_own_on_which_the_incumbents_are_score
     standing = second.standing("a")
     assert standing is not None
     assert standing.improvement == pytest.approx(4.0 - 3.2)
-    assert splits_of(snapshot, BASE) == {"validation", "validation-2", "validation-3", "proof", "test"}
+    assert splits_of(snapshot, BASE) == {"validation", "proof", "test"}
     assert {"validation", "validation-2"} <= splits_of(snapshot, ModelRef("a", 1))
     assert splits_of(snapshot, ModelRef("b", 1)) == {"validation"}
     assert splits_of(snapshot, ModelRef("b", 2)) == {"validation-2"}
