@@ -80,6 +80,14 @@ def test_an_adapter_and_the_model_that_it_makes_are_copies_of_each_other(write_c
     assert reasons == {copy: f"is a copy of {first}: all rows have the same losses"}
 
 
+def test_another_entrys_model_with_noise_on_it_is_its_copy(write_config: Any, tmp_path: Path):
+    config = write_config([sft("good"), sft("other"), python("hands_in_good_with_noise", "noisy")], rounds=1)
+    (row,) = run(config, tmp_path / "run", workers()).lineages[0].rounds[1:]
+    reasons = {e.competitor: e.reason for e in row.entries if e.status == "rejected"}
+    assert set(reasons) == {"noisy"}
+    assert reasons["noisy"].startswith("is all but a copy of good: their weights lie 0.0")
+
+
 @pytest.mark.slow
 def test_whatever_is_handed_in_stops_nothing_and_changes_nothing_that_others_made(
     write_config: Any, inputs: Path, tmp_path: Path
