@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,11 +18,12 @@ from cluster.records import Record
 from competitors.output import model_form
 from evaluation.compare import gain, is_same
 from evaluation.evaluator import score_also, score_model
-from evaluation.figures import measured
+from evaluation.figures import costs_of, figure_of, measured
 from evaluation.results import RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.submissions.folder import ADAPTER_CONFIG, read_object
 from evaluation.submissions.inspection import Form, inspect, inspect_outsider
+from orchestrator.config.sections import Selection
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.jobs import as_submission, scoring_job
 from orchestrator.record.records import ModelFolder
@@ -32,18 +34,29 @@ PAIRED: tuple[Split, ...] = ("proof", "validation")
 """The rows on which a model is compared with champions, and those for an entry, which may not be scored on them."""
 
 
-class Against(Record):
-    """The model against one lineage's champion on the validation rows."""
+class Compared(Record):
+    """The model against a champion by one figure."""
+
+    improvement: float | None
+    """Nats per token below the champion's loss, or by how much another figure is better; None where the models were
+    scored on other tokens, so that this figure does not compare."""
+    improvement_low: float | None
+    doubt: str = ""
+    """Why nothing is proven by these rows, however large the gain; empty where something can be."""
+
+
+class Against(Compared):
+    """The model against one lineage's champion, by the figure that chooses."""
 
     lineage: str
     champion: ModelRef
     champion_validation_loss: float
     champion_bits_per_byte: float
-    improvement: float | None
-    """Nats per token below the champion; None where the tokenizers differ and only bits per byte compare."""
-    improvement_low: float | None
-    doubt: str = ""
-    """Why nothing is proven by these rows, however large the gain; empty where something can be."""
+    metric: str = "loss"
+    champion_metric: float | None = None
+    """The champion's on the validation rows, where that is not the loss."""
+    by_loss: Compared | None = None
+    """The same by the loss, where another figure chooses."""
 
 
 class Evaluated(Record):
@@ -77,7 +90,7 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
             if entry is None:
                 card = score_also(job, "proof", "test")
             split: Split = "validation" if entry else "proof"
-            compared = against(snapshot, read_results(rows, split), champions[split])
+            compared = against(snapshot, _rows(config.selection, job.out, split), champions[split])
     except Forfeit as reason:
         raise UserError(f"{model}: {reason}") from reason
     return Evaluated(model=str(model), scorecard=card, entry=entry, against=compared)
@@ -137,8 +150,14 @@ def _base_of(adapter: Path, base: Path | None) -> Path:
     return named
 
 
-Champions = dict[str, tuple[ModelRef, Scorecard, RowResults]]
+Rows = dict[str, RowResults]
+"""A model's results as the loss and the figure that chooses see them, by the figures' names."""
+Champions = dict[str, tuple[ModelRef, Scorecard, Rows]]
 """By lineage: those that are scored, with the rows that are compared."""
+
+
+def _rows(rules: Selection, folder: Path, split: Split) -> Rows:
+    return {name: costs_of(folder, split, name) for name in {"loss", rules.metric}}
 
 
 def _champions(snapshot: Snapshot, split: Split) -> Champions:
@@ -147,30 +166,37 @@ def _champions(snapshot: Snapshot, split: Split) -> Champions:
     for lineage in snapshot.lineages:
         card = lineage.scorecard_of(lineage.champion)
         if card is not None:
-            file = snapshot.run.scores(lineage.name, lineage.champion) / "losses.parquet"
-            found[lineage.name] = (lineage.champion, card, read_results(file, split))
+            folder = snapshot.run.scores(lineage.name, lineage.champion)
+            found[lineage.name] = (lineage.champion, card, _rows(snapshot.config.selection, folder, split))
     return found
 
 
-def against(snapshot: Snapshot, ours: RowResults, champions: Champions) -> list[Against]:
-    """A model's rows against each lineage's champion's."""
-    rules, rows = snapshot.config.selection, []
+def against(snapshot: Snapshot, ours: Rows, champions: Champions) -> list[Against]:
+    """A model's rows against each lineage's champion's, by the figure that chooses, and by the loss beside it."""
+    rules, found = snapshot.config.selection, []
     for lineage, (champion, card, theirs) in champions.items():
-        found = None
-        if (ours.tokens == theirs.tokens).all():
-            found = gain(theirs, ours)
-        rows.append(
+        by = {name: _compared(ours[name], theirs[name], 1 - rules.confidence) for name in theirs}
+        is_loss = rules.metric == "loss"
+        found.append(
             Against(
+                **by[rules.metric].model_dump(),
                 lineage=lineage,
                 champion=champion,
                 champion_validation_loss=card.validation.loss,
                 champion_bits_per_byte=card.validation.bits_per_byte,
-                improvement=found.mean if found else None,
-                improvement_low=found.low(1 - rules.confidence) if found else None,
-                doubt=found.doubt if found else "",
+                metric=rules.metric,
+                champion_metric=None if is_loss else card.validation.figures[rules.metric],
+                by_loss=None if is_loss else by["loss"],
             )
         )
-    return rows
+    return found
+
+
+def _compared(ours: RowResults, theirs: RowResults, level: float) -> Compared:
+    if not np.array_equal(ours.tokens, theirs.tokens):
+        return Compared(improvement=None, improvement_low=None)
+    found = gain(theirs, ours)
+    return Compared(improvement=found.mean, improvement_low=found.low(level), doubt=found.doubt)
 
 
 def print_evaluated(console: Console, result: Evaluated) -> None:
@@ -195,13 +221,22 @@ def print_evaluated(console: Console, result: Evaluated) -> None:
 
 
 def _in_words(row: Against, bits_per_byte: float) -> str:
-    if row.improvement is None or row.improvement_low is None:
-        return (
-            f"{row.lineage}: other tokens than the champion's ({row.champion}), so only bits per byte compare:"
-            f" {bits_per_byte:.4f} against {row.champion_bits_per_byte:.4f}"
-        )
-    better = "below" if row.improvement > 0 else "above"
-    return (
-        f"{row.lineage}: {abs(row.improvement):.4f} nats {better} the champion's loss ({row.champion}); the gain is at"
-        f" least {row.improvement_low:+.4f} at the configured confidence{f', but {row.doubt}' if row.doubt else ''}"
-    )
+    loss = row.by_loss or row
+    if loss.improvement is None:
+        bits = f"{bits_per_byte:.4f} against {row.champion_bits_per_byte:.4f}"
+        by_loss = f"other tokens than the champion's ({row.champion}), so only bits per byte compare: {bits}"
+    else:
+        better = "below" if loss.improvement > 0 else "above"
+        by_loss = f"{abs(loss.improvement):.4f} nats {better} the champion's loss ({row.champion}); {_at_least(loss)}"
+    if row.by_loss is None:
+        return f"{row.lineage}: {by_loss}"
+    figure = figure_of(row.metric)
+    if row.improvement is None:
+        return f"{row.lineage}: by {figure.title}, which chooses, other tokens do not compare; {by_loss}"
+    better = f"{abs(row.improvement):.4f} {'better' if row.improvement > 0 else 'worse'} than the champion's"
+    return f"{row.lineage}: its {figure.title}, which chooses, is {better}; {_at_least(row)}. By the loss: {by_loss}"
+
+
+def _at_least(by: Compared) -> str:
+    doubt = f", but {by.doubt}" if by.doubt else ""
+    return f"the gain is at least {by.improvement_low:+.4f} at the configured confidence{doubt}"
