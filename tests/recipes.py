@@ -143,12 +143,14 @@ def hands_in_an_adapter(brief: Brief, report: Report) -> None:
 
 
 def hands_in_that_adapter_merged(brief: Brief, report: Report) -> None:
-    """The same model, as a full one."""
+    """The same model, as a full one in 32 bits."""
+    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     hands_in_an_adapter(brief, report)
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(brief.seed_model), brief.output_dir)
+    seed = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.float32)
+    model = PeftModel.from_pretrained(seed, brief.output_dir)
     shutil.rmtree(brief.output_dir)
     model.merge_and_unload().save_pretrained(brief.output_dir)
 
