@@ -58,8 +58,11 @@ async def reject_copies(
     reasons = copied(entered, known)
     for name, reason in reasons.items():
         _reject(context, roster, name, entered[name].form, reason)
-    trained = {name: one.rows for name, one in entered.items() if not isinstance(recipes[name], SoupRecipe)}
-    models = {ModelRef(name, roster.round): rows for name, rows in trained.items() if name not in reasons}
+    models = {
+        ModelRef(name, roster.round): one.rows
+        for name, one in entered.items()
+        if name not in reasons and not isinstance(recipes[name], SoupRecipe)  # which may be near what it blends
+    }
     return {*reasons, *await _reject_near_copies(context, roster, models, seed, base)}
 
 

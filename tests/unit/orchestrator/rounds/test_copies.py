@@ -59,6 +59,15 @@ def test_a_copy_is_rejected_and_names_what_it_copies(tmp_path: Path):
     assert verdict.ranking == ["a"]
 
 
+def test_what_we_train_is_no_programs_copy_though_that_stands_before_it(tmp_path: Path):
+    def hand_in_as_sft(brief: Brief) -> None:
+        hand_in(brief.model_copy(update={"competitor": "sft"}))
+
+    config = faked_config(tmp_path, rounds=1, competitors=field("p", trained=("sft",)))
+    said = reasons(play(config, tmp_path / "run", FakedWorkers(acts={"p": hand_in_as_sft})))
+    assert said == {"p@1": "is a copy of sft: no value differs", "sft@1": "used its budget"}
+
+
 def field(*programs: str, trained: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Programs, and then recipes that we train."""
     own = [{"name": name, "kind": "sft", "learning_rate": 1e-3} for name in trained]
