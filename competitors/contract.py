@@ -47,6 +47,11 @@ class RecipeBase(Settings):
         return True
 
     @property
+    def is_program(self) -> bool:
+        """Whether a program of the user's makes what it hands in, which may then be anything: another's model, too."""
+        return False
+
+    @property
     def summary(self) -> str:
         """The recipe in a few words."""
         return ""

@@ -22,6 +22,11 @@ class PythonRecipe(RecipeBase):
     entrypoint: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 
     @property
+    def is_program(self) -> bool:
+        """It is one."""
+        return True
+
+    @property
     def summary(self) -> str:
         """The function."""
         return self.entrypoint

@@ -118,6 +118,15 @@ def is_same(one: RowResults, other: RowResults) -> bool:
     return bool((np.abs(one.nats - other.nats) <= SAME_NATS * one.tokens).all())
 
 
+def row_distance(one: RowResults, other: RowResults) -> float:
+    """How far two models' losses lie apart on a row, in nats per token (the root of the mean square); infinite where
+    they were scored on other tokens."""
+    if not np.array_equal(one.tokens, other.tokens):
+        return float("inf")
+    counted = one.tokens > 0
+    return float(np.sqrt(np.mean(((one.nats - other.nats)[counted] / one.tokens[counted]) ** 2)))
+
+
 def doubt_of_field(over: RowResults, field: Sequence[RowResults]) -> str:
     """Why nobody of a field is proven better than the model of `over`, by the rows that the best was picked on; else
     empty. The median of the field: one odd model casts no doubt on the others, and being picked does not move it."""

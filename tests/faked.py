@@ -20,6 +20,7 @@ from competitors.entry import forfeit
 from evaluation.results import RowResults, Split, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.submissions.inspection import Findings
+from evaluation.submissions.nearness import Standing
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.driver import prepare
 from orchestrator.record.events import TournamentEvent
@@ -42,7 +43,8 @@ def falling(name: str, number: int) -> float:
 class FakedWorkers(InProcessWorkers):
     """Pretends to train and to score. `acts` replace what a competitor does, `faults` what an evaluator does.
 
-    A fault is called with the function's name and arguments before it would run, and may raise. `machine` is what
+    A fault is called with the function's name and arguments before it would run, and may raise. `apart_of` says how far
+    two submissions lie apart, each given as `a in round-001`. `machine` is what
     InProcessWorkers are told of it.
     """
 
@@ -52,9 +54,11 @@ class FakedWorkers(InProcessWorkers):
         acts: dict[str, Callable[[Brief], None]] | None = None,
         fault: Callable[[str, tuple[Any, ...]], None] = lambda name, args: None,
         store: Store = LOCAL,
+        apart_of: Callable[[str, str], float] = lambda ours, theirs: 1.0,
         **machine: Any,
     ) -> None:
         super().__init__(trainers=4, **machine)
+        self.apart_of = apart_of
         self.loss_of, self.acts, self.fault, self.store = loss_of, acts or {}, fault, store
         self.calls: list[str] = []
 
@@ -72,6 +76,7 @@ class FakedWorkers(InProcessWorkers):
             "score_checkpoint": lambda job, *_: self.loss_of(job.name.partition("@")[0], 1),
             "make_full": self._make_full,
             "lend": lambda seed, submission, form, out, *_: self.store.link_folder(submission, out),
+            "apart": lambda ours, theirs, _: self.apart_of(*(_named(one) for one in (ours, theirs))),
             "generate": lambda model, tokenizer, prompts, *_: ["yes" for _ in prompts],
         }
         return faked.get(name, function)(*args)
@@ -108,6 +113,10 @@ class FakedWorkers(InProcessWorkers):
     def _make_full(self, seed: Path, submission: Path, form: str, tokenizer: Path, out: Path, *_: Any) -> str:
         self.store.link_folder(submission, out)
         return hashlib.sha256((submission / "config.json").read_bytes()).hexdigest()
+
+
+def _named(one: Standing) -> str:
+    return f"{one.folder.parent.name} in {one.folder.parent.parent.name}" if one.folder.name == "submission" else "base"
 
 
 def hand_in(brief: Brief) -> None:

@@ -123,6 +123,18 @@ def returns_the_seed(brief: Brief, report: Report) -> None:
     _hand_in(brief)
 
 
+def hands_in_good_with_noise(brief: Brief, report: Report) -> None:
+    """What the entry `good` of this round has handed in, with a thousandth of noise and one tensor quite changed."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(brief.output_dir.parent.parent / "good" / "submission", brief.output_dir, dirs_exist_ok=True)
+    weights = load_file(brief.output_dir / "model.safetensors")
+    noisy = {name: weight + 1e-3 * weight.std() * torch.randn_like(weight) for name, weight in weights.items()}
+    noisy["model.layers.1.mlp.up_proj.weight"] *= 1.05
+    save_file(noisy, brief.output_dir / "model.safetensors", metadata={"format": "pt"})
+
+
 def hands_in_an_adapter(brief: Brief, report: Report) -> None:
     """LoRA matrices that are the same for everybody."""
     from tests.unit.evaluation.submissions.making import tiny_adapter
@@ -131,12 +143,14 @@ def hands_in_an_adapter(brief: Brief, report: Report) -> None:
 
 
 def hands_in_that_adapter_merged(brief: Brief, report: Report) -> None:
-    """The same model, as a full one."""
+    """The same model, as a full one in 32 bits."""
+    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     hands_in_an_adapter(brief, report)
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(brief.seed_model), brief.output_dir)
+    seed = AutoModelForCausalLM.from_pretrained(brief.seed_model, dtype=torch.float32)
+    model = PeftModel.from_pretrained(seed, brief.output_dir)
     shutil.rmtree(brief.output_dir)
     model.merge_and_unload().save_pretrained(brief.output_dir)
 

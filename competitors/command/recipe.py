@@ -51,6 +51,11 @@ class CommandRecipe(RecipeBase):
         return self
 
     @property
+    def is_program(self) -> bool:
+        """It is one."""
+        return True
+
+    @property
     def summary(self) -> str:
         """The command line."""
         return shlex.join(self.command) + ("" if self.sandbox == "bubblewrap" else ", without a sandbox")

@@ -27,6 +27,10 @@ class Inspection(Record):
     """A hash of its values that knows neither files nor dtypes: two submissions of one content are one model."""
     distance: float | None = None
     """How far it moved the weights that it changes, relative to their length; None where that cannot be told."""
+    nearest: ModelRef | None = None
+    """Of a program's submission: the model of its lineage whose losses are most like its own."""
+    apart: float | None = None
+    """How far it lies from that one, by how far they moved: see evaluation/submissions/nearness.py."""
 
     @property
     def passed(self) -> bool:

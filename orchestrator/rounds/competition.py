@@ -2,20 +2,15 @@
 
 import asyncio
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-from competitors.contract import Brief, Submission
+from competitors.contract import Brief
 from competitors.soup.recipe import SoupRecipe
-from evaluation.compare import is_same
-from evaluation.results import RowResults, read_results
-from evaluation.submissions.inspection import Form
-from orchestrator.field.model_ref import ModelRef
+from evaluation.results import RowResults
 from orchestrator.field.roster import Roster, RosterEntry
-from orchestrator.record.events import Noted
-from orchestrator.record.records import Inspection, ModelFolder
+from orchestrator.record.records import ModelFolder
 from orchestrator.rounds.context import Context
-from orchestrator.rounds.entry import Entry, reject
+from orchestrator.rounds.copies import reject_copies
+from orchestrator.rounds.entry import Entry
 from orchestrator.rounds.incumbents import score_incumbents
 from orchestrator.rounds.ingredients import ingredients, is_ingredient, lent
 from orchestrator.rounds.racing import Rungs, racing_in
@@ -57,67 +52,8 @@ async def compete_in_round(
             running[entry.recipe.name] = group.create_task(one(entry))
     results = {recipe.name: running[recipe.name].result() for recipe in recipes}
     scored = {name: result for name, result in results.items() if result is not None}
-    copies = _reject_copies(context, roster, scored, seed.model, champion.model)
+    copies = await reject_copies(context, roster, scored, seed, champion, base)
     return {name: result for name, result in scored.items() if name not in copies}
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A scored model, as far as it tells whether another one is its copy."""
-
-    form: Form
-    identity: str
-    """What two of one form have in common that are one model; empty where that is not known."""
-    rows: RowResults
-
-
-def _reject_copies(
-    context: Context, roster: Roster, results: Mapping[str, RowResults], seed: ModelRef, champion: ModelRef
-) -> dict[str, str]:
-    """Put on record that those that are their seed, the champion or another entry are out; why, by name."""
-    run, entered = context.run, {}
-    for recipe in sorted((entry.recipe for entry in roster.entries), key=lambda recipe: isinstance(recipe, SoupRecipe)):
-        folder = run.entry(roster.lineage, roster.round, recipe.name)
-        inspection = run.read(Inspection, folder / "inspection.json") if recipe.name in results else None
-        if inspection is not None and recipe.kind != "unchanged":
-            identity = _identity(context, roster, recipe.name, inspection)
-            entered[recipe.name] = Scored(inspection.form, identity, results[recipe.name])
-    before = {"its seed": seed, "the champion": champion}
-    files = {name: run.scores(roster.lineage, model) / "losses.parquet" for name, model in before.items()}
-    split = context.config.choosing(roster.round)
-    reasons = copied(entered, {name: Scored("full", "", read_results(file, split)) for name, file in files.items()})
-    for name, reason in reasons.items():
-        reject(run, run.entry(roster.lineage, roster.round, name), entered[name].form, reason)
-        context.tell(Noted(f"{roster.lineage} round {roster.round} {name}: rejected: {reason}"))
-    return reasons
-
-
-def _identity(context: Context, roster: Roster, name: str, inspection: Inspection) -> str:
-    """What two submissions that are one model have in common: an adapter is none without what it stands on."""
-    if inspection.form == "full" or not inspection.content:
-        return inspection.content
-    submission = context.run.read(Submission, context.run.entry(roster.lineage, roster.round, name) / "submission.json")
-    return f"{inspection.content} on {submission.seed_sha256 if submission else ''}"
-
-
-def copied(entered: Mapping[str, Scored], before: Mapping[str, Scored]) -> dict[str, str]:
-    """Who is a copy, and of whom, in words. Of two that were entered the first is the original.
-
-    Values tell, and where one of two is an adapter, which may be one model in many ways, the rows' losses do.
-    """
-    originals, reasons = dict(before), {}
-    for name, one in entered.items():
-        for other, theirs in originals.items():
-            if one.identity and one.identity == theirs.identity:
-                reasons[name] = f"is a copy of {other}: no value differs"
-            elif "adapter" in (one.form, theirs.form) and is_same(one.rows, theirs.rows):
-                reasons[name] = f"is a copy of {other}: all rows have the same losses"
-            else:
-                continue
-            break
-        else:
-            originals[name] = one
-    return reasons
 
 
 def brief_for(context: Context, roster: Roster, entry: RosterEntry, seed: ModelFolder, rounds: int) -> Brief:

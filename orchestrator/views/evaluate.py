@@ -5,9 +5,13 @@ been champion: test rows only report.
 """
 
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,34 +20,43 @@ from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from competitors.output import model_form
 from evaluation.compare import gain, is_same
-from evaluation.evaluator import score_also, score_model
-from evaluation.figures import measured
+from evaluation.evaluator import score_again, score_also, score_model
+from evaluation.figures import costs_of, figure_of, measured
 from evaluation.results import RowResults, Split, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.submissions.folder import ADAPTER_CONFIG, read_object
 from evaluation.submissions.inspection import Form, inspect, inspect_outsider
+from orchestrator.config.sections import Selection
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.jobs import as_submission, scoring_job
 from orchestrator.record.records import ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views.words import print_line
 
-PAIRED: tuple[Split, ...] = ("proof", "validation")
-"""The rows on which a model is compared with champions, and those for an entry, which may not be scored on them."""
+
+class Compared(Record):
+    """The model against a champion by one figure."""
+
+    improvement: float | None
+    """Nats per token below the champion's loss, or by how much another figure is better; None where the models were
+    scored on other tokens, so that this figure does not compare."""
+    improvement_low: float | None
+    doubt: str = ""
+    """Why nothing is proven by these rows, however large the gain; empty where something can be."""
 
 
-class Against(Record):
-    """The model against one lineage's champion on the validation rows."""
+class Against(Compared):
+    """The model against one lineage's champion, by the figure that chooses."""
 
     lineage: str
     champion: ModelRef
     champion_validation_loss: float
     champion_bits_per_byte: float
-    improvement: float | None
-    """Nats per token below the champion; None where the tokenizers differ and only bits per byte compare."""
-    improvement_low: float | None
-    doubt: str = ""
-    """Why nothing is proven by these rows, however large the gain; empty where something can be."""
+    metric: str = "loss"
+    champion_metric: float | None = None
+    """The champion's on the validation rows, where that is not the loss."""
+    by_loss: Compared | None = None
+    """The same by the loss, where another figure chooses."""
 
 
 class Evaluated(Record):
@@ -64,7 +77,7 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
     form = model_form(model)
     if form is None:
         raise UserError(f"{model}: holds neither a full model nor a PEFT adapter with safetensors weights")
-    champions = {split: _champions(snapshot, split) for split in PAIRED}  # what is wrong with them is said early
+    champions = {is_entry: _champions(snapshot, is_entry) for is_entry in (False, True)}  # what is wrong is said early
     try:
         seed, content = _through_the_door(snapshot, model, form, base)
         with tempfile.TemporaryDirectory() as scratch:
@@ -72,24 +85,31 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
             job = scoring_job(snapshot.run, config, str(model), model, tokenizer, Path(scratch))
             job = job.model_copy(update={"prompt": prompt})
             job = job if seed == model else as_submission(job, form, seed)
-            card, rows = score_model(job), job.out / "losses.parquet"
-            entry = entry_that_is(snapshot, card.model_sha256, content, read_results(rows, "validation"))
+            card, turns = score_model(job), tuple(config.choosing(turn + 1) for turn in range(1, config.turns))
+            if turns:
+                score_again(job.model_copy(update={"splits": turns}))
+            entry = entry_that_is(
+                snapshot, card.model_sha256, content, partial(read_results, job.out / "losses.parquet")
+            )
             if entry is None:
                 card = score_also(job, "proof", "test")
-            split: Split = "validation" if entry else "proof"
-            compared = against(snapshot, read_results(rows, split), champions[split])
+            met = champions[entry is not None]
+            ours = {one.split: _rows(config.selection, job.out, one.split) for one in met.values()}
+            compared = against(snapshot, ours, met)
     except Forfeit as reason:
         raise UserError(f"{model}: {reason}") from reason
     return Evaluated(model=str(model), scorecard=card, entry=entry, against=compared)
 
 
-def entry_that_is(snapshot: Snapshot, sha256: str, content: str, rows: RowResults) -> ModelRef | None:
+def entry_that_is(
+    snapshot: Snapshot, sha256: str, content: str, rows_on: Callable[[Split], RowResults]
+) -> ModelRef | None:
     """The entry of this tournament that a model is, where that was never champion: by its files' hash, as a promoted
     one, by its values', or by its losses on the rows that choose, in whatever files and form it lies here.
 
     A copy of a base or a champion, as a control hands in, is what it copies.
     """
-    run = snapshot.run
+    run, choosing = snapshot.run, snapshot.config.choosing
     for lineage in snapshot.lineages:
         entries = {ModelRef(e.name, one.number): e for one in lineage.rounds for e in one.entries}
         scored = [model for model in (BASE, *entries) if lineage.scorecard_of(model) is not None]
@@ -100,7 +120,10 @@ def entry_that_is(snapshot: Snapshot, sha256: str, content: str, rows: RowResult
         found |= {
             model
             for model in scored
-            if is_same(read_results(run.scores(lineage.name, model) / "losses.parquet", "validation"), rows)
+            if is_same(
+                read_results(run.scores(lineage.name, model) / "losses.parquet", split := choosing(model.round)),
+                rows_on(split),
+            )
         }
         if found:
             reported = {BASE, *(verdict.champion for verdict in lineage.verdicts)}
@@ -137,40 +160,67 @@ def _base_of(adapter: Path, base: Path | None) -> Path:
     return named
 
 
-Champions = dict[str, tuple[ModelRef, Scorecard, RowResults]]
-"""By lineage: those that are scored, with the rows that are compared."""
+Rows = dict[str, RowResults]
+"""A model's results as the loss and the figure that chooses see them, by the figures' names."""
 
 
-def _champions(snapshot: Snapshot, split: Split) -> Champions:
-    """The rows that prove; for an entry of the tournament, which was never to be scored on them, those that choose."""
+class Champion(NamedTuple):
+    """A lineage's champion, with its results on the split on which a model is compared with it."""
+
+    model: ModelRef
+    card: Scorecard
+    split: Split
+    rows: Rows
+
+
+Champions = dict[str, Champion]
+"""By lineage: those that are scored."""
+
+
+def _rows(rules: Selection, folder: Path, split: Split) -> Rows:
+    return {name: costs_of(folder, split, name) for name in {"loss", rules.metric}}
+
+
+def _champions(snapshot: Snapshot, is_entry: bool) -> Champions:
+    """On the rows that prove; for an entry of the tournament, which was never to be scored on them, on those that chose
+    the champion."""
     found: Champions = {}
     for lineage in snapshot.lineages:
         card = lineage.scorecard_of(lineage.champion)
         if card is not None:
-            file = snapshot.run.scores(lineage.name, lineage.champion) / "losses.parquet"
-            found[lineage.name] = (lineage.champion, card, read_results(file, split))
+            folder = snapshot.run.scores(lineage.name, lineage.champion)
+            split = snapshot.config.choosing(lineage.champion.round) if is_entry else "proof"
+            rows = _rows(snapshot.config.selection, folder, split)
+            found[lineage.name] = Champion(lineage.champion, card, split, rows)
     return found
 
 
-def against(snapshot: Snapshot, ours: RowResults, champions: Champions) -> list[Against]:
-    """A model's rows against each lineage's champion's."""
-    rules, rows = snapshot.config.selection, []
-    for lineage, (champion, card, theirs) in champions.items():
-        found = None
-        if (ours.tokens == theirs.tokens).all():
-            found = gain(theirs, ours)
-        rows.append(
+def against(snapshot: Snapshot, ours: Mapping[Split, Rows], champions: Champions) -> list[Against]:
+    """A model's rows against each lineage's champion's, by the figure that chooses, and by the loss beside it."""
+    rules, found = snapshot.config.selection, []
+    for lineage, (champion, card, split, theirs) in champions.items():
+        by = {name: _compared(ours[split][name], theirs[name], 1 - rules.confidence) for name in theirs}
+        is_loss = rules.metric == "loss"
+        found.append(
             Against(
+                **by[rules.metric].model_dump(),
                 lineage=lineage,
                 champion=champion,
                 champion_validation_loss=card.validation.loss,
                 champion_bits_per_byte=card.validation.bits_per_byte,
-                improvement=found.mean if found else None,
-                improvement_low=found.low(1 - rules.confidence) if found else None,
-                doubt=found.doubt if found else "",
+                metric=rules.metric,
+                champion_metric=None if is_loss else card.validation.figures[rules.metric],
+                by_loss=None if is_loss else by["loss"],
             )
         )
-    return rows
+    return found
+
+
+def _compared(ours: RowResults, theirs: RowResults, level: float) -> Compared:
+    if not np.array_equal(ours.tokens, theirs.tokens):
+        return Compared(improvement=None, improvement_low=None)
+    found = gain(theirs, ours)
+    return Compared(improvement=found.mean, improvement_low=found.low(level), doubt=found.doubt)
 
 
 def print_evaluated(console: Console, result: Evaluated) -> None:
@@ -195,13 +245,22 @@ def print_evaluated(console: Console, result: Evaluated) -> None:
 
 
 def _in_words(row: Against, bits_per_byte: float) -> str:
-    if row.improvement is None or row.improvement_low is None:
-        return (
-            f"{row.lineage}: other tokens than the champion's ({row.champion}), so only bits per byte compare:"
-            f" {bits_per_byte:.4f} against {row.champion_bits_per_byte:.4f}"
-        )
-    better = "below" if row.improvement > 0 else "above"
-    return (
-        f"{row.lineage}: {abs(row.improvement):.4f} nats {better} the champion's loss ({row.champion}); the gain is at"
-        f" least {row.improvement_low:+.4f} at the configured confidence{f', but {row.doubt}' if row.doubt else ''}"
-    )
+    loss = row.by_loss or row
+    if loss.improvement is None:
+        bits = f"{bits_per_byte:.4f} against {row.champion_bits_per_byte:.4f}"
+        by_loss = f"other tokens than the champion's ({row.champion}), so only bits per byte compare: {bits}"
+    else:
+        better = "below" if loss.improvement > 0 else "above"
+        by_loss = f"{abs(loss.improvement):.4f} nats {better} the champion's loss ({row.champion}); {_at_least(loss)}"
+    if row.by_loss is None:
+        return f"{row.lineage}: {by_loss}"
+    figure = figure_of(row.metric)
+    if row.improvement is None:
+        return f"{row.lineage}: by {figure.title}, which chooses, other tokens do not compare; {by_loss}"
+    better = f"{abs(row.improvement):.4f} {'better' if row.improvement > 0 else 'worse'} than the champion's"
+    return f"{row.lineage}: its {figure.title}, which chooses, is {better}; {_at_least(row)}. By the loss: {by_loss}"
+
+
+def _at_least(by: Compared) -> str:
+    doubt = f", but {by.doubt}" if by.doubt else ""
+    return f"the gain is at least {by.improvement_low:+.4f} at the configured confidence{doubt}"

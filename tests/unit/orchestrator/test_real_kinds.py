@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from cluster.digest import model_sha256, sha256_of
 from cluster.in_process import InProcessWorkers
@@ -11,6 +13,7 @@ from orchestrator.config.loading import load_entries
 from orchestrator.record.changes import current, enter, extend, withdraw
 from orchestrator.record.records import Verdict
 from orchestrator.record.run_directory import RunDirectory
+from tests.tiny import tiny_tokenizer
 from tests.tournaments import losses, make_inputs, python, run, sft, write_tournament
 
 
@@ -78,6 +81,30 @@ def test_an_adapter_and_the_model_that_it_makes_are_copies_of_each_other(write_c
     reasons = {e.competitor: e.reason for e in row.entries if e.status == "rejected"}
     copy = "merged" if first == "adapter" else "adapter"
     assert reasons == {copy: f"is a copy of {first}: all rows have the same losses"}
+
+
+def test_another_entrys_model_with_noise_on_it_is_its_copy(write_config: Any, tmp_path: Path):
+    config = write_config([sft("good"), sft("other"), python("hands_in_good_with_noise", "noisy")], rounds=1)
+    (row,) = run(config, tmp_path / "run", workers()).lineages[0].rounds[1:]
+    reasons = {e.competitor: e.reason for e in row.entries if e.status == "rejected"}
+    assert set(reasons) == {"noisy"}
+    assert reasons["noisy"].startswith("is all but a copy of good: their weights lie 0.0")
+
+
+@pytest.mark.parametrize("first", ["adapter", "merged"])
+def test_an_adapter_that_is_rounded_to_be_scored_and_its_sum_before_that(
+    write_config: Any, inputs: Path, tmp_path: Path, first: str
+):
+    base = tmp_path / "base"
+    AutoModelForCausalLM.from_pretrained(inputs / "one", dtype=torch.bfloat16).save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    field = [python("hands_in_an_adapter", "adapter"), python("hands_in_that_adapter_merged", "merged")]
+    lineages = [{"name": "one", "base": str(base)}]
+    config = write_config(field if first == "adapter" else field[::-1], rounds=1, lineages=lineages)
+    (row,) = run(config, tmp_path / "run", workers()).lineages[0].rounds[1:]
+    ((copy, reason),) = [(e.competitor, e.reason) for e in row.entries if e.status == "rejected"]
+    assert copy == ("merged" if first == "adapter" else "adapter")
+    assert reason == f"is all but a copy of {first}: their weights lie 0 apart of how far they moved"
 
 
 @pytest.mark.slow

@@ -1,17 +1,21 @@
 """Rounds that each choose by rows of their own: who is scored on what, and what a verdict compares."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from safetensors.torch import load_file, save_file
 
 from cluster.errors import ClusterTrouble
-from evaluation.results import Split
+from evaluation.evaluator import WORST_NATS, score_again
+from evaluation.results import Split, read_results
 from evaluation.scorecard import SplitScore
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.changes import extend
+from orchestrator.record.jobs import scoring_job
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.views.report import write_report
@@ -115,3 +119,19 @@ def test_the_report_sets_validation_against_test(inputs: Path, tmp_path: Path):
     assert "+2.0000" in row  # gained over the base on the rows that chose it
     assert "+0.0000" in row or "−0.0000" in row  # and nothing on test
     assert 'class="n bad">+2.0000' in row
+
+
+def test_a_model_that_passed_is_not_taken_back_for_a_row_on_which_it_has_no_loss(tmp_path: Path):
+    """Only fresh rows show it, and then whoever has a number there leads."""
+    inputs = tmp_path / "inputs"
+    config = rotating(inputs)
+    run = RunDirectory(tmp_path / "run")
+    play(config, run.root, FakedWorkers())
+    weights = load_file(inputs / "base" / "model.safetensors")
+    weights["lm_head.weight" if "lm_head.weight" in weights else "model.embed_tokens.weight"] *= float("inf")
+    broken = tmp_path / "broken"
+    shutil.copytree(inputs / "base", broken)
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    score_again(scoring_job(run, config, "broken", broken, inputs / "base", tmp_path / "out", 2))
+    rows = read_results(tmp_path / "out" / "losses.parquet", "validation-2")
+    assert rows.loss == WORST_NATS

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,15 @@ from cluster.errors import BrokenRecord, UserError
 from evaluation.figures import FIGURES
 from evaluation.results import RowResults, read_results
 from orchestrator.record.run_directory import RunDirectory
-from orchestrator.views.evaluate import Against, Evaluated, _champions, against, evaluate_model, print_evaluated
+from orchestrator.views.evaluate import (
+    Against,
+    Compared,
+    Evaluated,
+    _champions,
+    against,
+    evaluate_model,
+    print_evaluated,
+)
 from tests.fabricate import fabricate, read
 
 
@@ -30,17 +39,45 @@ def looks_like(folder: Path, *names: str, text: str = "{}") -> Path:
 
 def test_it_is_paired_with_each_champion_on_the_same_rows(run: RunDirectory) -> None:
     snapshot = read(run)
-    champions = _champions(snapshot, "proof")
-    _, card, theirs = champions["llama"]
-    first, second = against(snapshot, theirs, champions)
+    champions = _champions(snapshot, is_entry=False)
+    _, card, _, theirs = champions["llama"]
+    first, second = against(snapshot, {"proof": theirs}, champions)
+    assert (first.metric, first.champion_metric, first.by_loss) == ("loss", None, None)
     assert (first.champion, first.improvement) == (snapshot.lineages[0].champion, 0.0)
     assert first.champion_validation_loss == card.validation.loss
     assert second.lineage == "sn9"
-    better = RowResults(theirs.nats - 0.1 * theirs.tokens, theirs.tokens, theirs.bytes)
-    gain = against(snapshot, better, champions)[0]
+    loss = theirs["loss"]
+    better = RowResults(loss.nats - 0.1 * loss.tokens, loss.tokens)
+    gain = against(snapshot, {"proof": {"loss": better}}, champions)[0]
     assert gain.improvement == pytest.approx(0.1)
-    other = RowResults(theirs.nats, theirs.tokens + 1, theirs.bytes)
-    assert {row.improvement for row in against(snapshot, other, champions)} == {None}
+    other = RowResults(loss.nats, loss.tokens + 1)
+    assert {row.improvement for row in against(snapshot, {"proof": {"loss": other}}, champions)} == {None}
+
+
+def test_it_is_compared_by_the_figure_that_chooses_and_by_the_loss_beside_it(run: RunDirectory) -> None:
+    snapshot = read(run)
+    rules = snapshot.config.selection.model_copy(update={"metric": "token_accuracy"})
+    snapshot = replace(snapshot, config=snapshot.config.model_copy(update={"selection": rules}))
+    champions = _champions(snapshot, is_entry=False)
+    champion, card, _, theirs = champions["llama"]
+    accuracy = theirs["token_accuracy"]
+    ours = {"loss": theirs["loss"], "token_accuracy": RowResults(accuracy.nats - 1, accuracy.tokens)}
+    row = against(snapshot, {"proof": ours}, champions)[0]
+    assert (row.metric, row.champion_metric) == ("token_accuracy", card.validation.figures["token_accuracy"])
+    assert row.improvement == pytest.approx(len(accuracy.tokens) / accuracy.tokens.sum())
+    assert row.by_loss is not None
+    assert row.by_loss.improvement == 0.0
+    elsewhere = {"loss": RowResults(theirs["loss"].nats, theirs["loss"].tokens + 1), "token_accuracy": accuracy}
+    other = against(snapshot, {"proof": elsewhere}, champions)[0]
+    assert (other.improvement, other.by_loss) == (0.0, Compared(improvement=None, improvement_low=None))
+    console = Console(file=io.StringIO(), width=400)
+    print_evaluated(console, Evaluated(model="m", scorecard=card, against=[row, other]))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    better = f"llama: its token accuracy, which chooses, is {row.improvement:.4f} better than the champion's; the gain"
+    assert better in text
+    assert f"By the loss: 0.0000 nats above the champion's loss ({champion}); the gain is at least" in text
+    assert "By the loss: other tokens than the champion's" in text
 
 
 def test_it_is_told_in_tables_and_words(run: RunDirectory) -> None:

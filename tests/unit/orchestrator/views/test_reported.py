@@ -103,7 +103,7 @@ def test_evaluate_tells_an_entry_from_a_champion_and_from_an_outside_model(run: 
         rows = read_results(run.scores("llama", losses_of or BASE) / "losses.parquet", "validation")
         if losses_of is None:
             rows = RowResults(rows.nats + 1e-3, rows.tokens)
-        return str(entry_that_is(read(run), sha256, content, rows))
+        return str(entry_that_is(read(run), sha256, content, lambda split: rows))
 
     for number, name in ((1, "own"), (1, "full"), (2, "lora-r16")):
         file = run.entry("llama", number, name) / "inspection.json"
