@@ -17,13 +17,14 @@ from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from cluster.rounding import Rounding
 from evaluation.chat import stop_id
+from evaluation.data.split import Split
 from evaluation.data.splits import Row, read_held_out, read_split
 from evaluation.figures import FIGURES, figure_of, results_file
 from evaluation.generation import write
 from evaluation.harness import HarnessTask, score_task
 from evaluation.loading import Dtype, loaded
 from evaluation.probe import probe
-from evaluation.results import Array, RowResults, Split, write_results
+from evaluation.results import Array, RowResults, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.scoring import EncodedRow, encode_rows, pad_id, score
 from evaluation.submissions.faults import of_submission

@@ -18,7 +18,8 @@ from pydantic import Field
 from cluster.errors import UserError
 from cluster.records import Settings
 from cluster.text import plain
-from evaluation.results import RowResults, Split
+from evaluation.data.split import Split
+from evaluation.results import RowResults
 
 ROLES: tuple[Split, ...] = ("validation", "proof", "test", "test")
 

@@ -9,11 +9,8 @@ import numpy.typing as npt
 from cluster.errors import BrokenRecord
 from cluster.store import LOCAL
 from cluster.text import plain
+from evaluation.data.split import Split
 
-Split = str
-"""`validation` chooses and `proof` proves titles: the two halves of the rows that `data.validation` asks for.
-`validation-2`, …: what chooses in the place of `validation` in later rounds, where rows rotate. `test` only reports.
-Not held out: `train`, and `slice`, rows that no competitor trains on, by which soups choose; often not there."""
 SPLITS: tuple[Split, ...] = ("validation", "proof", "test")
 Array = npt.NDArray[np.float64]
 

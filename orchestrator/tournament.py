@@ -17,9 +17,10 @@ from competitors.builtin.bases import build
 from competitors.sft.stream import count_tokens
 from competitors.soup.recipe import SoupRecipe
 from evaluation.data.raw_places import raw_places
+from evaluation.data.split import Split
 from evaluation.data.splits import read_split
 from evaluation.figures import costs_of, loss_in_words
-from evaluation.results import SPLITS, RowResults, Split, read_results
+from evaluation.results import SPLITS, RowResults, read_results
 from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.sections import Lineage, Reference
 from orchestrator.config.tournament import TournamentConfig

@@ -13,9 +13,10 @@ import numpy as np
 from cluster.resources import Resources
 from competitors.contract import Brief, Submission
 from evaluation.data.near_duplicates import Example, NearDuplicates
+from evaluation.data.split import Split
 from evaluation.data.splits import Manifest
 from evaluation.figures import costs_of
-from evaluation.results import Array, RowResults, Split, write_results
+from evaluation.results import Array, RowResults, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.sections import Lineage
 from orchestrator.config.tournament import TournamentConfig

@@ -17,7 +17,8 @@ from cluster.in_process import InProcessWorkers
 from cluster.store import LOCAL, Store
 from competitors.contract import Brief, Submission
 from competitors.entry import forfeit
-from evaluation.results import RowResults, Split, write_results
+from evaluation.data.split import Split
+from evaluation.results import RowResults, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.submissions.inspection import Findings
 from evaluation.submissions.nearness import Standing

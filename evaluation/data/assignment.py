@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from evaluation.data.likeness import normalised
 from evaluation.data.near_duplicates import HeldOutIndex, Pair
-from evaluation.results import Split
+from evaluation.data.split import Split
 
 Numbers = npt.NDArray[np.uint64]
 Read = Callable[[Sequence[int]], list[Pair]]
@@ -100,18 +100,6 @@ def catalogue(
     units = prompt_key if declared is None else _united(prompt_key, group_key)
     order = np.lexsort((row_id, units))
     return Catalogue(number[order], row_id[order], units[order], len(np.unique(prompt_key)))
-
-
-def choosing(turn: int) -> Split:
-    """The split that chooses in a turn, counted from 0."""
-    return f"validation-{turn + 1}" if turn else "validation"
-
-
-def held_out_splits(validation: int, test: int, turns: int = 1) -> dict[Split, int]:
-    """How many rows each held-out split gets. Further turns come last: all others are the same rows without them."""
-    choose, prove = validation - validation // 2, validation // 2
-    once = {"validation": choose, "proof": prove, "test": test}
-    return once | {choosing(turn): choose for turn in range(1, turns)}
 
 
 def hold_out(rows: Catalogue, wanted: dict[Split, int], index: HeldOutIndex, read: Read) -> HeldOut:

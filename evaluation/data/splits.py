@@ -21,12 +21,12 @@ from cluster.errors import BrokenRecord, UserError
 from cluster.records import Record
 from cluster.store import LOCAL
 from cluster.text import plain
-from evaluation.data.assignment import Catalogue, Read, catalogue, cut_slice, held_out_splits, hold_out
+from evaluation.data.assignment import Catalogue, Read, catalogue, cut_slice, hold_out
 from evaluation.data.leaks import batches, describe, find_leaks, sample
 from evaluation.data.likeness import normalised
 from evaluation.data.near_duplicates import HeldOutIndex, NearDuplicates, Pair
 from evaluation.data.rendering import Rendered, values_of
-from evaluation.results import Split
+from evaluation.data.split import Split, held_out_splits
 
 if TYPE_CHECKING:
     import pyarrow

@@ -9,9 +9,10 @@ Importing this does not import torch.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from evaluation.data.split import Split
 from evaluation.figures import bits_per_byte, exact_match, loss, perplexity, rouge_l, token_accuracy
 from evaluation.figures.figure import Figure
-from evaluation.results import Array, RowResults, Split, read_results
+from evaluation.results import Array, RowResults, read_results
 
 FIGURES: dict[str, Figure] = {
     figure.name: figure

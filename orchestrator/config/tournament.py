@@ -9,9 +9,8 @@ from pydantic import Field, model_validator
 from cluster.records import Settings, nearest
 from competitors.kinds import Recipe
 from competitors.soup.recipe import SoupRecipe
-from evaluation.data.assignment import choosing, held_out_splits
+from evaluation.data.split import Split, choosing, held_out_splits
 from evaluation.figures import FIGURES
-from evaluation.results import Split
 from evaluation.scorecard import SplitScore
 from orchestrator.config.sections import (
     NAME,

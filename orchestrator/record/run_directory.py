@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from cluster.errors import BrokenRecord, UserError
 from cluster.records import Record
 from cluster.store import LOCAL, TEMPORARY, Store
+from evaluation.data.split import Split
 from evaluation.data.splits import file_of
-from evaluation.results import Split
 from orchestrator.config.comparison import differences
 from orchestrator.config.loading import explain
 from orchestrator.config.tournament import TournamentConfig, folder_name

@@ -14,7 +14,8 @@ from competitors.contract import RecipeBase, Submission
 from competitors.output import model_form
 from competitors.soup.recipe import SoupRecipe
 from evaluation.compare import is_same, row_distance
-from evaluation.results import RowResults, Split, read_results
+from evaluation.data.split import Split
+from evaluation.results import RowResults, read_results
 from evaluation.submissions.inspection import Form
 from evaluation.submissions.nearness import NEAR_ANOTHER, Standing, apart
 from orchestrator.field.model_ref import BASE, ModelRef

@@ -20,9 +20,10 @@ from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from competitors.output import model_form
 from evaluation.compare import gain, is_same
+from evaluation.data.split import Split
 from evaluation.evaluator import score_again, score_also, score_model
 from evaluation.figures import costs_of, figure_of, measured
-from evaluation.results import RowResults, Split, read_results
+from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.submissions.folder import ADAPTER_CONFIG, read_object
 from evaluation.submissions.inspection import Form, inspect, inspect_outsider

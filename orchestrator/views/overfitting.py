@@ -7,7 +7,8 @@ champion before, which does well and badly on the same rows, so that a small gap
 from dataclasses import dataclass
 
 from evaluation.compare import Difference, Gain, gain, gap
-from evaluation.results import Split, read_results
+from evaluation.data.split import Split
+from evaluation.results import read_results
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 

@@ -17,7 +17,8 @@ from cluster.in_process import InProcessWorkers
 from competitors.contract import Brief, Report
 from evaluation import recompute
 from evaluation.compare import gain
-from evaluation.results import RowResults, Split, write_results
+from evaluation.data.split import Split
+from evaluation.results import RowResults, write_results
 from orchestrator.field.spending import level
 from tests.faked import faked_config, play
 from tests.simulation import SHAPES

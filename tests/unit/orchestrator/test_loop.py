@@ -459,7 +459,7 @@ def test_a_race_stops_the_worst_whether_it_listens_or_not(
         {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in "abc"
     ])  # fmt: skip
     a, b, c = play(config, tmp_path / "run", workers).lineages[0].rounds[0].entries
-    assert scored == ["a", "b", "c"]
+    assert scored == ["a@1", "b@1", "c@1"]
     assert a.state == "scored"
     for entry in (b, c):
         assert entry.state == "forfeit"

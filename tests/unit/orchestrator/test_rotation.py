@@ -9,8 +9,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from cluster.errors import ClusterTrouble
+from evaluation.data.split import Split
 from evaluation.evaluator import WORST_NATS, score_again
-from evaluation.results import Split, read_results
+from evaluation.results import read_results
 from evaluation.scorecard import SplitScore
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef
