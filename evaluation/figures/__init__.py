@@ -9,7 +9,6 @@ Importing this does not import torch.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from evaluation.data.split import Split
 from evaluation.figures import bits_per_byte, exact_match, loss, perplexity, rouge_l, token_accuracy
 from evaluation.figures.figure import Figure
 from evaluation.results import Array, RowResults, read_results
@@ -38,7 +37,7 @@ def results_file(folder: Path, name: str) -> Path:
     return folder / "losses.parquet" if name in FIGURES else folder / "harness" / f"{name}.parquet"
 
 
-def costs_of(folder: Path, split: Split, name: str) -> RowResults:
+def costs_of(folder: Path, split: str, name: str) -> RowResults:
     """A model's results on a split as the figure of that name sees them: lower is better. BrokenRecord as of a file."""
     return figure_of(name).costs(read_results(results_file(folder, name), split))
 
