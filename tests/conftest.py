@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from cluster.machine import collect_garbage_rarely
+
 
 def _stays_in_memory(descriptor: int) -> None:
     """In the place of `os.fsync`: no test cuts the power, and forcing thousands of files to a disk takes minutes."""
@@ -19,6 +21,7 @@ def _connect_unsynced(*arguments: Any, **settings: Any) -> Connection:
     return connection
 
 
+collect_garbage_rarely()  # as in every worker
 os.fsync = _stays_in_memory
 dbapi2.connect = _connect_unsynced
 
