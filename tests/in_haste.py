@@ -1,4 +1,7 @@
-"""What all tests have in common: they do not wait for the disk, and what is imported is not searched for garbage."""
+"""Tests that import this do not wait for the disk, nor search what they have imported for garbage.
+
+Those of the unit and the integration tests do, by their conftest.py; benchmarks do not, since they measure.
+"""
 
 import gc
 import os
@@ -27,7 +30,7 @@ dbapi2.connect = _connect_unsynced
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _libraries_stay() -> None:
+def libraries_stay() -> None:
     """What is imported by now is no garbage: the `gc.collect()` after each training would look at all of it."""
     gc.collect()
     gc.freeze()
