@@ -10,6 +10,9 @@ from cluster.errors import ClusterTrouble, UserError
 from cluster.ray_private import TOKEN_LOGGER, resolved_address
 from cluster.text import said_by
 
+LOCAL = "local"
+"""The address of a Ray of our own on this machine."""
+
 
 @contextmanager
 def connected(address: str | None) -> Iterator[dict[str, float]]:
@@ -28,18 +31,17 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
         yield ray.cluster_resources()
         return
     # "local" and not None: with None Ray joins whatever cluster was last started on this machine, dead or not.
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = address or os.environ.get("RAY_ADDRESS") or LOCAL
     # Ray would overwrite the accelerator variables of actors without GPUs; such an actor must see none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
-    if address == "local":
+    require_answer(address)
+    if address == LOCAL:
         # Ray gives its own cluster a token, as it should, and warns of it.
         logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
-    elif "://" not in address:
-        _require_answer(address)
     try:
         ray.init(
             address=address,
-            include_dashboard=False if address == "local" else None,
+            include_dashboard=False if address == LOCAL else None,
             log_to_driver=False,
             logging_level=logging.WARNING,
             configure_logging=False,
@@ -47,7 +49,7 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     except ConnectionError as error:
         raise UserError(f"no Ray cluster answers at {address}: {said_by(error)}") from error
     except (RuntimeError, ValueError, TimeoutError) as error:
-        if address == "local":
+        if address == LOCAL:
             raise ClusterTrouble(f"Ray did not start on this machine: {said_by(error)}") from error
         raise UserError(f"cannot join the Ray cluster at {address}: {said_by(error)}") from error
     try:
@@ -56,8 +58,11 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
         ray.shutdown()
 
 
-def _require_answer(address: str) -> None:
-    """UserError unless something listens at `address`: ray.init would try a dead one for many minutes."""
+def require_answer(address: str | None) -> None:
+    """UserError where a cluster is asked for by address and nothing listens there: ray.init would try for minutes."""
+    address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    if address == LOCAL or "://" in address:
+        return
     try:
         resolved = resolved_address(address)
     except ValueError as error:

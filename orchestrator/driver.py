@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.connect import require_answer
 from cluster.errors import TournamentError
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.delivery import Delivery
@@ -53,6 +54,8 @@ def run_tournament(
     the same call goes on with it.
     """
     with run.locked():
+        if workers is None and not run.config_file.is_file():
+            require_answer(address or config.cluster.address)  # not only when all data are split and models are here
         prepare(config, config_file, run)
         config, reader = run.with_changes(config), SnapshotReader(run)
         everybody = Delivery([*watching, *observers(config, run)])

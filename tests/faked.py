@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from cluster.errors import Forfeit
 from cluster.in_process import InProcessWorkers
@@ -22,8 +23,9 @@ from evaluation.results import RowResults, write_results
 from evaluation.scorecard import Scorecard, SplitScore
 from evaluation.submissions.inspection import Findings
 from evaluation.submissions.nearness import Standing
+from orchestrator import driver
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.driver import prepare
+from orchestrator.planning.preparation import make_data
 from orchestrator.record.events import TournamentEvent
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
@@ -187,7 +189,9 @@ def play(
     run = RunDirectory(folder, store)
     workers = workers or FakedWorkers(store=store)
     with run.locked():
-        prepare(config, folder.parent / "faked.yaml", run)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(driver, "make_data", _make_data_once)
+            driver.prepare(config, folder.parent / "faked.yaml", run)
         try:
             asyncio.run(Tournament(run.with_changes(config), run, folder.parent, workers, tell).run())
         except BaseExceptionGroup as group:
@@ -198,3 +202,22 @@ def play(
         finally:
             workers.close()
     return SnapshotReader(run).read()
+
+
+_made: dict[str, dict[Path, tuple[int, bytes]]] = {}
+"""By what it was made of, data that was made: each file's mode and bytes by its path."""
+
+
+def _make_data_once(config: TournamentConfig, config_file: Path, out: Path) -> None:
+    """As `make_data`, which splits the same rows of a file once: most tournaments of a test file have the same."""
+    rows = Path(str(config.data.source))
+    key = f"{config.data} {config.seed} {config.slice_rows} {rows.stat() if rows.is_file() else config_file}"
+    if key not in _made:
+        make_data(config, config_file, out)
+        files = [path for path in out.rglob("*") if path.is_file()]
+        _made[key] = {path.relative_to(out): (path.stat().st_mode, path.read_bytes()) for path in files}
+        return
+    for name, (mode, content) in _made[key].items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+        (out / name).chmod(mode)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from cluster.libraries import spare_deepspeed
+
 WORDS = "the a cat dog sun moon is was red blue big small what who where yes no one two three".split()  # noqa: SIM905
 
 
@@ -43,6 +45,7 @@ def tiny_model(folder: Path, seed: int = 0, bos: bool = True, hidden: int = 16, 
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     } | config
+    spare_deepspeed()
     LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

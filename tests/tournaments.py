@@ -10,6 +10,7 @@ from orchestrator.config.loading import load_config
 from orchestrator.driver import run_tournament
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.views.leaderboard import Leaderboard, build
+from tests.empty_store import give_store
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
 
@@ -40,6 +41,7 @@ def write_tournament(inputs: Path, folder: Path, competitors: list[dict[str, Any
         "competitors": competitors,
         "evaluation": {"samples": 1, "sample_tokens": 4},
     }
+    give_store(folder)
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config | changes, sort_keys=False))
     return path

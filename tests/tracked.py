@@ -7,11 +7,14 @@ from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
 from orchestrator.tracking.location import store_uri
+from tests.empty_store import give_store
 from tests.fabricate import COMPETITORS, fabricate
 
 
 def make(root: Path, lineages: tuple[str, ...] = ("llama",), **more: Any) -> tuple[TournamentConfig, RunDirectory]:
     """A small fabricated run with the logs, the leaderboard and the report that a real one has."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    give_store(root.parent)
     config, run = fabricate(root, lineages=lineages, **{"competitors": COMPETITORS[:2], **more})
     for brief in root.glob("lineages/*/round-*/*/brief.json"):
         brief.with_name("log.txt").write_text("out of memory\n")

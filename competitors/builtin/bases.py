@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.errors import UserError
+from cluster.libraries import spare_deepspeed
 from cluster.records import nearest
 from cluster.store import LOCAL
 from competitors.builtin.corpus import corpus
@@ -56,8 +57,10 @@ def build(name: str, folder: Path, seed: int = 0, steps: int = 240) -> None:
     with _one_thread():
         tokenizer = base.tokenizer(corpus(seed, TOKENIZER_DOCUMENTS))
         model = _model(base, tokenizer, seed)
-        loss_nats = _pretrain(model, tokenizer, corpus(seed + 1, PRETRAINING_DOCUMENTS), steps)
+        documents = min(PRETRAINING_DOCUMENTS, (steps + 1) * BATCH_ROWS * BATCH_TOKENS)  # more than are read
+        loss_nats = _pretrain(model, tokenizer, corpus(seed + 1, documents), steps)
     log.info("built %s: %d parameters, pretraining loss %.2f nats", name, model.num_parameters(), loss_nats)
+    spare_deepspeed()
     with LOCAL.writing(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

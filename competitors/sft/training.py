@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, set_seed
 from trl import SFTConfig
 
 from cluster.errors import Forfeit
+from cluster.libraries import spare_deepspeed
 from competitors.contract import Brief
 from competitors.events import Report
 from competitors.sft import continuation, deepspeed_config, resume
@@ -34,6 +35,7 @@ def train(
     The rows numbered in `held_back` are not trained on. What `watch` raises ends the training.
     """
     refuse_unable(brief, recipe)
+    spare_deepspeed()
     torch.set_num_threads(max(1, int(brief.resources.cpus)))
     tokenizer = AutoTokenizer.from_pretrained(brief.seed_model)
     went_on = brief.seed_continuation if recipe.continue_ else None

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from cluster.errors import Forfeit
+from cluster.libraries import spare_deepspeed
 from cluster.ranking import ranked
 from cluster.records import Record
 from cluster.rounding import rounding
@@ -201,6 +202,7 @@ def _write_model(brief: Brief, weights: Weights, report: Report) -> None:
         report({"event": "note", "text": lost.in_words})
     model = model.to(getattr(torch, lost.stored))
     _put(weights, model)
+    spare_deepspeed()
     with LOCAL.writing(brief.output_dir) as temporary:
         model.save_pretrained(temporary)
 

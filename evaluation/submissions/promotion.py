@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cluster.digest import model_sha256
 from cluster.errors import Forfeit
+from cluster.libraries import spare_deepspeed
 from cluster.store import LOCAL
 from evaluation.submissions.adapter_config import rebuilt
 from evaluation.submissions.adapters import merged
@@ -39,6 +40,7 @@ def make_full(
         if form == "full":
             _assemble(submission, seed, temporary)
         else:
+            spare_deepspeed()
             merged(seed, submission).save_pretrained(temporary)
         AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False).save_pretrained(temporary)
     return model_sha256(out)

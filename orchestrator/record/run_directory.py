@@ -28,6 +28,8 @@ from orchestrator.field.roster import Roster
 
 R = TypeVar("R", bound=Record)
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one in C, which takes an eighth of the time: a config is read again at every round's beginning."""
 PREPARED = (".lock", ".changes.lock", "data", "models", "environment.json", "mlflow.json")
 """What lies in a run directory before its config does: a preparation that did not end well."""
 
@@ -96,7 +98,7 @@ class RunDirectory:
         """The config that this run was started with, and what was changed since."""
         self._require_config()
         try:
-            raw = yaml.safe_load(self.config_file.read_text(encoding="utf-8"))
+            raw = yaml.load(self.config_file.read_text(encoding="utf-8"), LOADER)
             return TournamentConfig.model_validate(raw)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise BrokenRecord(f"{self.config_file}: is damaged: {' '.join(str(error).split())}") from error

@@ -9,7 +9,10 @@ import pytest
 from cluster.connect import connected
 from cluster.ray_workers import RayWorkers
 from orchestrator.driver import WORKER_ENVIRONMENT
+from tests.in_haste import libraries_stay
 from tests.tournaments import make_inputs, write_tournament
+
+__all__ = ["libraries_stay"]
 
 
 @pytest.fixture(scope="session")

@@ -152,15 +152,3 @@ def test_plan_checks_the_placement_on_a_cluster(write_config: Any, ray_address: 
     refused = tournament("run", config, "--run-dir", config.parent / "big")
     assert refused.returncode == 3
     assert reason in refused.stderr
-
-
-@pytest.mark.parametrize(
-    "address",
-    [*(pytest.param(one, marks=pytest.mark.slow) for one in ("127.0.0.1:1", "nowhere.invalid:6379")), "nonsense"],
-)
-def test_a_cluster_that_does_not_answer_is_one_line(address: str, write_config: Any, tmp_path: Path):
-    config = write_config([sft("a")])
-    result = tournament("run", config, "--run-dir", tmp_path / "run", "--address", address)
-    assert result.returncode == 1
-    assert address in result.stderr
-    assert result.stderr.count("\n") == 1

@@ -264,6 +264,19 @@ def test_a_wrong_call(capsys: pytest.CaptureFixture[str]):
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "nowhere.invalid:6379"])
+def test_a_cluster_that_does_not_answer_is_one_line_before_anything_is_made(
+    address: str, tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "t.yaml"
+    path.write_text(yaml.safe_dump(config))
+    code, error = call(capsys, "run", str(path), "--run-dir", str(tmp_path / "run"), "--address", address)
+    assert code == 1
+    assert address in error
+    assert error.count("\n") == 1
+    assert [file.name for file in (tmp_path / "run").iterdir()] == [".lock"]
+
+
 def test_hub_names_are_planned_and_said_to_be_unchecked(
     tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ):
