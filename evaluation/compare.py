@@ -19,6 +19,8 @@ from evaluation.results import Array, RowResults
 FEWEST_GROUPS = 50
 """With fewer, no gain is beyond doubt."""
 FEWEST_TO_BE_TYPICAL = 3
+ENOUGH_TO_BE_TYPICAL = 8
+"""A field of fewer is judged with entries of the rounds before."""
 MOST_SKEWED = -2.25
 """Where the gains of a field's models are typically more skewed than this, few rows lose much: whoever was picked from
 the field was picked for having few of them among the rows that choose, and its own gains no longer tell."""
@@ -127,12 +129,14 @@ def row_distance(one: RowResults, other: RowResults) -> float:
     return float(np.sqrt(np.mean(((one.nats - other.nats)[counted] / one.tokens[counted]) ** 2)))
 
 
-def doubt_of_field(over: RowResults, field: Sequence[RowResults]) -> str:
-    """Why nobody of a field is proven better than the model of `over`, by the rows that the best was picked on; else
-    empty. The median of the field: one odd model casts no doubt on the others, and being picked does not move it."""
-    if len(field) < FEWEST_TO_BE_TYPICAL:
-        return ""
-    if float(np.median([gain(over, one).skewness for one in field])) > MOST_SKEWED:
+def doubt_of_field(skewness: Sequence[float], earlier: Sequence[float] = ()) -> str:
+    """Why nobody of a field is proven better than a champion, by how skewed the gains over it are on the rows that the
+    best was picked on; else empty. `earlier` are those of fields before, the latest first, for a small field.
+
+    The median of the field: one odd model casts no doubt on the others, and being picked does not move it.
+    """
+    asked = [*skewness, *earlier[: max(ENOUGH_TO_BE_TYPICAL - len(skewness), 0)]]
+    if len(asked) < FEWEST_TO_BE_TYPICAL or float(np.median(asked)) > MOST_SKEWED:
         return ""
     return "entries are typically much worse on a few rows, and whoever leads may only not have met its own yet"
 

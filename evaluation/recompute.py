@@ -164,8 +164,7 @@ def check_proof(lineage: Path, verdict: Json, where: str, config: Json, spent: f
     takes_title = False
     if proof is not None:
         mean, low, is_doubted = gain(lineage, before, own, proof["level"], split, metric)
-        field = [f"{one['competitor']}@{verdict['round']}" for one in verdict["entries"]]
-        is_doubted |= is_field_skewed(lineage, before, field, split, metric)
+        is_doubted |= is_field_skewed(lineage, verdict["round"], config)
         is_kept = [is_guarded(lineage, before, own, rule) for rule in config["selection"]["guardrails"]]
         takes_title = low > config["selection"]["margin_nats"] and not is_doubted and all(is_kept)
         yield Check(f"{where}: any doubt of it", bool(proof["doubt"]), is_doubted)
@@ -187,13 +186,20 @@ def by_group(lineage: Path, over: str, of: str, split: str, metric: str) -> tupl
     return mean, (gained - mean * tokens)[tokens > 0], float(tokens.sum())
 
 
-def is_field_skewed(lineage: Path, over: str, field: list[str], split: str, metric: str) -> bool:
-    """Whether the gains of a round's entries typically have the long tail that a winner is picked for not showing."""
-    skews = []
-    for model in field:
-        off = by_group(lineage, over, model, split, metric)[1]
-        squares = float((off**2).mean())
-        skews.append(float((off**3).mean() / squares**1.5) if squares else 0.0)
+def is_field_skewed(lineage: Path, number: int, config: Json) -> bool:
+    """Whether the gains of a round's entries typically have the long tail that a winner is picked for not showing.
+
+    Of fewer than eight entries with those of the rounds before, over the champions that they met.
+    """
+    skews: list[float] = []
+    for earlier in range(number, 0, -1):
+        verdict = read(lineage / f"round-{earlier:03d}" / "verdict.json")
+        split, metric = choosing(config, earlier), config["selection"]["metric"]
+        for one in verdict["entries"][: None if earlier == number else max(8 - len(skews), 0)]:
+            model = f"{one['competitor']}@{earlier}"
+            off = by_group(lineage, verdict["champion_before"], model, split, metric)[1]
+            squares = float((off**2).mean())
+            skews.append(float((off**3).mean() / squares**1.5) if squares else 0.0)
     return len(skews) >= 3 and float(np.median(skews)) <= -2.25
 
 

@@ -70,6 +70,8 @@ class Standing(Record):
     """What the figure comes to that chose, where that is not the loss."""
     improvement: float
     """Nats per token below the champion's loss, or by how much the metric that chooses is better."""
+    skewness: float = 0.0
+    """Of that gain, over groups of rows."""
 
 
 class Guarded(Record):

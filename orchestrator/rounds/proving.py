@@ -30,9 +30,11 @@ def prove(
     margin_nats: float,
     guardrails: Sequence[Guarded] = (),
     field: Sequence[RowResults] = (),
+    earlier: Sequence[float] = (),
 ) -> Proof:
     """Whether the winner is better, with a chance of `level` to be wrong. The rows that choose, by which it was picked,
-    lend no more than the shape of the gains: the winner's, and that of the whole `field` that it was picked from."""
+    lend no more than the shape of the gains: the winner's, and that of the whole `field` that it was picked from, and
+    where that is small the skewness of `earlier` gains, the latest first."""
     found = gain(champion[0], winner[0], (champion[1], winner[1]))
     return Proof(
         improvement=found.mean,
@@ -41,7 +43,7 @@ def prove(
         margin_nats=margin_nats,
         rows=int((winner[0].tokens > 0).sum()),
         groups=found.groups,
-        doubt=found.doubt or doubt_of_field(champion[1], field),
+        doubt=found.doubt or doubt_of_field([gain(champion[1], one).skewness for one in field], earlier),
         guardrails=list(guardrails),
     )
 

@@ -95,16 +95,18 @@ def choose(
         spent=spent if proof is None or dethroned else spent + proof.level,
         validation_loss=new_champion.loss,
         seed_validation_loss=next_seed.loss,
-        entries=[_standing(name, losses[name], costs[name], gains[name], metric) for name in ranking],
+        entries=[_standing(name, losses[name], entries[name], champion, metric) for name in ranking],
         rounds_without_champion=without,
         ends_lineage=ends,
         reasons=reasons,
     )
 
 
-def _standing(name: str, loss: float, cost: float, improvement: float, metric: Figure) -> Standing:
-    value = None if metric.name == "loss" else metric.of_cost(cost)
-    return Standing(competitor=name, validation_loss=loss, metric=value, improvement=improvement)
+def _standing(name: str, loss: float, results: RowResults, champion: Candidate, metric: Figure) -> Standing:
+    value = None if metric.name == "loss" else metric.of_cost(results.loss)
+    improvement = champion.validation.loss - results.loss
+    skewness = gain(champion.validation, results).skewness
+    return Standing(competitor=name, validation_loss=loss, metric=value, improvement=improvement, skewness=skewness)
 
 
 FLOOR_NATS = 1e-3

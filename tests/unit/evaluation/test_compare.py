@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.compare import FEWEST_GROUPS, Gain, gain
+from evaluation.compare import FEWEST_GROUPS, Gain, doubt_of_field, gain
 from evaluation.results import Array, RowResults
 from tests.simulation import SHAPES
 
@@ -102,3 +102,12 @@ def test_other_tokens_are_refused():
     b = RowResults(np.ones(3), np.array([1.0, 2.0, 4.0]))
     with pytest.raises(ValueError, match="other tokens"):
         gain(a, b)
+
+
+def test_what_a_field_typically_loses_casts_doubt_on_whoever_leads_it_a_small_one_with_those_before_it():
+    assert not doubt_of_field([-9.0, -9.0])
+    assert doubt_of_field([-9.0, -9.0, -9.0])
+    assert not doubt_of_field([-9.0, -1.0, -1.0])
+    assert doubt_of_field([1.0], [-9.0, -9.0])
+    assert not doubt_of_field([1.0] * 8, [-9.0] * 100)
+    assert not doubt_of_field([1.0], [*[1.0] * 7, *[-9.0] * 100])  # the latest are asked

@@ -13,14 +13,17 @@ from cluster.store import LocalStore
 from cluster.workers import WorkerDied
 from competitors.contract import Brief
 from competitors.events import reporter
+from orchestrator import tournament
 from orchestrator.config.loading import load_config
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.changes import enter, extend, withdraw
 from orchestrator.record.events import ChampionCrowned, EntryChanged, RoundBegan, TournamentEvent, VerdictReached
+from orchestrator.record.records import Proof
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds import racing
+from orchestrator.rounds.proving import prove
 from tests.faked import FakedWorkers, allocated, climbing, faked_config, falling, hand_in, play
 
 
@@ -493,3 +496,19 @@ def test_tied_losses_and_falling_ones_are_told_apart(inputs: Path, tmp_path: Pat
     workers = FakedWorkers(loss_of=lambda name, number: falling(name, 0) + number)
     verdict = play(faked_config(inputs, rounds=1), tmp_path / "run", workers).lineages[0].verdicts[0]
     assert (verdict.dethroned, verdict.seed_next, verdict.champion) == (False, ModelRef(), ModelRef())
+
+
+def test_a_small_field_is_judged_with_what_was_entered_before_it(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[list[float]] = []
+
+    def proved(*args: Any) -> Proof:
+        asked.append(list(args[-1]))
+        return prove(*args)
+
+    monkeypatch.setattr(tournament, "prove", proved)
+    snapshot = play(faked_config(inputs, rounds=3), tmp_path / "run")
+    first, second, _ = ([one.skewness for one in v.entries] for v in snapshot.lineages[0].verdicts)
+    assert all(first + second)
+    assert asked == [[], first, [*second, *first]]
