@@ -8,7 +8,7 @@ rows than the mean, where there are more. docs/trust.md has how often this errs,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cbrt, sqrt
 from typing import Self
 
@@ -24,6 +24,7 @@ ENOUGH_TO_BE_TYPICAL = 8
 MOST_SKEWED = -2.25
 """Where the gains of a field's models are typically more skewed than this, few rows lose much: whoever was picked from
 the field was picked for having few of them among the rows that choose, and its own gains no longer tell."""
+TAILS_UNSEEN = "entries are typically much worse on a few rows, and whoever leads may only not have met its own yet"
 MOST_OF_ONE_GROUP = 0.2
 """Where one group that loses has more of the gains' spread than this, others like it may not have been seen."""
 
@@ -44,15 +45,23 @@ class Gain:
     doubt: str = ""
     """Why nothing is proven by these rows, however large the gain; empty where something can be."""
 
+    def of_a_field(self, skewness: float | None) -> Self:
+        """The same of the best of a field whose gains are typically so skewed: at least so are its own, on all the rows
+        that there are, though those on which it was picked show less."""
+        if skewness is None:
+            return self
+        doubt = self.doubt or (TAILS_UNSEEN if skewness <= MOST_SKEWED else "")
+        return replace(self, skewness=min(self.skewness, skewness), doubt=doubt)
+
     def low(self, level: float) -> float:
         """One-sided lower bound, which errs with a chance of `level` in (0, 0.5) at most."""
-        from scipy.stats import norm, t
+        from scipy.stats import t
 
         if not self.standard_error:
             return self.mean
         student = float(t.isf(level, self.groups - 1))
         deviation = self.standard_error * sqrt(self.groups)
-        halls = deviation * _studentised(float(norm.isf(level)), self.skewness, self.groups)
+        halls = deviation * _studentised(student, self.skewness, self.groups)
         return self.mean - max(student * self.standard_error, halls)
 
 
@@ -129,16 +138,14 @@ def row_distance(one: RowResults, other: RowResults) -> float:
     return float(np.sqrt(np.mean(((one.nats - other.nats)[counted] / one.tokens[counted]) ** 2)))
 
 
-def doubt_of_field(skewness: Sequence[float], earlier: Sequence[float] = ()) -> str:
-    """Why nobody of a field is proven better than a champion, by how skewed the gains over it are on the rows that the
-    best was picked on; else empty. `earlier` are those of fields before, the latest first, for a small field.
+def typical(skewness: Sequence[float], earlier: Sequence[float] = ()) -> float | None:
+    """How skewed the gains of a field over a champion typically are, on the rows that the best of it was picked on;
+    None where too few were asked. `earlier` are those of fields before, the latest first, for a small field.
 
-    The median of the field: one odd model casts no doubt on the others, and being picked does not move it.
+    The median: one odd model says nothing of the others, and being picked does not move it.
     """
     asked = [*skewness, *earlier[: max(ENOUGH_TO_BE_TYPICAL - len(skewness), 0)]]
-    if len(asked) < FEWEST_TO_BE_TYPICAL or float(np.median(asked)) > MOST_SKEWED:
-        return ""
-    return "entries are typically much worse on a few rows, and whoever leads may only not have met its own yet"
+    return float(np.median(asked)) if len(asked) >= FEWEST_TO_BE_TYPICAL else None
 
 
 def _by_group(over: RowResults, of: RowResults) -> tuple[float, Array, float]:

@@ -163,8 +163,8 @@ def check_proof(lineage: Path, verdict: Json, where: str, config: Json, spent: f
     yield Check(f"{where}: the winner has something to prove", proof is not None, leads)
     takes_title = False
     if proof is not None:
-        mean, low, is_doubted = gain(lineage, before, own, proof["level"], split, metric)
-        is_doubted |= is_field_skewed(lineage, verdict["round"], config)
+        typical = typical_skewness(lineage, verdict["round"], config)
+        mean, low, is_doubted = gain(lineage, before, own, proof["level"], split, metric, typical)
         is_kept = [is_guarded(lineage, before, own, rule) for rule in config["selection"]["guardrails"]]
         takes_title = low > config["selection"]["margin_nats"] and not is_doubted and all(is_kept)
         yield Check(f"{where}: any doubt of it", bool(proof["doubt"]), is_doubted)
@@ -186,10 +186,10 @@ def by_group(lineage: Path, over: str, of: str, split: str, metric: str) -> tupl
     return mean, (gained - mean * tokens)[tokens > 0], float(tokens.sum())
 
 
-def is_field_skewed(lineage: Path, number: int, config: Json) -> bool:
-    """Whether the gains of a round's entries typically have the long tail that a winner is picked for not showing.
+def typical_skewness(lineage: Path, number: int, config: Json) -> float | None:
+    """The median over a round's entries of how skewed their gains are, on rows that a winner was picked on.
 
-    Of fewer than eight entries with those of the rounds before, over the champions that they met.
+    Of fewer than eight entries with those of the rounds before, over the champions that they met; None for two or less.
     """
     skews: list[float] = []
     for earlier in range(number, 0, -1):
@@ -200,7 +200,7 @@ def is_field_skewed(lineage: Path, number: int, config: Json) -> bool:
             off = by_group(lineage, verdict["champion_before"], model, split, metric)[1]
             squares = float((off**2).mean())
             skews.append(float((off**3).mean() / squares**1.5) if squares else 0.0)
-    return len(skews) >= 3 and float(np.median(skews)) <= -2.25
+    return float(np.median(skews)) if len(skews) >= 3 else None
 
 
 def is_guarded(lineage: Path, before: str, after: str, rule: Json) -> bool:
@@ -209,8 +209,13 @@ def is_guarded(lineage: Path, before: str, after: str, rule: Json) -> bool:
     return bool(worse[0] - worse[1] <= rule["max_drop"] + 1e-9)
 
 
-def gain(lineage: Path, over: str, of: str, chance: float, split: str, metric: str) -> tuple[float, float, bool]:
-    """A model's mean gain on the rows that prove, its bound by Student (in Fisher's expansion) and Hall, any doubt."""
+def gain(
+    lineage: Path, over: str, of: str, chance: float, split: str, metric: str, typical: float | None
+) -> tuple[float, float, bool]:
+    """A model's mean gain on the rows that prove, its bound by Student (in Fisher's expansion) and Hall, any doubt.
+
+    It is at least as skewed as is `typical` of the entries that it was picked from.
+    """
     mean, off, tokens = by_group(lineage, over, of, "proof", metric)
     others = by_group(lineage, over, of, split, metric)[1]
     both, n, z = np.concatenate([off, others]), len(off), NormalDist().inv_cdf(1 - chance)
@@ -218,9 +223,11 @@ def gain(lineage: Path, over: str, of: str, chance: float, split: str, metric: s
     skew = float((both**3).mean() / (squares / len(both)) ** 1.5) if squares else 0.0
     student = z + (z**3 + z) / (4 * (n - 1)) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * (n - 1) ** 2)
     student += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * (n - 1) ** 3)
-    hall = sqrt(n) * 3 / skew * (cbrt(1 + skew * (z / sqrt(n) - skew / (6 * n))) - 1) if abs(skew) > 1e-6 else z
+    skew, t = skew if typical is None else min(skew, typical), student
+    hall = sqrt(n) * 3 / skew * (cbrt(1 + skew * (t / sqrt(n) - skew / (6 * n))) - 1) if abs(skew) > 1e-6 else t
     low = float(mean - max(student, hall) * sqrt((off**2).sum() * n / (n - 1)) / tokens)
-    return mean, low, n < 50 or bool((np.minimum(both, 0) ** 2).max() > 0.2 * squares > 0)
+    doubted = n < 50 or bool((np.minimum(both, 0) ** 2).max() > 0.2 * squares > 0)
+    return mean, low, doubted or (typical is not None and typical <= -2.25)
 
 
 def level(config: Json, number: int, spent: float) -> float:

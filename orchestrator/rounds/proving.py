@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from competitors.contract import Brief
-from evaluation.compare import doubt_of_field, gain
+from evaluation.compare import gain, typical
 from evaluation.evaluator import score_also
 from evaluation.figures import figure_of
 from evaluation.results import RowResults
@@ -35,7 +35,8 @@ def prove(
     """Whether the winner is better, with a chance of `level` to be wrong. The rows that choose, by which it was picked,
     lend no more than the shape of the gains: the winner's, and that of the whole `field` that it was picked from, and
     where that is small the skewness of `earlier` gains, the latest first."""
-    found = gain(champion[0], winner[0], (champion[1], winner[1]))
+    skewness = typical([gain(champion[1], one).skewness for one in field], earlier)
+    found = gain(champion[0], winner[0], (champion[1], winner[1])).of_a_field(skewness)
     return Proof(
         improvement=found.mean,
         improvement_low=found.low(level),
@@ -43,7 +44,7 @@ def prove(
         margin_nats=margin_nats,
         rows=int((winner[0].tokens > 0).sum()),
         groups=found.groups,
-        doubt=found.doubt or doubt_of_field([gain(champion[1], one).skewness for one in field], earlier),
+        doubt=found.doubt,
         guardrails=list(guardrails),
     )
 

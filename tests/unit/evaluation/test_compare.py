@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.compare import FEWEST_GROUPS, Gain, doubt_of_field, gain
+from evaluation.compare import FEWEST_GROUPS, Gain, gain
 from evaluation.results import Array, RowResults
 from tests.simulation import SHAPES
 
@@ -104,10 +104,14 @@ def test_other_tokens_are_refused():
         gain(a, b)
 
 
-def test_what_a_field_typically_loses_casts_doubt_on_whoever_leads_it_a_small_one_with_those_before_it():
-    assert not doubt_of_field([-9.0, -9.0])
-    assert doubt_of_field([-9.0, -9.0, -9.0])
-    assert not doubt_of_field([-9.0, -1.0, -1.0])
-    assert doubt_of_field([1.0], [-9.0, -9.0])
-    assert not doubt_of_field([1.0] * 8, [-9.0] * 100)
-    assert not doubt_of_field([1.0], [*[1.0] * 7, *[-9.0] * 100])  # the latest are asked
+def test_whoever_leads_a_field_is_at_least_as_skewed_as_that_is_a_small_one_with_those_before_it():
+    assert typical([-9.0, -9.0]) is None
+    assert typical([-9.0, -1.0, -2.0]) == -2.0
+    assert typical([1.0], [-9.0, -9.0]) == -9.0
+    assert typical([1.0] * 8, [-9.0] * 100) == 1.0
+    assert typical([1.0], [*[1.0] * 7, *[-9.0] * 100]) == 1.0  # the latest are asked
+    found = Gain(mean=0.1, standard_error=0.02, skewness=-0.5, groups=100)
+    assert found.of_a_field(None) == found.of_a_field(-0.4) == found
+    assert found.of_a_field(-2.0).low(0.01) < found.low(0.01)
+    assert not found.of_a_field(-2.0).doubt
+    assert found.of_a_field(-2.3).doubt
