@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.compare import FEWEST_GROUPS, Gain, gain
+from evaluation.compare import FEWEST_GROUPS, Gain, gain, typical
 from evaluation.results import Array, RowResults
 from tests.simulation import SHAPES
 
