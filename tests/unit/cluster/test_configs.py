@@ -63,21 +63,18 @@ def values(data: Any) -> Iterator[tuple[str, Any]]:
         yield from values(item)
 
 
-@pytest.fixture(scope="module")
-def prepared() -> dict[str, dict[str, Any]]:
-    """The configs as `ray up` completes and checks them, before it looks at the cloud."""
+def prepared(name: str) -> dict[str, Any]:
+    """A config as `ray up` completes and checks it, before it looks at the cloud."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
-    configs = {}
-    for name in RAY_UP:
-        configs[name] = prepare_config(yaml.safe_load(text_of(name)))
-        validate_config(configs[name])
-    return configs
+    config: dict[str, Any] = prepare_config(yaml.safe_load(text_of(name)))
+    validate_config(config)
+    return config
 
 
 @pytest.mark.parametrize("name", RAY_UP)
-def test_ray_up_takes_them(prepared: dict[str, dict[str, Any]], name: str):
-    config = prepared[name]
+def test_ray_up_takes_them(name: str):
+    config = prepared(name)
     assert "~/.ray/auth_token" in config["file_mounts"]
     assert "--env RAY_AUTH_MODE=token" in config["docker"]["run_options"]
     assert not [command for command in config["setup_commands"] if "pip" in command]  # all is in the image
@@ -86,12 +83,10 @@ def test_ray_up_takes_them(prepared: dict[str, dict[str, Any]], name: str):
 
 
 @pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml"])
-def test_a_cloud_has_a_head_that_trains_nothing_and_workers_of_both_kinds(
-    prepared: dict[str, dict[str, Any]], name: str
-):
+def test_a_cloud_has_a_head_that_trains_nothing_and_workers_of_both_kinds(name: str):
     from ray._private.label_utils import validate_node_label_syntax
 
-    config = prepared[name]
+    config = prepared(name)
     kinds = config["available_node_types"]
     head = kinds.pop(config["head_node_type"])
     assert head["resources"] == {"CPU": 0}
@@ -105,14 +100,14 @@ def test_a_cloud_has_a_head_that_trains_nothing_and_workers_of_both_kinds(
     assert config["idle_timeout_minutes"]
 
 
-def test_which_machines_are_spot_and_what_they_may_do_is_what_their_labels_say(prepared: dict[str, dict[str, Any]]):
-    for kind in prepared["aws.yaml"]["available_node_types"].values():
+def test_which_machines_are_spot_and_what_they_may_do_is_what_their_labels_say():
+    for kind in prepared("aws.yaml")["available_node_types"].values():
         is_spot = kind["node_config"].get("InstanceMarketOptions") == {"MarketType": "spot"}
         assert is_spot == (kind["labels"]["ray.io/market-type"] == "spot")
         # Without both of these Ray makes a role that may do everything, and opens port 22 to the world.
         assert kind["node_config"]["IamInstanceProfile"]["Name"].startswith("tournament-")
         assert kind["node_config"]["SecurityGroupIds"]
-    for kind in prepared["gcp.yaml"]["available_node_types"].values():
+    for kind in prepared("gcp.yaml")["available_node_types"].values():
         is_spot = kind["node_config"].get("scheduling", {}).get("provisioningModel") == "SPOT"
         assert is_spot == (kind["labels"]["ray.io/market-type"] == "spot")
         assert kind["node_config"]["serviceAccounts"][0]["email"].startswith("tournament-")

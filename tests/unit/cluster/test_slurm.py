@@ -37,8 +37,10 @@ def python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.delenv("EXIT_CODE", raising=False)
     yield str(tmp_path / "python")
     shutil.rmtree(f"/tmp/ray-{os.getpid()}", ignore_errors=True)
-    for process in psutil.process_iter(["cmdline"]):
-        assert not any(str(tmp_path) in word for word in process.info["cmdline"] or []), process.info
+    left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or [])]
+    for process in left:
+        process.kill()
+    assert not left
 
 
 def when_running(job: Job) -> Job:
