@@ -230,7 +230,14 @@ def test_versions_are_the_pinned_ones():
         assert TAG in text_of(name)
     assert f"tournament-mlflow:{PINNED['mlflow']}" in text_of("mlflow/compose.yaml")
     assert "--constraint constraints.txt --editable" in text_of("Dockerfile")
-    assert "NVIDIA_VISIBLE_DEVICES=all" in text_of("Dockerfile")  # else NVIDIA's runtime shows a container no GPU
+
+
+def test_the_image_sets_what_ray_and_nvidia_would_have_otherwise():
+    image = text_of("Dockerfile")
+    assert "NVIDIA_VISIBLE_DEVICES=all" in image  # else NVIDIA's runtime shows a container no GPU
+    assert "RAY_JOB_STOP_WAIT_TIME_S=120" in image  # else `ray job stop` kills the driver after three seconds
+    assert "RAY_AUTH_MODE=token" in image
+    assert re.search(r"^HOME=|ENV HOME=", image)  # else `ray up` takes root's
 
 
 def test_no_image_is_whatever_is_newest():
