@@ -16,7 +16,7 @@ PYTHON = """#!/usr/bin/env bash
 # Waits until it is told to end, and then ends as the driver does; or ends at once with $EXIT_CODE.
 [[ $1 == - ]] && exit
 echo "$@" > "$HOME/driver"
-trap 'sleep 0.3; touch "$HOME/driver-ended"; exit 3' TERM
+[[ -n ${IS_EARLY:-} ]] || trap 'sleep 0.3; touch "$HOME/driver-ended"; exit 3' TERM
 [[ -n ${EXIT_CODE:-} ]] && exit "$EXIT_CODE"
 while true; do sleep 0.02; done
 """
@@ -67,6 +67,16 @@ def test_slurms_signal_stops_the_driver_before_ray_and_the_job_is_started_again(
     assert "scontrol" not in there  # Slurm ends the job as soon as it is asked to start it again
     given = (tmp_path / "driver").read_text()
     assert given.startswith(f"-m orchestrator run configs/mine.yaml --run-dir {tmp_path}/runs/mine --address ")
+
+
+def test_a_driver_that_was_told_before_it_had_begun_is_started_again(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("IS_EARLY", "1")
+    job = when_running(submit(tmp_path, Path("mine.yaml"), python, nodes=1))
+    job.signal_all(signal.SIGTERM)
+    assert job.process.wait(30) == 143, job.log
+    assert job.requeued
 
 
 def test_a_stop_by_hand_is_no_reason_to_start_it_again(python: str, tmp_path: Path):
