@@ -260,6 +260,11 @@ def test_no_secret_is_written_down(name: str):
     assert not re.search(r"AKIA\w{16}|hf_\w{20}|BEGIN \w* ?PRIVATE KEY|kind: Secret|://\w+:[^@\s/]+@", text)
 
 
+def test_the_mlflow_servers_passwords_reach_neither_git_nor_the_image():
+    assert "cluster/mlflow/.env" in text_of("../.gitignore").splitlines()
+    assert text_of("../.dockerignore").splitlines()[-1] == "**/.env"  # after what lets cluster/ in
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_is_open_to_the_world(name: str):
     text = text_of(name)
