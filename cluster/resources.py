@@ -60,6 +60,11 @@ class Shape:
         return cls(role, resources.cpus, gpus, resources.memory_gb, resources.workers, gang)
 
     @property
+    def need(self) -> tuple[float, float, float | None, int, bool]:
+        """What it asks of the cluster, whoever works there."""
+        return self.cpus, self.gpus, self.memory_gb, self.workers, self.gang
+
+    @property
     def size(self) -> Size:
         """Of one worker."""
         return _size(self.cpus, self.gpus, self.memory_gb)
