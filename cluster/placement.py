@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cluster.resources import Shape, Size
+from cluster.resources import Shape, Size, amounts_in_words
 
 Nodes = dict[str, Size]
 """What nodes have, by node id; of nodes that an autoscaler would add, by a name of ours."""
@@ -42,17 +42,18 @@ def may_start(waiting: Iterable[Ticket]) -> list[Ticket]:
 
     Ray gives room to whoever asked and fits, in no order. So whoever must not go first does not ask: nobody who is less
     urgent than one that waits, and nobody behind one that was overtaken MAX_OVERTAKEN times. For whom the cluster has
-    become too small holds nobody up.
+    become too small goes on asking, and holds nobody up.
     """
-    queue = sorted((ticket for ticket in waiting if ticket.homeless_since is None), key=lambda ticket: ticket.turn)
+    queue = sorted(waiting, key=lambda ticket: ticket.turn)
+    housed = [ticket for ticket in queue if ticket.homeless_since is None]
     allowed: list[Ticket] = []
-    for ticket in queue:
-        if ticket.priority != queue[0].priority:
+    for ticket in housed:
+        if ticket.priority != housed[0].priority:
             break
         allowed.append(ticket)
         if ticket.overtaken >= MAX_OVERTAKEN:
             break
-    return allowed
+    return allowed + [ticket for ticket in queue if ticket.homeless_since is not None]
 
 
 def count_overtaking(served: Ticket, waiting: Iterable[Ticket]) -> None:
@@ -72,23 +73,13 @@ def refusal(shape: Shape, totals: Nodes) -> str | None:
     size = shape.size
     if not size or cluster_room(size, totals) >= shape.workers:
         return None
-    asked = _words(size, size)
-    if shape.workers > 1:
-        asked = f"{shape.workers} workers of {asked} each"
-    kinds = Counter(_words(size, amounts) for amounts in totals.values())
+    kinds = Counter(amounts_in_words(size, amounts) for amounts in totals.values())
     there = "; ".join(
         f"{count} node{'s' * (count > 1)} of {words}"
         for words, count in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
     )
-    return f"asks for {asked}, which this cluster can never hold: it has {there or 'no node'}"
+    return f"asks for {shape.words}, which this cluster can never hold: it has {there or 'no node'}"
 
 
 def _room(size: Size, amounts: Size) -> int:
     return max(0, int(min(amounts.get(name, 0.0) / amount for name, amount in size.items()) + ROUNDING))
-
-
-def _words(names: Iterable[str], amounts: Size) -> str:
-    return ", ".join(
-        f"{amounts.get(name, 0) / 2**30:.3g} GB memory" if name == "memory" else f"{amounts.get(name, 0):g} {name}"
-        for name in names
-    )

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from cluster import placement
 from cluster.errors import ClusterTrouble
-from cluster.nodes import living_nodes, possible_nodes
-from cluster.placement import Nodes, Ticket
+from cluster.nodes import living_nodes, refusals
+from cluster.placement import Ticket
+from cluster.ray_private import not_placeable
 from cluster.ray_process import Worker
 from cluster.resources import Shape
 from cluster.rooms import Room, placed
@@ -21,6 +22,8 @@ LOOK_SECONDS = 0.1
 """How often Ray is asked what it has placed; what fits is placed within a few hundredths of a second."""
 PATIENCE_SECONDS = 0.5
 """So long room is waited for before idle processes end for it."""
+CHECK_SECONDS = 1.0
+"""How often it is asked whether nodes were lost, and whether the cluster can hold what is waited for."""
 NEWS_SECONDS = 2.0
 """So long Ray may take to know and to use what was given back."""
 MAX_ASKED = 32
@@ -40,7 +43,7 @@ class Pool:
         self._busy: list[Room] = []
         self._coordinators: list[Worker] = []  # without a room
         self._looking: asyncio.Task[None] | None = None
-        self._room_was_made = 0.0
+        self._room_was_made = self._checked = 0.0
 
     async def room_for(self, ticket: Ticket) -> Room:
         """The room that the ticket is served with, in its turn, lent until it is left."""
@@ -128,16 +131,13 @@ class Pool:
         """See what Ray has placed, for as long as anybody waits."""
         try:
             while self._waiting:
-                living, there = await asyncio.to_thread(_living_and_placed, list(self._asked))
-                for room in [room for room in self._idle if not living.keys() >= {*room.nodes}]:
-                    self._idle.remove(room)
-                    self._give_up(room)
-                for room, nodes in there:
+                if time.monotonic() > self._checked + CHECK_SECONDS:
+                    await self._check_homes()
+                for room, nodes in await asyncio.to_thread(placed, list(self._asked)):
                     if room in self._asked:  # it may have been given up meanwhile
                         self._asked.remove(room)
                         room.nodes = nodes
                         self._idle.append(room)
-                self._refuse_homeless()
                 self._serve()
                 self._make_room()
                 await asyncio.sleep(LOOK_SECONDS)
@@ -149,7 +149,7 @@ class Pool:
         first = next(iter(placement.may_start(self._waiting)), None)
         since = [room.since for room in self._asked if first is not None and room.fits(first.shape)]
         earliest = max(min(since, default=0.0) + PATIENCE_SECONDS, self._room_was_made + NEWS_SECONDS)
-        if first is None or not since or time.monotonic() < earliest:
+        if first is None or first.homeless_since is not None or not since or time.monotonic() < earliest:
             return
         missing = {name: amount * first.shape.workers for name, amount in first.shape.size.items()}
         for room in sorted(self._idle, key=lambda room: first.shape.gpus > 0 and not room.shape.gpus):
@@ -167,25 +167,31 @@ class Pool:
             room.worker = None
         room.give_up()
 
-    def _refuse_homeless(self) -> None:
-        """Tell those for whom the cluster has become too small, when it stays so."""
-        totals = possible_nodes()
+    async def _check_homes(self) -> None:
+        """Forget rooms on lost nodes; tell those whom the cluster, or its autoscaler, cannot hold, when it stays so."""
+        shapes = {ticket.shape for ticket in self._waiting}
+        living, too_large, stuck = await asyncio.to_thread(
+            lambda: (living_nodes(), refusals(shapes), not_placeable() or set())
+        )
+        self._checked = time.monotonic()
+        for room in [room for room in self._idle if not living.keys() >= {*room.nodes}]:
+            self._idle.remove(room)
+            self._give_up(room)
+        # What an autoscaler has no node for may only wait for our own work to end.
+        needs = {} if self._busy or self._idle else {room.shape.need for room in self._asked if room.id in stuck}
         for ticket, served in list(self._waiting.items()):
-            refusal = placement.refusal(ticket.shape, totals)
-            if refusal is None:
+            words = too_large.get(ticket.shape)
+            if words is None and ticket.shape.need in needs:
+                words = f"waits for {ticket.shape.words}, for which the cluster's autoscaler has no node"
+            if words is None:
                 ticket.homeless_since = None
             elif ticket.homeless_since is None:
                 ticket.homeless_since = time.monotonic()
             elif time.monotonic() - ticket.homeless_since > LOST_ROOM_SECONDS:
                 del self._waiting[ticket]
-                served.set_exception(ClusterTrouble(f"a {ticket.shape.role} {refusal}"))
+                served.set_exception(ClusterTrouble(f"a {ticket.shape.role} {words}"))
 
     def _tell_all(self, error: Exception) -> None:
         for served in self._waiting.values():
             served.set_exception(error)
         self._waiting.clear()
-
-
-def _living_and_placed(asked: list[Room]) -> tuple[Nodes, list[tuple[Room, list[str]]]]:
-    """What is asked of Ray in one go, in a thread."""
-    return living_nodes(), placed(asked)

@@ -111,6 +111,9 @@ def tune_within(group: Any) -> Iterator[None]:
         def free_resources(self, acquired_resource: Bundle) -> None:
             self._free.append(acquired_resource.index)
 
+        def clear(self) -> None:
+            self._free, self._requests = list(range(group.bundle_count)), []
+
     theirs = tune_controller.PlacementGroupResourceManager
     tune_controller.PlacementGroupResourceManager = Lent
     try:
@@ -119,12 +122,30 @@ def tune_within(group: Any) -> Iterator[None]:
         tune_controller.PlacementGroupResourceManager = theirs
 
 
-def node_types() -> list[tuple[str, dict[str, float], int]]:
-    """Name, resources and largest number of each node type that the cluster's autoscaler reports; none without one.
+def reported_node_types() -> list[tuple[str, dict[str, float], int]]:
+    """Name, resources and largest number (-1: no limit) of each node type that was reported to Ray; mostly none.
 
-    Private, but no public call tells it. An autoscaler says how many it may start at most, or -1 for no limit.
+    Private, but no public call tells it. Ray 2.60's own autoscaler does not report its types, managed services' may.
     """
     from ray._private.state import state
 
     config = state.get_cluster_config()
     return [(kind.name, dict(kind.resources), kind.max_count) for kind in config.node_group_configs] if config else []
+
+
+def not_placeable() -> set[str] | None:
+    """Ids of the placement groups that the cluster's autoscaler finds no node for now; None without an autoscaler.
+
+    It counts nodes up to its limits: what waits for others to end is among them. Private, since the public status that
+    Ray prints leaves these out.
+    """
+    import ray
+    from ray._private.worker import global_worker
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    reply = GetClusterStatusReply.FromString(global_worker.gcs_client.get_cluster_status(timeout_s=10))
+    if not reply.autoscaling_state.autoscaler_state_version:
+        return set() if _internal_kv_get(ray._private.ray_constants.DEBUG_AUTOSCALING_STATUS) else None
+    # Its details say "ID:STRATEGY|STATE".
+    return {gang.details.partition(":")[0] for gang in reply.autoscaling_state.infeasible_gang_resource_requests}

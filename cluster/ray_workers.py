@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from cluster import placement
 from cluster.errors import ClusterTrouble
-from cluster.nodes import possible_nodes
+from cluster.nodes import possible_nodes, refusals
 from cluster.placement import Ticket
 from cluster.pool import Pool
 from cluster.ray_process import DEAD, Worker
@@ -45,9 +45,8 @@ class RayWorkers:
 
     def refuse_impossible(self, shape: Shape, what: str) -> None:
         """As the protocol says: ClusterTrouble when the cluster, empty, could not hold `shape`."""
-        refusal = placement.refusal(shape, possible_nodes())
-        if refusal is not None:
-            raise ClusterTrouble(f"{what} {refusal}")
+        if (words := refusals([shape]).get(shape)) is not None:
+            raise ClusterTrouble(f"{what} {words}")
 
     def room(self, shape: Shape) -> int:
         """As the protocol says, of the nodes that live and those that may come."""

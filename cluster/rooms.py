@@ -34,6 +34,11 @@ class Room:
             return cls(shape, None)
         return cls(shape, placement_group([shape.size] * shape.workers, strategy="PACK"))
 
+    @property
+    def id(self) -> str:
+        """Ray's id of its group; empty without one."""
+        return str(self.group.id.hex()) if self.group is not None else ""
+
     def fits(self, shape: Shape) -> bool:
         """Whether a call of `shape` may use it."""
         return self.shape.need == shape.need
