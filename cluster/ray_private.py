@@ -137,15 +137,14 @@ def not_placeable() -> set[str] | None:
     """Ids of the placement groups that the cluster's autoscaler finds no node for now; None without an autoscaler.
 
     It counts nodes up to its limits: what waits for others to end is among them. Private, since the public status that
-    Ray prints leaves these out.
+    Ray prints leaves these out. Every head runs an autoscaler that at least reports; nodes of one that starts any know
+    their type.
     """
-    import ray
     from ray._private.worker import global_worker
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-    from ray.experimental.internal_kv import _internal_kv_get
 
     reply = GetClusterStatusReply.FromString(global_worker.gcs_client.get_cluster_status(timeout_s=10))
-    if not reply.autoscaling_state.autoscaler_state_version:
-        return set() if _internal_kv_get(ray._private.ray_constants.DEBUG_AUTOSCALING_STATUS) else None
+    if not any(node.ray_node_type_name for node in reply.cluster_resource_state.node_states):
+        return None
     # Its details say "ID:STRATEGY|STATE".
     return {gang.details.partition(":")[0] for gang in reply.autoscaling_state.infeasible_gang_resource_requests}

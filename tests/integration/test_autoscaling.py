@@ -20,7 +20,6 @@ from cluster.connect import connected
 from cluster.errors import ClusterTrouble
 from cluster.lent_group import placed_on
 from cluster.nodes import living_nodes
-from cluster.ray_private import not_placeable
 from cluster.ray_workers import RayWorkers
 from cluster.resources import Shape
 from tests.integration.test_ray_job import free_ports
@@ -63,7 +62,11 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     config, gcs = tmp_path / "cluster.json", f"{get_node_ip_address()}:{free_ports(1)[0]}"
     config.write_text(json.dumps(CONFIG | {"provider": PROVIDER | {"gcs_address": gcs}}))
     fake = {"RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
-    fake |= {"RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD}
+    fake |= {
+        "RAY_CLOUD_INSTANCE_ID": HEAD,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD,
+        "RAY_NODE_TYPE_NAME": CONFIG["head_node_type"],
+    }
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "start", "--head", "--block", f"--port={gcs.rpartition(':')[2]}", "--num-cpus=0", "--num-gpus=0"]
     command += ["--disable-usage-stats", "--include-dashboard=false", f"--autoscaling-config={config}"]
@@ -79,9 +82,11 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         head.wait(60)
 
 
-def hold(seconds: float) -> list[str]:
-    """Where it stood."""
-    time.sleep(seconds)
+def meet(folder: Path, name: int) -> list[str]:
+    """Where it stood when all had met."""
+    (folder / f"{name}.here").touch()
+    while len(list(folder.glob("*.here"))) < GANGS:
+        time.sleep(0.1)
     return placed_on()
 
 
@@ -90,17 +95,15 @@ def test_a_round_of_gangs_has_the_cluster_grow_from_nothing_and_shrink_after_it(
 ):
     async def scenario() -> None:
         workers = RayWorkers()
-        while not_placeable() is None:  # it says first what it sees some seconds after it began
-            await asyncio.sleep(0.5)
         workers.refuse_impossible(TOO_LARGE, "it")  # for all we know the autoscaler has such a machine
         try:
-            stood = await asyncio.gather(*(workers.call(GANG, hold, 1.0) for _ in range(GANGS)))
+            stood = await asyncio.gather(*(workers.call(GANG, meet, tmp_path, n) for n in range(GANGS)))
             assert len(living_nodes()) == 1 + MACHINES
             assert {node for nodes_of_one in stood for node in nodes_of_one} == living_nodes().keys() - {HEAD}
             monkeypatch.setattr(pool, "LOST_ROOM_SECONDS", 3.0)
             workers.close()
             with pytest.raises(ClusterTrouble, match="trainer waits for 2 workers of 1 CPU, 9 GPU each, for which the"):
-                await workers.call(TOO_LARGE, hold, 1.0)
+                await workers.call(TOO_LARGE, meet, tmp_path, 0)
             # On a head that `ray up` started its node types are known.
             (tmp_path / "bootstrap.yaml").write_text(json.dumps(CONFIG))
             monkeypatch.setattr(nodes, "BOOTSTRAP_FILE", tmp_path / "bootstrap.yaml")
