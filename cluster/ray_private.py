@@ -3,7 +3,11 @@
 Nothing of Ray is imported before it is asked for.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 """Who warns that a Ray of our own has made itself a token. Ray's `logging_level` does not reach it."""
@@ -17,16 +21,6 @@ def resolved_address(address: str) -> str:
     from ray._private.services import canonicalize_bootstrap_address
 
     return canonicalize_bootstrap_address(address) or ""
-
-
-def available_by_node() -> dict[str, dict[str, float]]:
-    """What Ray has to give on each node now, a moment old, by node id.
-
-    Private, but the public ray.available_resources() adds all nodes up.
-    """
-    from ray._private.state import available_resources_per_node
-
-    return dict(available_resources_per_node())
 
 
 def logs_folder() -> Path:
@@ -49,27 +43,108 @@ def is_health_check_failure(error: BaseException) -> bool:
     return isinstance(error, WorkerHealthCheckFailedError)
 
 
-def remove_orphans() -> int:
-    """Remove the placement groups of this job whose creating actor is dead. Returns how many there were.
+def train_within(group: Any) -> Any:
+    """A callback for Ray Train whose controller starts its workers in `group`, and leaves it to whoever lent it.
 
-    Ray Train's controller makes the placement group of a gang and removes it at the end. When the coordinator is
-    ended from outside, the controller and the workers end with it, but Ray keeps what an actor reserved until the
-    whole job ends; Ray Train's own cleaner asks the dashboard's server, which a Ray of our own does without.
-
-    Takes a call to Ray's control store; to be called some times after a coordinator has ended, since its
-    controller ends a moment later. Private, but no public call says who created a placement group.
+    Private, but Ray Train takes no placement group: it makes one of its own for each attempt. Its controller is told by
+    a callback, which it takes from the run's config and calls before it makes one.
     """
-    import ray
-    from ray._private.state import state
-    from ray.core.generated import gcs_pb2
-    from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray.train.v2._internal.execution.callback import ControllerCallback
+    from ray.train.v2._internal.execution.worker_group import worker_group
+    from ray.train.v2._internal.execution.worker_group.placement_group_handle import DefaultPlacementGroupHandle
 
-    job = bytes.fromhex(ray.get_runtime_context().get_job_id())
-    removed = 0
-    for packed in state._connect_and_get_accessor().get_placement_group_table():
-        group = gcs_pb2.PlacementGroupTableData.FromString(packed)
-        is_gone = group.state == gcs_pb2.PlacementGroupTableData.REMOVED
-        if group.creator_job_id == job and group.creator_actor_id and group.creator_actor_dead and not is_gone:
-            remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
-            removed += 1
-    return removed
+    class Lent(DefaultPlacementGroupHandle):  # type: ignore[misc]
+        def shutdown(self) -> None:
+            """The group is not the controller's to remove; its workers have been ended before this."""
+
+    class LendsGroup(ControllerCallback):  # type: ignore[misc]
+        def after_controller_start(self, train_run_context: Any) -> None:
+            del train_run_context
+            from ray.train.v2._internal.execution.worker_group import worker_group
+
+            worker_group.placement_group = lambda **asked: group
+            worker_group.DefaultPlacementGroupHandle = Lent
+
+    assert {"placement_group", "DefaultPlacementGroupHandle"} <= vars(worker_group).keys()
+    return LendsGroup()
+
+
+@contextmanager
+def tune_within(group: Any) -> Iterator[None]:
+    """While the block lasts, each trial of Ray Tune takes a bundle of `group`, of which there are enough.
+
+    Private, but a Tuner has no option for its resource manager, and the one that it takes asks Ray for a placement
+    group for each trial.
+    """
+    from ray.air.execution.resources import ResourceManager
+    from ray.air.execution.resources.placement_group import PlacementGroupAcquiredResources
+    from ray.tune.execution import tune_controller
+
+    @dataclass
+    class Bundle(PlacementGroupAcquiredResources):  # type: ignore[misc]
+        index: int
+
+        def _annotate_remote_entity(self, entity: Any, bundle: dict[str, float], bundle_index: int) -> Any:
+            del bundle_index  # of the trial's own bundles, of which there is one
+            return super()._annotate_remote_entity(entity, bundle, self.index)
+
+    class Lent(ResourceManager):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._free = list(range(group.bundle_count))
+            self._requests: list[Any] = []
+
+        def request_resources(self, resource_request: Any) -> None:
+            self._requests.append(resource_request)
+
+        def cancel_resource_request(self, resource_request: Any) -> None:
+            self._requests.remove(resource_request)
+
+        def has_resources_ready(self, resource_request: Any) -> bool:
+            return bool(self._free) and resource_request in self._requests
+
+        def acquire_resources(self, resource_request: Any) -> Bundle | None:
+            if not self.has_resources_ready(resource_request):
+                return None
+            self._requests.remove(resource_request)
+            return Bundle(resource_request, group, self._free.pop(0))
+
+        def free_resources(self, acquired_resource: Bundle) -> None:
+            self._free.append(acquired_resource.index)
+
+        def clear(self) -> None:
+            self._free, self._requests = list(range(group.bundle_count)), []
+
+    theirs = tune_controller.PlacementGroupResourceManager
+    tune_controller.PlacementGroupResourceManager = Lent
+    try:
+        yield
+    finally:
+        tune_controller.PlacementGroupResourceManager = theirs
+
+
+def reported_node_types() -> list[tuple[str, dict[str, float], int]]:
+    """Name, resources and largest number (-1: no limit) of each node type that was reported to Ray; mostly none.
+
+    Private, but no public call tells it. Ray 2.60's own autoscaler does not report its types, managed services' may.
+    """
+    from ray._private.state import state
+
+    config = state.get_cluster_config()
+    return [(kind.name, dict(kind.resources), kind.max_count) for kind in config.node_group_configs] if config else []
+
+
+def not_placeable() -> set[str] | None:
+    """Ids of the placement groups that the cluster's autoscaler finds no node for now; None without an autoscaler.
+
+    It counts nodes up to its limits: what waits for others to end is among them. Private, since the public status that
+    Ray prints leaves these out. Every head runs an autoscaler that at least reports; nodes of one that starts any know
+    their type.
+    """
+    from ray._private.worker import global_worker
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+    reply = GetClusterStatusReply.FromString(global_worker.gcs_client.get_cluster_status(timeout_s=10))
+    if not any(node.ray_node_type_name for node in reply.cluster_resource_state.node_states):
+        return None
+    # Its details say "ID:STRATEGY|STATE".
+    return {gang.details.partition(":")[0] for gang in reply.autoscaling_state.infeasible_gang_resource_requests}

@@ -18,13 +18,13 @@ from ray.exceptions import (
     RayError,
     RayTaskError,
 )
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from cluster import placement
+from cluster import lent_group
 from cluster.environment import settle_in
 from cluster.errors import TournamentError
 from cluster.last_words import KILLED_FOR_MEMORY, Vitals, has_gone, how_it_ended, keep_note, note_exit, vitals
-from cluster.placement import Holder
 from cluster.ray_private import logs_folder
 from cluster.resources import Shape
 from cluster.workers import WorkerDied, failure
@@ -51,8 +51,10 @@ class _Actor:
     def stand(self) -> tuple[str, Vitals]:
         return str(ray.get_runtime_context().get_node_id()), vitals(self.note)
 
-    def call(self, nodes: list[str], function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        placement.stand_on(nodes)
+    def call(
+        self, group: PlacementGroup | None, nodes: list[str], function: Callable[..., Any], args: tuple[Any, ...]
+    ) -> Any:
+        lent_group.lend(group, nodes)
         try:
             return function(*args)
         except SystemExit as error:
@@ -61,27 +63,31 @@ class _Actor:
 
 
 @dataclass(eq=False)
-class Worker(Holder):
-    """An actor, lent or idle. `nodes` says where it stands, or each member of its gang."""
+class Worker:
+    """An actor, lent or idle, that stands in a bundle of `group` or, if it coordinates a gang, beside it."""
 
-    handle: Any = None
+    shape: Shape
+    group: PlacementGroup | None
+    nodes: list[str]
+    """Where the group's bundles are."""
+    handle: Any
     node_id: str = ""
     vitals: Vitals | None = None
     dead: bool = False
 
     @classmethod
-    def start(cls, shape: Shape, nodes: list[str], environment: dict[str, str]) -> "Worker":
-        """Start an actor where it was placed. A coordinator stands beside the driver, whose node is not spot."""
+    def start(
+        cls, shape: Shape, group: PlacementGroup | None, nodes: list[str], environment: dict[str, str]
+    ) -> "Worker":
+        """Start an actor. A coordinator stands beside the driver, whose node is not spot."""
         held: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0}
         if shape.gang:
             held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(_this_node(), soft=True)
-        elif nodes:
+        elif group is not None:
             held = {"num_cpus": shape.cpus, "num_gpus": shape.gpus, "memory": shape.size.get("memory")}
-            # Not soft: elsewhere it would take room that the books give to others. If the node dies before it
-            # starts, it fails and is placed again.
-            held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(nodes[0], soft=False)
+            held["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
         actor = _Actor.options(**held)  # type: ignore[attr-defined]
-        return cls(shape, nodes, actor.remote(environment))
+        return cls(shape, group, nodes, actor.remote(environment))
 
     async def answer(self) -> None:
         """Wait until it has started, or find that a warm one is still there: raises one of DEAD if not."""
@@ -89,8 +95,8 @@ class Worker(Holder):
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run `function(*args)` in the process; errors as in `cluster.workers`. It goes on when this is cancelled."""
-        nodes = self.nodes if self.shape.gang else [self.node_id]
-        call = asyncio.wrap_future(self.handle.call.remote(nodes, function, args).future())
+        lent = self.group if self.shape.gang else None
+        call = asyncio.wrap_future(self.handle.call.remote(lent, self.nodes, function, args).future())
         try:
             while not (await asyncio.wait({call}, timeout=NODE_POLL_SECONDS if self.shape.gang else None))[0]:
                 if self._lost_nodes():

@@ -1,5 +1,6 @@
 """What work asks of the cluster: resources as a user writes them, and the shape of the process that holds them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self
 
@@ -60,11 +61,30 @@ class Shape:
         return cls(role, resources.cpus, gpus, resources.memory_gb, resources.workers, gang)
 
     @property
+    def need(self) -> tuple[float, float, float | None, int, bool]:
+        """What it asks of the cluster, whoever works there."""
+        return self.cpus, self.gpus, self.memory_gb, self.workers, self.gang
+
+    @property
     def size(self) -> Size:
         """Of one worker."""
         return _size(self.cpus, self.gpus, self.memory_gb)
+
+    @property
+    def words(self) -> str:
+        """What it asks for."""
+        one = amounts_in_words(self.size, self.size)
+        return f"{self.workers} workers of {one} each" if self.workers > 1 else one
 
 
 def _size(cpus: float, gpus: float, memory_gb: float | None) -> Size:
     amounts = {"CPU": cpus, "GPU": gpus, "memory": int((memory_gb or 0) * 2**30)}  # Ray wants whole bytes
     return {name: amount for name, amount in amounts.items() if amount}
+
+
+def amounts_in_words(names: Iterable[str], amounts: Size) -> str:
+    """So much of each of `names`."""
+    return ", ".join(
+        f"{amounts.get(name, 0) / 2**30:.3g} GB memory" if name == "memory" else f"{amounts.get(name, 0):g} {name}"
+        for name in names
+    )

@@ -21,7 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cluster.environment import settle_in
 from cluster.errors import machine_trouble
-from cluster.placement import any_member_selector
+from cluster.lent_group import tuning
 from competitors.contract import Allowance, Brief
 from competitors.failure_words import describe
 from competitors.search.coordinator import LONGER, Search, drawn
@@ -39,8 +39,8 @@ def try_values(search: Search) -> None:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # TensorBoard and the like
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     at = marks(recipe.grace, recipe.reduction)
-    results = tune.Tuner(
-        tune.with_resources(_trainable(search, at), _place(search)),
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable(search, at), tune.PlacementGroupFactory([search.brief.resources.size])),
         tune_config=tune.TuneConfig(
             metric="loss",
             mode="min",
@@ -62,18 +62,15 @@ def try_values(search: Search) -> None:
             callbacks=[_Follower(search), JsonLoggerCallback()],
             verbose=0,
         ),
-    ).fit()
+    )
+    with tuning():
+        results = tuner.fit()
     for result in results:
         if result.error is not None:
             name = Path(result.path).name
             search.fail(name, _why(result.error), machine_trouble(result.error))
             log.error("%s failed: %s", name, result.error)
     search.poll(now=True)
-
-
-def _place(search: Search) -> tune.PlacementGroupFactory:
-    """What a trial holds, on any of the nodes where the entry was placed."""
-    return tune.PlacementGroupFactory([search.brief.resources.size], bundle_label_selector=[any_member_selector()])
 
 
 def _trainable(search: Search, at: tuple[float, ...]) -> Callable[[dict[str, Any]], None]:

@@ -18,7 +18,7 @@ from ray.train.v2.api.exceptions import ControllerError, PreemptionError, Worker
 
 from cluster.environment import settle_in
 from cluster.errors import ClusterTrouble, Forfeit
-from cluster.placement import member_selectors
+from cluster.lent_group import train_callbacks
 from cluster.ray_private import is_health_check_failure
 from cluster.text import plain
 from competitors.capture import captured_output
@@ -82,14 +82,13 @@ def _trainer(brief: Brief, recipe: SftRecipe, attempt: int) -> Any:
             num_workers=held.workers,
             use_gpu=gpus,
             resources_per_worker=held.size,
-            # Where cluster.placement's books put them: else they would take room that was given to others.
-            label_selector=member_selectors() or None,
         ),
         run_config=RunConfig(
             name=name,
             storage_path=str(brief.scratch_dir.absolute() / "ray-train"),
             # Ray cannot tell a competitor's own error from a lost worker, so it retries neither; we do, above.
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=PLACEMENT_TRIES),
+            callbacks=train_callbacks(),
         ),
     )
 

@@ -191,7 +191,8 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
     """What the cluster at `address` cannot place, its largest machine, and all of it."""
     from cluster.connect import connected
     from cluster.errors import ClusterTrouble
-    from cluster.ray_workers import RayWorkers, living_nodes
+    from cluster.nodes import possible_nodes
+    from cluster.ray_workers import RayWorkers
     from cluster.resources import Shape
 
     problems = []
@@ -204,7 +205,7 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
             except ClusterTrouble as trouble:
                 problems.append(str(trouble))
         machine = largest_machine()
-        cluster = Cluster(living_nodes(), machine.gpu_kind)
+        cluster = Cluster(possible_nodes(), machine.gpu_kind)
     there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
     return problems or [f"every entry can be placed on the cluster at {address} ({there})"], machine, cluster
 

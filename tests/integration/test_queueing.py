@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from cluster import ray_process, ray_workers
+from cluster import pool, ray_process
 from cluster.connect import connected
 from cluster.errors import ClusterTrouble
-from cluster.placement import MAX_OVERTAKEN, any_member_selector, member_selectors, placed_on
+from cluster.lent_group import lent, placed_on
+from cluster.placement import MAX_OVERTAKEN
 from cluster.ray_workers import RayWorkers
 from cluster.resources import Shape
 from cluster.workers import WorkerDied
@@ -44,27 +45,23 @@ def single(seconds: float) -> tuple[float, float, list[str]]:
     return began, time.time(), placed_on()
 
 
-def gang(seconds: float, selectors: list[dict[str, str]] | None = None) -> tuple[float, float, list[str]]:
-    """What a gang does: places its own members where it was put, and gives the room back."""
+def gang(seconds: float) -> tuple[float, float, list[str]]:
+    """What a gang does: has a member in each bundle of what is held for it, with what the bundle holds."""
     import ray
-    from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    selectors = selectors or member_selectors()
-    group = placement_group([{"CPU": 1, "GPU": 1}] * len(selectors), bundle_label_selector=selectors)
-    ray.get(group.ready())
+    group = lent()
+
+    @ray.remote(num_cpus=1, num_gpus=1)
+    def member() -> str:
+        time.sleep(seconds)
+        return str(ray.get_runtime_context().get_node_id())
+
     began = time.time()
-    time.sleep(seconds)
-    ended = time.time()
-    bundles = placement_group_table(group)["bundles_to_node_id"]
-    remove_placement_group(group)
-    stood = [bundles[index] for index in range(len(selectors))]
-    assert len(set(map(str, selectors))) == 1 or stood == placed_on()
-    return began, ended, stood
-
-
-def search(seconds: float) -> tuple[float, float, list[str]]:
-    """A gang whose members all ask alike, as the trials of a search do."""
-    return gang(seconds, [any_member_selector()] * len(placed_on()))
+    strategies = [PlacementGroupSchedulingStrategy(group, index) for index in range(group.bundle_count)]
+    stood = ray.get([member.options(scheduling_strategy=strategy).remote() for strategy in strategies])
+    assert stood == placed_on()
+    return began, time.time(), stood
 
 
 def forever(started: Path) -> None:
@@ -106,10 +103,10 @@ def test_a_gang_and_a_stream_of_small_entries(nodes: Any, tmp_path: Path):
             assert not any(task.done() for task in (*before, *waiting, *after))
             (tmp_path / "over").touch()
             await asyncio.gather(*before, *waiting, *after)
-            # Three of four GPUs for a search, and one beside it: both run.
-            beside = enter_all(["beside"], ONE, until, tmp_path / "searched")
-            await asyncio.gather(*enter_all(["search"], GANG_OF_THREE, search, 0.1))
-            (tmp_path / "searched").touch()
+            # Three of four GPUs for a gang, and one beside it: both run.
+            beside = enter_all(["beside"], ONE, until, tmp_path / "three")
+            await asyncio.gather(*enter_all(["three"], GANG_OF_THREE, gang, 0.1))
+            (tmp_path / "three").touch()
             await asyncio.gather(*beside)
         finally:
             workers.close()
@@ -152,7 +149,7 @@ def test_on_another_node_too_a_process_is_gone_when_its_call_is_and_says_how_it_
 
 def test_a_lost_node(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ray_process, "NODE_POLL_SECONDS", 0.5)
-    monkeypatch.setattr(ray_workers, "LOST_ROOM_SECONDS", 1.0)
+    monkeypatch.setattr(pool, "LOST_ROOM_SECONDS", 1.0)
 
     cluster, machines = nodes
 

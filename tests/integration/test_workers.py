@@ -13,6 +13,7 @@ import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from cluster.errors import Forfeit
+from cluster.placement import MAX_OVERTAKEN
 from cluster.ray_process import _memory_monitor
 from cluster.ray_workers import RayWorkers
 from cluster.resources import Shape
@@ -73,11 +74,15 @@ def test_processes_stay_warm_and_are_ended_when_another_shape_needs_their_place(
         with pytest.raises(Forfeit):
             await workers.call(WHOLE, fail, "forfeit")
         assert await workers.call(WHOLE, pid) == first
-        # Small ones behind one that needs both CPUs do not starve it.
+        # Small ones whose process is warm go before one that needs both CPUs, but so many only.
         await workers.call(SMALL, add, 1, 1)
         (tmp_path / "all").touch()
-        await asyncio.gather(*(workers.call(shape, work, tmp_path, shape.role) for shape in (WHOLE, SMALL)))
-        assert log(tmp_path) == ["+whole", "-whole", "+trainer", "-trainer"]
+        whole = asyncio.create_task(workers.call(WHOLE, work, tmp_path, "whole"))
+        await asyncio.sleep(0)
+        names = [f"small-{i}" for i in range(MAX_OVERTAKEN + 2)]
+        await asyncio.gather(whole, *(workers.call(SMALL, work, tmp_path, name) for name in names))
+        assert [line for line in log(tmp_path) if line[0] == "+"].index("+whole") <= MAX_OVERTAKEN
+        assert log(tmp_path).index("-whole") == log(tmp_path).index("+whole") + 1
         assert await workers.call(WHOLE, pid) != first
 
     asyncio.run(scenario())

@@ -3,6 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+from ray.air.execution.resources import ResourceRequest
+from ray.air.execution.resources.placement_group import PlacementGroupResourceManager
+from ray.tune.execution import tune_controller
+
+from cluster.ray_private import train_within, tune_within
 
 CLUSTER = Path(__file__).parents[3] / "cluster"
 
@@ -19,3 +26,19 @@ def test_no_other_file_here_knows_a_private_module_of_ray():
     for file in CLUSTER.glob("*.py"):
         private = any(word in file.read_text() for word in ("ray._private", "_internal", "ray.core.generated"))
         assert private == (file.name == "ray_private.py"), file.name
+
+
+def test_ray_train_and_tune_can_still_be_lent_a_group():
+    """Asserts in itself that what it replaces is there; that it works, only real gangs show (tests/integration)."""
+    group = SimpleNamespace(bundle_count=2)
+    assert train_within(group) is not None
+    request = ResourceRequest([{"CPU": 1}])
+    with tune_within(group):
+        manager = tune_controller.PlacementGroupResourceManager()
+        for _ in range(3):
+            manager.request_resources(request)
+        taken = [manager.acquire_resources(request) for _ in range(3)]
+        assert [one and one.index for one in taken] == [0, 1, None]
+        manager.free_resources(taken[1])
+        assert manager.acquire_resources(request).index == 1
+    assert tune_controller.PlacementGroupResourceManager is PlacementGroupResourceManager

@@ -1,0 +1,63 @@
+"""What the cluster's nodes have: those that live, and those that an autoscaler may add."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import ray
+import yaml
+
+from cluster import placement
+from cluster.placement import Nodes
+from cluster.ray_private import not_placeable, reported_node_types
+from cluster.resources import Shape, Size
+
+BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster's config on its head, for the autoscaler."""
+MANY = 1000
+"""So many nodes of a type at most, where an autoscaler knows no limit."""
+NODE_TYPE_LABEL = "ray.io/node-group"
+"""The label by which a node says which of the autoscaler's types it is."""
+
+
+def living_nodes() -> Nodes:
+    """What the living nodes have."""
+    return {node["NodeID"]: _counted(node["Resources"]) for node in ray.nodes() if node["Alive"]}
+
+
+def possible_nodes() -> Nodes:
+    """What the living nodes have, and those that an autoscaler may add to them, as far as its node types are known."""
+    living = [node for node in ray.nodes() if node["Alive"]]
+    nodes = {node["NodeID"]: _counted(node["Resources"]) for node in living}
+    there = Counter(node["Labels"].get(NODE_TYPE_LABEL) for node in living)
+    for name, amounts, most in _node_types():
+        for number in range(there[name], MANY if most < 0 else most):
+            nodes[f"{name} {number}"] = _counted(amounts)
+    return nodes
+
+
+def refusals(shapes: Iterable[Shape]) -> dict[Shape, str]:
+    """What each of those shapes that the cluster could never hold asks for and what there is, in words.
+
+    Where an autoscaler's node types are not known it may have a node for any.
+    """
+    nodes = possible_nodes()
+    found = {shape: words for shape in set(shapes) if (words := placement.refusal(shape, nodes)) is not None}
+    return found if not found or _node_types() or not_placeable() is None else {}
+
+
+def _node_types() -> list[tuple[str, dict[str, float], int]]:
+    """As `reported_node_types`, or from the file on a head that `ray up` started."""
+    if types := reported_node_types():
+        return types
+    file = BOOTSTRAP_FILE.expanduser()
+    if not file.exists():
+        return []
+    config = yaml.safe_load(file.read_text())
+    kinds = {name: kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]}
+    most = config.get("max_workers", MANY)
+    return [(name, kind.get("resources", {}), min(most, kind.get("max_workers", most))) for name, kind in kinds.items()]
+
+
+def _counted(amounts: dict[str, float]) -> Size:
+    return {name: amounts[name] for name in ("CPU", "GPU", "memory") if name in amounts}
