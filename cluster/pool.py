@@ -26,6 +26,8 @@ CHECK_SECONDS = 1.0
 """How often it is asked whether nodes were lost, and whether the cluster can hold what is waited for."""
 NEWS_SECONDS = 2.0
 """So long Ray may take to know and to use what was given back."""
+IDLE_SECONDS = 60.0
+"""So long an idle process holds its place where an autoscaler could give the machine back; elsewhere for ever."""
 MAX_ASKED = 32
 """So many rooms are asked for at once: enough for an autoscaler to start many nodes together."""
 LOST_ROOM_SECONDS = 600.0
@@ -44,6 +46,7 @@ class Pool:
         self._coordinators: list[Worker] = []  # without a room
         self._looking: asyncio.Task[None] | None = None
         self._room_was_made = self._checked = 0.0
+        self._is_autoscaled = False
 
     async def room_for(self, ticket: Ticket) -> Room:
         """The room that the ticket is served with, in its turn, lent until it is left."""
@@ -78,8 +81,17 @@ class Pool:
             self._give_up(room)
         else:
             room.worker = None if has_ended else room.worker
+            room.since = time.monotonic()
             self._idle.append(room)
+            if self._is_autoscaled:
+                asyncio.get_running_loop().call_later(IDLE_SECONDS, self._expire, room, room.since)
         self._serve()
+
+    def _expire(self, room: Room, since: float) -> None:
+        """Give up a room that has been idle since then."""
+        if room in self._idle and room.since == since:
+            self._idle.remove(room)
+            self._give_up(room)
 
     def close(self) -> None:
         """End every process, and tell everybody who waits."""
@@ -170,15 +182,17 @@ class Pool:
     async def _check_homes(self) -> None:
         """Forget rooms on lost nodes; tell those whom the cluster, or its autoscaler, cannot hold, when it stays so."""
         shapes = {ticket.shape for ticket in self._waiting}
-        living, too_large, stuck = await asyncio.to_thread(
-            lambda: (living_nodes(), refusals(shapes), not_placeable() or set())
+        living, too_large, unplaced = await asyncio.to_thread(
+            lambda: (living_nodes(), refusals(shapes), not_placeable())
         )
-        self._checked = time.monotonic()
+        self._checked, self._is_autoscaled = time.monotonic(), unplaced is not None
         for room in [room for room in self._idle if not living.keys() >= {*room.nodes}]:
             self._idle.remove(room)
             self._give_up(room)
         # What an autoscaler has no node for may only wait for our own work to end.
-        needs = {} if self._busy or self._idle else {room.shape.need for room in self._asked if room.id in stuck}
+        needs = (
+            {} if self._busy or self._idle else {room.shape.need for room in self._asked if room.id in (unplaced or ())}
+        )
         for ticket, served in list(self._waiting.items()):
             words = too_large.get(ticket.shape)
             if words is None and ticket.shape.need in needs:

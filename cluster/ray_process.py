@@ -82,7 +82,8 @@ class Worker:
         """Start an actor. A coordinator stands beside the driver, whose node is not spot."""
         held: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0}
         if shape.gang:
-            held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(_this_node(), soft=True)
+            # Not soft: of 16 that started at once, Ray put 15 on other nodes, where a coordinator keeps a machine busy.
+            held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(_this_node(), soft=False)
         elif group is not None:
             held = {"num_cpus": shape.cpus, "num_gpus": shape.gpus, "memory": shape.size.get("memory")}
             held["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)

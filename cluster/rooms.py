@@ -25,7 +25,7 @@ class Room:
     """Where each of its bundles is, once it is placed."""
     worker: Worker | None = None
     since: float = field(default_factory=time.monotonic)
-    """When it was asked for."""
+    """When it was asked for, or last left (time.monotonic)."""
 
     @classmethod
     def ask(cls, shape: Shape) -> "Room":
