@@ -3,6 +3,7 @@
 Nothing of Ray is imported before it is asked for.
 """
 
+import subprocess
 from pathlib import Path
 
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
@@ -17,6 +18,17 @@ def resolved_address(address: str) -> str:
     from ray._private.services import canonicalize_bootstrap_address
 
     return canonicalize_bootstrap_address(address) or ""
+
+
+def own_processes() -> list[tuple[str, subprocess.Popen[bytes]]]:
+    """What ray.init started in this process, each with its kind, such as `raylet`; nothing where it joined a cluster.
+
+    Private, but no public call says which processes they are.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    return [] if node is None else list(node.live_processes())
 
 
 def available_by_node() -> dict[str, dict[str, float]]:

@@ -7,6 +7,7 @@ same command. Heavy libraries are imported inside the commands that need them, s
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -295,7 +296,8 @@ def default_run_dir(config: TournamentConfig) -> Path:
 
 @contextmanager
 def going_on() -> Iterator[None]:
-    """When the tournament stops, say with which command it goes on."""
+    """When the tournament stops, say with which command it goes on. SIGTERM stops it as Ctrl-C does, from now on."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except (ClusterTrouble, KeyboardInterrupt, OSError) as error:  # OSError: the disk is full, or went away

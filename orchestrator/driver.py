@@ -109,6 +109,8 @@ async def _run_rounds(
         is_stopped = True
         task.cancel()
 
+    # `ray job stop` sends SIGTERM, which Ray's own handler would answer with a stack trace.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
     with ExitStack() as stack:
         if workers is None:
             address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
@@ -116,8 +118,6 @@ async def _run_rounds(
             everybody.tell(Noted("starting Ray" if is_here else f"joining the Ray cluster at {address}"))
             await asyncio.sleep(0)  # so that this is said before it takes its seconds
             workers = stack.enter_context(_on_ray(config, config_folder, address, is_here, everybody))
-        # `ray job stop` sends SIGTERM, which Ray's own handler would answer with a stack trace.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
         try:
             await Tournament(config, run, config_folder, workers, everybody.tell).run()
         except BaseExceptionGroup as group:
