@@ -5,6 +5,10 @@ Nothing of Ray is imported before it is asked for.
 
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 """Who warns that a Ray of our own has made itself a token. Ray's `logging_level` does not reach it."""
@@ -29,6 +33,14 @@ def own_processes() -> list[tuple[str, subprocess.Popen[bytes]]]:
 
     node = worker._global_node
     return [] if node is None else list(node.live_processes())
+
+
+def server_version(client: "JobSubmissionClient") -> str:
+    """Which Ray the cluster of a client runs.
+
+    Private, but the public get_version() gives that of the interface.
+    """
+    return str(client._server_ray_version)
 
 
 def available_by_node() -> dict[str, dict[str, float]]:

@@ -8,14 +8,16 @@ work and are ended only when something else needs their place. Who is served nex
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
 
 from cluster import placement
 from cluster.errors import ClusterTrouble
+from cluster.fitness import unfit_nodes
 from cluster.placement import Nodes, Ticket
 from cluster.ray_private import available_by_node, remove_orphans
 from cluster.ray_process import DEAD, Worker
@@ -38,11 +40,13 @@ ORPHANING_SECONDS = 60.0
 class RayWorkers:
     """`cluster.workers.Workers` on the Ray cluster that this program is connected to.
 
-    Starts and ends processes within the cluster's resources. `environment` is set in each.
+    Starts and ends processes within the cluster's resources. `environment` is set in each. The nodes that live now are
+    known to be fit; those that join later are asked when they are first used, with `proof` as `cluster.fitness` has it.
     """
 
-    def __init__(self, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, environment: dict[str, str] | None = None, proof: Path | None = None) -> None:
         self._environment = environment or {}
+        self._fit, self._proof = set(living_nodes()), proof
         self._idle: list[Worker] = []
         self._busy: list[Worker] = []
         self._waiting: dict[Ticket, asyncio.Future[Worker]] = {}
@@ -102,6 +106,7 @@ class RayWorkers:
             worker = await self._wait_for(ticket)
             is_new = not worker.node_id
             try:
+                await self._require_fit(worker.nodes)
                 await worker.answer()
             except DEAD as error:
                 worker.kill()
@@ -116,6 +121,14 @@ class RayWorkers:
                 raise
             else:
                 return worker
+
+    async def _require_fit(self, nodes: Iterable[str]) -> None:
+        """ClusterTrouble where one of the nodes has joined since and cannot do our work."""
+        if newcomers := {*nodes} - self._fit:
+            unfit = await asyncio.to_thread(unfit_nodes, self._proof, newcomers)
+            if unfit:
+                raise ClusterTrouble("; ".join(unfit))
+            self._fit |= newcomers
 
     async def _wait_for(self, ticket: Ticket) -> Worker:
         """The worker that the ticket is served with, in its turn."""
