@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 from cluster.errors import ClusterTrouble, UserError
 from cluster.own_ray import end_own_ray, our_sigterm_handler, sigterm_kept_from_it
 from cluster.ray_private import TOKEN_LOGGER, resolved_address
-from cluster.text import said_by
+from cluster.text import plain, said_by
 
 LOCAL = "local"
 """The address of a Ray of our own on this machine."""
@@ -54,7 +54,8 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     except (RuntimeError, ValueError, TimeoutError) as error:
         if is_own:
             raise ClusterTrouble(f"Ray did not start on this machine: {said_by(error)}") from error
-        raise UserError(f"cannot join the Ray cluster at {address}: {said_by(error)}") from error
+        # All of it: where versions differ, the first line does not say which.
+        raise UserError(f"cannot join the Ray cluster at {address}: {plain(error)}") from error
     try:
         yield ray.cluster_resources()
     finally:

@@ -61,12 +61,12 @@ class Jobs:
             client = JobSubmissionClient(self.address)
         except AuthenticationError as error:
             raise UserError(
-                f"the Ray cluster at {self.address} does not let us in: {said_by(error).split(':')[0].split('.')[0]}."
+                f"the Ray cluster at {self.address} does not let us in: {_reason(error)}."
                 " Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token to the cluster's token"
             ) from error
-        except (ConnectionError, RequestException) as error:
+        except ConnectionError as error:
             raise UserError(f"no Ray cluster answers at {self.address}: {said_by(error)}") from error
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RequestException, RuntimeError, ValueError, KeyError) as error:
             raise UserError(f"{self.address} is no dashboard of a Ray cluster: {said_by(error)}") from error
         theirs = server_version(client)
         if _release(theirs) != _release(ray.__version__):
@@ -141,6 +141,11 @@ class Jobs:
                 if silent > GONE_SECONDS:
                     raise ClusterTrouble(f"the cluster at {self.address} does not answer: {said_by(error)}") from error
             await asyncio.sleep(RECONNECT_SECONDS)
+
+
+def _reason(error: Exception) -> str:
+    """Ray's first words about a token, without what the server said and how it goes on."""
+    return said_by(error).partition(":")[0].partition(".")[0]
 
 
 def _release(version: str) -> list[str]:

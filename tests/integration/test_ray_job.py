@@ -10,12 +10,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.ray_nodes import REPOSITORY, WAIT_SECONDS, Nodes, call, cluster, python_of
+from tests.ray_nodes import REPOSITORY, WAIT_SECONDS, Nodes, call, cluster, end, python_of
 from tests.tournaments import sft
 
 RECIPE = """
@@ -179,7 +180,25 @@ def test_whoever_has_only_ray_submits_a_checkout(laptop: Laptop):
     submitted = laptop.nodes.job(
         "submit", "--submission-id", "plain-1", "--working-dir", ".", "--runtime-env-json", PLAIN_ENVIRONMENT, "--",
         "python", "-m", "orchestrator", "run", "configs/quickstart.yaml", "--run-dir", str(laptop.run_dir),
-        "--set", "rounds=1", "--set", "budget.steps=2", "--set", "competitors=auto", cwd=REPOSITORY,
+        "--set", "rounds=1", "--set", "budget.tokens=2000", cwd=REPOSITORY,
     )  # fmt: skip
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert laptop.state == "finished"
+
+
+@pytest.mark.slow
+def test_a_node_that_lacks_a_library_is_named_before_anything_starts(laptop: Laptop, tmp_path: Path):
+    python = python_of(tmp_path / "python")
+    old = next(python.parents[1].rglob("site-packages")) / "trl-0.0.1.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: trl\nVersion: 0.0.1\n")
+    laptop.nodes.add(1, python)
+    laptop.nodes.wait_for(3)
+    try:
+        refused = laptop.submit()
+    finally:
+        end(laptop.nodes.processes.pop())
+    assert refused.returncode == 1, refused.stdout + refused.stderr
+    (reason,) = [line for line in refused.stdout.splitlines() if line.startswith("error: ")]
+    assert re.fullmatch(rf"error: the Ray cluster at \S+: node \S+ lacks trl {version('trl')} \(it has 0.0.1\)", reason)
+    assert [path.name for path in laptop.run_dir.iterdir()] == [".lock"]
