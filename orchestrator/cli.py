@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in a job's entrypoint, whose current folder is a temporary copy of what was submitted."""
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
 
 app = typer.Typer(
     add_completion=False,
@@ -344,6 +346,8 @@ def main() -> NoReturn:
     code = 0
     try:
         code = app(standalone_mode=False) or 0  # what typer.Exit carries comes back so
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except typer.Abort:

@@ -6,6 +6,7 @@ Neither the nodes nor whoever has only Ray can import a package of ours; `tourna
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -52,6 +53,22 @@ class Laptop:
         there = ["--address", self.nodes.dashboard, "--run-dir", str(self.run_dir)]
         return self.tournament("submit", str(self.config), *there, *arguments, **variables)
 
+    def follow(self, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+        """Submit again what runs already: whoever follows it now, and the job."""
+        there = ["--address", self.nodes.dashboard, "--run-dir", str(self.run_dir)]
+        following = subprocess.Popen(
+            [str(self.python), "-m", "orchestrator", "submit", str(self.config), *there, *arguments],
+            env=self.nodes.environment, cwd=self.python.parent, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert following.stdout is not None
+        first = following.stdout.readline()
+        job = re.fullmatch(r"(tiny-\w{6}-1) runs already on http://\S+: nothing was submitted\n", first)
+        assert job, first
+        while "full: training" not in (line := following.stdout.readline()):
+            assert line
+        return following, job[1]
+
     @property
     def state(self) -> str:
         return str(json.loads((self.run_dir / "leaderboard.json").read_text())["state"])
@@ -90,15 +107,6 @@ def laptop(nodes: Nodes, installed: Path, inputs: Path, tmp_path: Path) -> Lapto
     }  # fmt: skip
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return Laptop(installed, nodes, folder / "tiny.yaml", tmp_path / "run")
-
-
-PLAIN_ENVIRONMENT = json.dumps(
-    {
-        "excludes": [".git", ".venv", "/runs", "/tests", "/docs"],
-        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"},
-    }
-)
-"""What the README has."""
 
 
 def test_a_job_is_followed_to_its_end(laptop: Laptop):
@@ -146,21 +154,18 @@ def test_a_stopped_job_goes_on_with_the_same_command(laptop: Laptop):
     while not (progress.exists() and '"step"' in progress.read_text()):
         assert time.monotonic() < deadline, laptop.nodes.job("list").stdout
         time.sleep(0.3)
-    environment = laptop.nodes.environment
-    arguments = ["submit", str(laptop.config), "--address", laptop.nodes.dashboard, "--run-dir", str(laptop.run_dir)]
-    following = subprocess.Popen(
-        [str(laptop.python), "-m", "orchestrator", *arguments, *long],
-        env=environment, cwd=laptop.python.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert following.stdout is not None
-    first = following.stdout.readline()
-    job = re.fullmatch(r"(tiny-\w{6}-1) runs already on http://\S+: nothing was submitted\n", first)
-    assert job, first
-    stopped = laptop.nodes.job("stop", job[1])
+    given_up, job = laptop.follow(*long)
+    given_up.send_signal(signal.SIGINT)
+    _, errors = given_up.communicate(timeout=WAIT_SECONDS)
+    assert given_up.returncode == 3
+    assert errors.startswith(f"following ended; {job} goes on\nfollow it again: ")
+    following, same = laptop.follow(*long)
+    assert same == job
+    stopped = laptop.nodes.job("stop", job)
     said, errors = following.communicate(timeout=WAIT_SECONDS)
     assert "was stopped" in stopped.stdout + stopped.stderr
     assert following.returncode == 3
-    assert f"{job[1]} was stopped" in errors
+    assert f"{job} was stopped" in errors
     assert "go on with the same command: " in errors
     assert "Traceback" not in said + errors
     assert laptop.state == "stopped"
@@ -176,11 +181,13 @@ def test_a_stopped_job_goes_on_with_the_same_command(laptop: Laptop):
 
 @pytest.mark.slow
 def test_whoever_has_only_ray_submits_a_checkout(laptop: Laptop):
-    """As docs/cluster.md has it."""
+    """As the README has it."""
+    environment = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}}
     submitted = laptop.nodes.job(
-        "submit", "--submission-id", "plain-1", "--working-dir", ".", "--runtime-env-json", PLAIN_ENVIRONMENT, "--",
+        "submit", "--submission-id", "plain-1", "--working-dir", ".",
+        "--runtime-env-json", json.dumps(environment), "--",
         "python", "-m", "orchestrator", "run", "configs/quickstart.yaml", "--run-dir", str(laptop.run_dir),
-        "--set", "rounds=1", "--set", "budget.tokens=2000", cwd=REPOSITORY,
+        "--set", "rounds=1", "--set", "competitors=[{name: same, kind: unchanged}]", cwd=REPOSITORY,
     )  # fmt: skip
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert laptop.state == "finished"
