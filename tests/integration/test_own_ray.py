@@ -25,7 +25,7 @@ signal.signal(signal.SIGTERM, lambda *_: heard.append("SIGTERM"))
 with connected("local"):
     import ray
     os.killpg(0, signal.SIGTERM)
-    time.sleep(3)  # Ray's processes would end within one
+    time.sleep(2)  # Ray's processes would end within one
 
     def hears():
         settle_in({})
