@@ -4,11 +4,12 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from cluster.errors import ClusterTrouble, UserError
+from cluster.own_ray import end_own_ray, our_sigterm_handler, sigterm_kept_from_it
 from cluster.ray_private import TOKEN_LOGGER, resolved_address
-from cluster.text import said_by
+from cluster.text import plain, said_by
 
 LOCAL = "local"
 """The address of a Ray of our own on this machine."""
@@ -35,27 +36,33 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
     # Ray would overwrite the accelerator variables of actors without GPUs; such an actor must see none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     require_answer(address)
-    if address == LOCAL:
+    is_own = address == LOCAL
+    if is_own:
         # Ray gives its own cluster a token, as it should, and warns of it.
         logging.getLogger(TOKEN_LOGGER).setLevel(logging.ERROR)
     try:
-        ray.init(
-            address=address,
-            include_dashboard=False if address == LOCAL else None,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=False,
-        )
+        with sigterm_kept_from_it() if is_own else nullcontext(), our_sigterm_handler():
+            ray.init(
+                address=address,
+                include_dashboard=False if is_own else None,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                configure_logging=False,
+            )
     except ConnectionError as error:
         raise UserError(f"no Ray cluster answers at {address}: {said_by(error)}") from error
     except (RuntimeError, ValueError, TimeoutError) as error:
-        if address == LOCAL:
+        if is_own:
             raise ClusterTrouble(f"Ray did not start on this machine: {said_by(error)}") from error
-        raise UserError(f"cannot join the Ray cluster at {address}: {said_by(error)}") from error
+        # All of it: where versions differ, the first line does not say which.
+        raise UserError(f"cannot join the Ray cluster at {address}: {plain(error)}") from error
     try:
         yield ray.cluster_resources()
     finally:
-        ray.shutdown()
+        if is_own:
+            end_own_ray()
+        else:
+            ray.shutdown()
 
 
 def require_answer(address: str | None) -> None:

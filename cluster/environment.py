@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 
 from cluster.machine import collect_garbage_rarely
 
@@ -17,7 +18,8 @@ _RAYS_OWN = "RAY_"
 
 
 def settle_in(environment: dict[str, str]) -> None:
-    """What every worker's process does before its first work: take `environment`, forget whatever opens a door.
+    """What every worker's process does before its first work: take `environment`, forget whatever opens a door, hear
+    SIGTERM.
 
     Nobody but the driver fetches models and data or speaks to MLflow, so no worker needs to log in anywhere. Where Ray
     was started with such variables, the system keeps showing the first ones to this user in /proc: a program that must
@@ -27,6 +29,8 @@ def settle_in(environment: dict[str, str]) -> None:
     for name in [name for name, value in os.environ.items() if is_credential(name, value)]:
         del os.environ[name]
     collect_garbage_rarely()
+    # A Ray of our own keeps it from whatever it starts (`cluster.own_ray`): pools and loaders end their children by it.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def is_credential(name: str, value: str) -> bool:

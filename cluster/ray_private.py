@@ -3,11 +3,15 @@
 Nothing of Ray is imported before it is asked for.
 """
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 TOKEN_LOGGER = "ray._private.authentication.authentication_token_setup"
 """Who warns that a Ray of our own has made itself a token. Ray's `logging_level` does not reach it."""
@@ -21,6 +25,25 @@ def resolved_address(address: str) -> str:
     from ray._private.services import canonicalize_bootstrap_address
 
     return canonicalize_bootstrap_address(address) or ""
+
+
+def own_processes() -> list[tuple[str, subprocess.Popen[bytes]]]:
+    """What ray.init started in this process, each with its kind, such as `raylet`; nothing where it joined a cluster.
+
+    Private, but no public call says which processes they are.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    return [] if node is None else list(node.live_processes())
+
+
+def server_version(client: "JobSubmissionClient") -> str:
+    """Which Ray the cluster of a client runs.
+
+    Private, but the public get_version() gives that of the interface.
+    """
+    return str(client._server_ray_version)
 
 
 def logs_folder() -> Path:

@@ -7,13 +7,15 @@ transformers again (seconds), so finished ones wait for more work, and end when 
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from cluster import placement
 from cluster.errors import ClusterTrouble
-from cluster.nodes import possible_nodes, refusals
+from cluster.fitness import unfit_nodes
+from cluster.nodes import living_nodes, possible_nodes, refusals
 from cluster.placement import Ticket
 from cluster.pool import Pool
 from cluster.ray_process import DEAD, Worker
@@ -31,11 +33,13 @@ START_ATTEMPTS = 3
 class RayWorkers:
     """`cluster.workers.Workers` on the Ray cluster that this program is connected to.
 
-    Starts and ends processes within the cluster's resources. `environment` is set in each.
+    Starts and ends processes within the cluster's resources. `environment` is set in each. The nodes that live now are
+    known to be fit; those that join later are asked when they are first used, with `proof` as `cluster.fitness` has it.
     """
 
-    def __init__(self, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, environment: dict[str, str] | None = None, proof: Path | None = None) -> None:
         self._pool = Pool(environment or {})
+        self._fit, self._proof = set(living_nodes()), proof
         self._numbers = itertools.count()
 
     @cached_property
@@ -95,6 +99,7 @@ class RayWorkers:
             room = await self._pool.room_for(ticket)
             was_warm = room.is_warm_for(ticket.shape)
             try:
+                await self._require_fit(room.nodes)
                 await self._pool.enter(room, ticket.shape).answer()
             except DEAD as error:
                 self._pool.leave(room, lost=True)
@@ -107,6 +112,13 @@ class RayWorkers:
                 raise
             else:
                 return room
+
+    async def _require_fit(self, nodes: Iterable[str]) -> None:
+        """ClusterTrouble where one of the nodes has joined since and cannot do our work."""
+        if newcomers := {*nodes} - self._fit:
+            if unfit := await asyncio.to_thread(unfit_nodes, self._proof, newcomers):
+                raise ClusterTrouble("; ".join(unfit))
+            self._fit |= newcomers
 
     def close(self) -> None:
         """End every process, and every call that runs in one."""

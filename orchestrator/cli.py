@@ -1,4 +1,4 @@
-"""The command line: `tournament new|run|plan|schema|status|leaderboard|enter|withdraw|extend|evaluate|report|...`.
+"""The command line: `tournament new|run|submit|plan|status|leaderboard|enter|withdraw|extend|evaluate|report|...`.
 
 Exit codes: 0 done; 1 the user's config, data or call is wrong, said in one line; 3 stopped, go on with the
 same command. Heavy libraries are imported inside the commands that need them, so `--help` answers at once.
@@ -7,6 +7,7 @@ same command. Heavy libraries are imported inside the commands that need them, s
 import os
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in a job's entrypoint, whose current folder is a temporary copy of what was submitted."""
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
 
 app = typer.Typer(
     add_completion=False,
@@ -107,6 +110,36 @@ def run(
     board = build(result, "finished")
     print_leaderboard(console, board)
     print_outcome(console, run, board, command_name())
+
+
+@app.command()
+def submit(
+    config: ConfigArgument,
+    address: Annotated[
+        str, typer.Option(envvar="RAY_API_SERVER_ADDRESS", help="The head's dashboard, such as http://head:8265.")
+    ],
+    run_dir: Annotated[Path | None, typer.Option(help="Absolute, shared by all nodes; or cluster.storage.")] = None,
+    set_: SetOption = None,
+    submission_id: Annotated[str | None, typer.Option(help="The job's name; default one that is free.")] = None,
+    entrypoint_num_cpus: Annotated[
+        float, typer.Option(min=0, help="CPUs the driver holds; with 0 it stays on the head, else it may be anywhere.")
+    ] = 0,
+    exclude: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Do not send these files of the config's folder.")
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="Show the job's log until it ends, and end as it did.")] = True,
+) -> None:
+    """Run a tournament as a job of a Ray cluster, or go on with it; Ctrl-C ends the following, not the job."""
+    from orchestrator.submission import submit_tournament
+
+    loaded = load_config(config, set_, lambda stand_in: stand_in.competitors)
+    again = f"{command_name()} {shlex.join(sys.argv[1:])}"
+    chosen = run_dir or default_run_dir(loaded)
+    code = submit_tournament(
+        loaded, config, chosen, address, again, console, set_ or [], submission_id, entrypoint_num_cpus, exclude or [],
+        follow,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -295,20 +328,26 @@ def default_run_dir(config: TournamentConfig) -> Path:
 
 @contextmanager
 def going_on() -> Iterator[None]:
-    """When the tournament stops, say with which command it goes on."""
+    """When the tournament stops, say with which command it goes on. SIGTERM stops it as Ctrl-C does, from now on."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except (ClusterTrouble, KeyboardInterrupt, OSError) as error:  # OSError: the disk is full, or went away
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        again = f"{command_name()} {shlex.join(sys.argv[1:])}"
-        raise ClusterTrouble(f"stopped: {reason}\ngo on with the same command: {again}") from error
+        again = f"with the same command: {command_name()} {shlex.join(sys.argv[1:])}"
+        if JOB_VARIABLE in os.environ:
+            again = "by submitting it again"
+        raise ClusterTrouble(f"stopped: {reason}\ngo on {again}") from error
 
 
 def main() -> NoReturn:
     """Entry point: maps our own errors to exit codes, each in one line."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # `plan` and `new` count tokens here
+    code = 0
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False) or 0  # what typer.Exit carries comes back so
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
     except typer.Exit as error:
         sys.exit(error.exit_code)
     except typer.Abort:
@@ -328,4 +367,4 @@ def main() -> NoReturn:
             errors.print(f"error: {getattr(error, 'message', '') or error}", markup=False, soft_wrap=True)
             sys.exit(1)
         raise
-    sys.exit(0)
+    sys.exit(code)

@@ -13,8 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.connect import require_answer
-from cluster.errors import TournamentError
+from cluster.errors import TournamentError, UserError
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.delivery import Delivery
 from orchestrator.environment import environment
@@ -36,6 +35,9 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 
+OF_OUR_OWN = (None, "local")
+"""Addresses that mean a Ray of our own on this machine."""
+
 
 def run_tournament(
     config: TournamentConfig,
@@ -53,13 +55,14 @@ def run_tournament(
     Raises UserError for what the user has to mend, ClusterTrouble or KeyboardInterrupt when it stopped and
     the same call goes on with it.
     """
-    with run.locked():
-        if workers is None and not run.config_file.is_file():
-            require_answer(address or config.cluster.address)  # not only when all data are split and models are here
+    address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
+    with run.locked(), ExitStack() as stack:
+        if workers is None and address not in OF_OUR_OWN and not (run.config_file.is_file() and _is_finished(run)):
+            stack.enter_context(_joined(address, run))  # not only when all data are split and models are here
         prepare(config, config_file, run)
         config, reader = run.with_changes(config), SnapshotReader(run)
         everybody = Delivery([*watching, *observers(config, run)])
-        is_finished = reader.read().is_finished
+        is_finished = _is_finished(run)
 
         async def drive() -> None:
             async with everybody.serving():
@@ -109,15 +112,13 @@ async def _run_rounds(
         is_stopped = True
         task.cancel()
 
+    # `ray job stop` sends SIGTERM, which Ray's own handler would answer with a stack trace.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
     with ExitStack() as stack:
         if workers is None:
-            address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
-            is_here = address in (None, "local")
-            everybody.tell(Noted("starting Ray" if is_here else f"joining the Ray cluster at {address}"))
+            everybody.tell(Noted("starting Ray" if address in OF_OUR_OWN else f"joined the Ray cluster at {address}"))
             await asyncio.sleep(0)  # so that this is said before it takes its seconds
-            workers = stack.enter_context(_on_ray(config, config_folder, address, is_here, everybody))
-        # `ray job stop` sends SIGTERM, which Ray's own handler would answer with a stack trace.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+            workers = stack.enter_context(_on_ray(config, config_folder, run, address, everybody))
         try:
             await Tournament(config, run, config_folder, workers, everybody.tell).run()
         except BaseExceptionGroup as group:
@@ -126,25 +127,43 @@ async def _run_rounds(
 
 
 @contextmanager
+def _joined(address: str, run: RunDirectory) -> Iterator[None]:
+    """Be connected to the cluster at `address`. UserError where there is none, or a node cannot do our work."""
+    from cluster.connect import connected
+    from cluster.fitness import unfit_nodes
+
+    with connected(address):
+        if unfit := unfit_nodes(run.lock_file):
+            raise UserError(f"the Ray cluster at {address}: {'; '.join(unfit)}")
+        yield
+
+
+@contextmanager
 def _on_ray(
-    config: TournamentConfig, config_folder: Path, address: str | None, is_here: bool, everybody: Delivery
+    config: TournamentConfig, config_folder: Path, run: RunDirectory, address: str | None, everybody: Delivery
 ) -> "Iterator[Workers]":
-    """Ray's workers at `address` while the block lasts; says what there is, and what will not fit."""
+    """Workers of a Ray of our own, or of the cluster that was joined, while the block lasts; says what there is, and
+    what will not fit."""
     from cluster.connect import connected
     from cluster.machine import largest_machine, machine_here
     from cluster.ray_workers import RayWorkers
 
-    with connected(address) as resources:
+    is_here = address in OF_OUR_OWN
+    with connected(address if is_here else None) as resources:
         cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
         everybody.tell(Noted(f"on {cpus:g} CPUs and {gpus:g} GPUs; starting the first workers"))
         machine = machine_here() if is_here else largest_machine()
         for line in [*memory.warnings(config, config_folder, machine), *power.too_few_rows(config)]:
             everybody.tell(Noted(f"warning: {line}"))
-        workers = RayWorkers(WORKER_ENVIRONMENT)
+        workers = RayWorkers(WORKER_ENVIRONMENT, run.lock_file)
         try:
             yield workers
         finally:
             workers.close()
+
+
+def _is_finished(run: RunDirectory) -> bool:
+    return SnapshotReader(run).read().is_finished
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -15,7 +15,7 @@ from orchestrator.planning import model_sources
 
 def check_inputs(config: TournamentConfig, config_file: Path) -> None:
     """UserError for a base or a reference that is no model, or a recipe whose programs are not there."""
-    for key, spec in _models(config):
+    for key, spec in models(config):
         model_sources.check(spec, config_file.parent, f"{config_file}: {key}")
     withheld = raw_places(config.data.source, config_file.parent)
     for recipe in config.competitors:
@@ -27,7 +27,7 @@ def check_inputs(config: TournamentConfig, config_file: Path) -> None:
 
 def download_models(config: TournamentConfig, config_file: Path, folder_of: Callable[[str], Path]) -> None:
     """Fetch hub models to where every node finds them: the folder that `folder_of` names for each."""
-    for key, spec in _models(config):
+    for key, spec in models(config):
         where = f"{config_file}: {key}"
         is_local = model_sources.check(spec, config_file.parent, where) is not None
         if not is_local and not spec.startswith(model_sources.BUILTIN):
@@ -73,7 +73,7 @@ def fetch_tasks(config: TournamentConfig, config_file: Path, own: Path) -> None:
             raise UserError(f"{config_file}: {error}") from error
 
 
-def _models(config: TournamentConfig) -> list[tuple[str, str]]:
+def models(config: TournamentConfig) -> list[tuple[str, str]]:
     """Every model that the config names, with the key that names it."""
     bases = [(f"lineages[{x.name}].base", x.base) for x in config.lineages]
     return bases + [(f"references[{r.name}].model", r.model) for r in config.references if r.model is not None]

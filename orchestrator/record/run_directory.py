@@ -43,6 +43,7 @@ class RunDirectory:
     def __init__(self, root: Path, store: Store = LOCAL) -> None:
         self.root, self.store = root.absolute(), store
         self.config_file = self.root / "tournament.yaml"
+        self.lock_file = self.root / ".lock"
         self.environment_file = self.root / "environment.json"
         self.data = self.root / "data"
         self.held_out = self.data / "held_out"
@@ -159,7 +160,7 @@ class RunDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the run directory, so that two drivers never write it at once. UserError if another does."""
         try:
-            with self.store.locked(self.root / ".lock", wait=False):
+            with self.store.locked(self.lock_file, wait=False):
                 yield
         except BlockingIOError as error:
             raise UserError(f"{self.root}: another driver is running this tournament now") from error
@@ -169,7 +170,7 @@ class RunDirectory:
     @property
     def is_running(self) -> bool:
         """Whether a driver holds this directory now."""
-        return self.store.is_locked(self.root / ".lock")
+        return self.store.is_locked(self.lock_file)
 
 
 def _is_prepared(path: Path) -> bool:

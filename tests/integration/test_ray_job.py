@@ -1,187 +1,211 @@
-"""`ray job submit` as the README has it, on a Ray of its own with token authentication."""
+"""`tournament submit` and `ray job submit`, from outside, on a cluster of two nodes that asks for a token.
+
+Neither the nodes nor whoever has only Ray can import a package of ours; `tournament` is installed where it is called.
+"""
 
 import json
-import os
 import re
-import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.processes import processes_of
-from tests.tournaments import python, sft
+from tests.ray_nodes import REPOSITORY, WAIT_SECONDS, Nodes, call, cluster, end, python_of
+from tests.tournaments import sft
 
-REPOSITORY = Path(__file__).parents[2]
-WAIT_SECONDS = 300.0
-"""For Ray to start, and for each job; on a quiet machine they take 10 and 40 seconds."""
+RECIPE = """
+import shutil
+from safetensors.torch import load_file, save_file
+
+def moved(brief, report):
+    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    place = brief.output_dir / "model.safetensors"
+    weights = load_file(place)
+    weights["model.norm.weight"][0] += 0.01
+    place.unlink()  # which may be a link to the seed's own
+    save_file(weights, place, metadata={"format": "pt"})
+"""
+"""Code that lies beside the config."""
 
 
 @dataclass(frozen=True)
-class Head:
-    """A running head: where its jobs are submitted, with which environment."""
+class Laptop:
+    """Somebody with a config in a folder, `tournament` installed elsewhere, and the run directory that nodes share."""
 
-    address: str
-    environment: dict[str, str]
+    python: Path
+    nodes: Nodes
+    config: Path
+    run_dir: Path
 
-    def job(self, *arguments: str, seconds: float = WAIT_SECONDS) -> subprocess.CompletedProcess[str]:
-        """A `ray job` command, run in the repository's root."""
-        command, *rest = arguments
-        return subprocess.run(
-            ["ray", "job", command, "--address", self.address, *rest],
-            cwd=REPOSITORY,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+    def tournament(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = self.nodes.environment | {"HF_TOKEN": "hf_never_sent"} | variables
+        return call(self.python, "-m", "orchestrator", *arguments, environment=environment)
 
-    def submit(self, job: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Submit a tournament and, unless `--no-wait` is among the arguments, follow it to its end."""
-        return self.job("submit", "--submission-id", job, "--working-dir", ".", *arguments)
+    def submit(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Submit the tournament, and follow it unless `--no-follow` is among the arguments."""
+        there = ["--address", self.nodes.dashboard, "--run-dir", str(self.run_dir)]
+        return self.tournament("submit", str(self.config), *there, *arguments, **variables)
+
+    def follow(self, *arguments: str) -> tuple[subprocess.Popen[str], str]:
+        """Submit again what runs already: whoever follows it now, and the job."""
+        there = ["--address", self.nodes.dashboard, "--run-dir", str(self.run_dir)]
+        following = subprocess.Popen(
+            [str(self.python), "-m", "orchestrator", "submit", str(self.config), *there, *arguments],
+            env=self.nodes.environment, cwd=self.python.parent, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert following.stdout is not None
+        first = following.stdout.readline()
+        job = re.fullmatch(r"(tiny-\w{6}-1) runs already on http://\S+: nothing was submitted\n", first)
+        assert job, first
+        while "full: training" not in (line := following.stdout.readline()):
+            assert line
+        return following, job[1]
+
+    @property
+    def state(self) -> str:
+        return str(json.loads((self.run_dir / "leaderboard.json").read_text())["state"])
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    """`ray start --head` with a token and ports of its own, in its own session; of it nothing may be left behind."""
-    temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # Ray's sockets need a short path
-    port, dashboard, agent, client = free_ports(4)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # `ray`, and `python` in the job's command: what is first where the head was started
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    ports = ["--port", port, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
-    ports += ["--ray-client-server-port", client]
-    command = ["ray", "start", "--head", "--block", "--num-cpus", "2", "--temp-dir", temporary, *ports]
-    with open(f"{temporary}/head.log", "wb") as log:
-        process = subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    try:
-        head = Head(f"http://127.0.0.1:{dashboard}", environment)
-        wait_until_it_answers(head, process, Path(temporary, "head.log"))
-        yield head
-    finally:
-        end(process)
-        shutil.rmtree(temporary, ignore_errors=True)
+def nodes() -> Iterator[Nodes]:
+    with cluster((2,)) as nodes:
+        yield nodes
 
 
-def free_ports(count: int) -> list[str]:
-    """Ports that nobody listens on now, above those that Ray gives to its workers."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return python_of(tmp_path_factory.mktemp("laptop") / "python", REPOSITORY)
 
 
-def wait_until_it_answers(head: Head, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until jobs can be submitted: the dashboard is up some seconds before its list of jobs is."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while head.job("list").returncode != 0:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(1)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End the head by its own process: it drains, ends what it started and goes."""
-    process.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(120)
-    deadline = time.monotonic() + 60
-    while (left := processes_of(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    for one in left:
-        one.kill()
-    process.wait(30)
-    assert left == []
-
-
-def write_config(inputs: Path, path: Path, steps: int) -> Path:
-    """One lineage, one round; `tests` is not installed, so the second competitor comes from the working folder."""
+@pytest.fixture
+def laptop(nodes: Nodes, installed: Path, inputs: Path, tmp_path: Path) -> Laptop:
+    """One lineage, one round; rows in a folder that is left out else, code beside the config, and a secret."""
+    folder = tmp_path / "mine"
+    (folder / "data").mkdir(parents=True)
+    shutil.copy(inputs / "rows.jsonl", folder / "data")
+    (folder / "recipe.py").write_text(RECIPE)
+    (folder / ".env").write_text("PASSWORD=never-sent")
     config = {
         "name": "tiny",
         "data": {
-            "source": str(inputs / "rows.jsonl"),
-            "prompt": "{instruction} \n",
-            "completion": "{response}",
-            "max_tokens": 32,
-            "validation": 100,
-            "test": 40,
+            "source": "data/rows.jsonl", "prompt": "{instruction} \n", "completion": "{response}",
+            "max_tokens": 32, "validation": 100, "test": 40,
         },
         "lineages": [{"name": "one", "base": str(inputs / "one")}],
         "rounds": 1,
-        "budget": {"steps": steps},
-        "competitors": [sft("full"), python("returns_the_seed")],
+        "budget": {"steps": 12},
+        "competitors": [sft("full"), {"name": "moved", "kind": "python", "entrypoint": "recipe:moved"}],
         "evaluation": {"samples": 0},
-    }
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-    return path
+    }  # fmt: skip
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    return Laptop(installed, nodes, folder / "tiny.yaml", tmp_path / "run")
 
 
-def command(config: Path, run_dir: Path) -> list[str]:
-    return ["--", "python", "-m", "orchestrator", "run", str(config), "--run-dir", str(run_dir)]
+def test_a_job_is_followed_to_its_end(laptop: Laptop):
+    followed = laptop.submit()
+    said = followed.stdout
+    assert followed.returncode == 0, said + followed.stderr
+    assert laptop.state == "finished"
+    board = json.loads((laptop.run_dir / "leaderboard.json").read_text())
+    entries = {entry["competitor"]: entry["status"] for entry in board["lineages"][0]["rounds"][1]["entries"]}
+    assert entries == {"full": "scored", "moved": "scored"}
+    for line in ("one base: validation loss", "one round 1 full: training", "one round 1 full: scored: validation"):
+        assert re.search(rf"^\d\d:\d\d:\d\d {line}", said, re.MULTILINE), said
+    job = re.search(r"^submitted (tiny-\w{6}-1) to ", said, re.MULTILINE)
+    assert job, said
+    assert f"stop it in order: ray job stop --address {laptop.nodes.dashboard} {job[1]}" in said
+    assert "Traceback" not in said + followed.stderr
+    assert "\x1b[" not in said.partition("Running entrypoint")[2]
+    assert "never_sent" not in laptop.nodes.job("list").stdout + laptop.nodes.job("list").stderr
+    log = laptop.nodes.job("logs", job[1]).stdout
+    assert said.partition("Running entrypoint")[2].strip() in log  # all of it, and once
 
 
-def test_a_job_is_followed_to_its_end(head: Head, inputs: Path, tmp_path: Path) -> None:
-    config, run_dir = write_config(inputs, tmp_path / "tiny.yaml", steps=12), tmp_path / "run"
-    followed = head.submit("tiny-1", *command(config, run_dir))
-    assert followed.returncode == 0, followed.stdout + followed.stderr
-    status = head.job("status", "tiny-1")
-    assert "'tiny-1' succeeded" in status.stdout + status.stderr
-    board = json.loads((run_dir / "leaderboard.json").read_text())
-    assert board["state"] == "finished"
-    assert {e["status"] for e in board["lineages"][0]["rounds"][1]["entries"]} == {"scored"}
-    for said in ("one base: validation loss", "one round 1 full: training", "one round 1 full: scored: validation"):
-        assert re.search(rf"^\d\d:\d\d:\d\d {said}", followed.stdout, re.MULTILINE), followed.stdout
-    assert "Traceback" not in followed.stdout + followed.stderr
-    assert "\x1b[" not in head.job("logs", "tiny-1").stdout.partition("Running entrypoint")[2]
-
-
-def test_without_the_token_nothing_is_submitted(head: Head, tmp_path: Path) -> None:
-    stranger = {name: value for name, value in head.environment.items() if name != "RAY_AUTH_TOKEN"}
-    stranger["HOME"] = str(tmp_path)  # where a token of this machine's user may lie
-    refused = Head(head.address, stranger).submit("tiny-2", *command(tmp_path / "none.yaml", tmp_path / "run"))
-    assert refused.returncode != 0
-    assert head.job("status", "tiny-2").returncode != 0  # no such job
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"RAY_AUTH_TOKEN": "0" * 64}, "Authentication failed"),
+        ({"RAY_AUTH_MODE": "disabled"}, "Authentication required"),
+    ],
+    ids=["wrong", "none"],
+)
+def test_without_the_right_token_nothing_is_submitted(laptop: Laptop, variables: dict[str, str], reason: str):
+    refused = laptop.submit(**variables)
+    assert refused.returncode == 1, refused.stdout
+    assert refused.stderr.startswith(f"error: the Ray cluster at {laptop.nodes.dashboard} does not let us in: {reason}")
+    assert refused.stderr.count("\n") == 1
+    assert not laptop.run_dir.exists()
 
 
 @pytest.mark.slow
-def test_a_stopped_job_goes_on_with_the_same_command(head: Head, inputs: Path, tmp_path: Path) -> None:
-    config, run_dir = write_config(inputs, tmp_path / "tiny.yaml", steps=1500), tmp_path / "run"
-    assert head.submit("tiny-3", "--no-wait", *command(config, run_dir)).returncode == 0
-    progress = run_dir / "lineages/one/round-001/full/progress.jsonl"
+def test_a_stopped_job_goes_on_with_the_same_command(laptop: Laptop):
+    long = ("--set", "budget.steps=1500")
+    assert laptop.submit("--no-follow", *long).returncode == 0
+    progress = laptop.run_dir / "lineages/one/round-001/full/progress.jsonl"
     deadline = time.monotonic() + WAIT_SECONDS
     while not (progress.exists() and '"step"' in progress.read_text()):
-        assert time.monotonic() < deadline, head.job("logs", "tiny-3").stdout
+        assert time.monotonic() < deadline, laptop.nodes.job("list").stdout
         time.sleep(0.3)
-    stopped = head.job("stop", "tiny-3")
-    log = head.job("logs", "tiny-3").stdout
-    assert "'tiny-3' was stopped" in stopped.stdout + stopped.stderr, log
-    assert "go on with the same command: " in log
-    assert "Traceback" not in log
-    assert json.loads((run_dir / "leaderboard.json").read_text())["state"] == "stopped"
-    base = run_dir / "lineages/one/round-000/scorecard.json"
+    given_up, job = laptop.follow(*long)
+    given_up.send_signal(signal.SIGINT)
+    _, errors = given_up.communicate(timeout=WAIT_SECONDS)
+    assert given_up.returncode == 3
+    assert errors.startswith(f"following ended; {job} goes on\nfollow it again: ")
+    following, same = laptop.follow(*long)
+    assert same == job
+    stopped = laptop.nodes.job("stop", job)
+    said, errors = following.communicate(timeout=WAIT_SECONDS)
+    assert "was stopped" in stopped.stdout + stopped.stderr
+    assert following.returncode == 3
+    assert f"{job} was stopped" in errors
+    assert "go on with the same command: " in errors
+    assert "Traceback" not in said + errors
+    assert laptop.state == "stopped"
+    base = laptop.run_dir / "lineages/one/round-000/scorecard.json"
     scored_at = base.stat().st_mtime_ns
-    again = head.submit("tiny-4", *command(config, run_dir))
-    assert again.returncode == 0, again.stdout
-    assert f"{run_dir}: going on with what is there" in again.stdout
+    again = laptop.submit(*long)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert re.search(r"^submitted tiny-\w{6}-2 ", again.stdout, re.MULTILINE)
+    assert f"{laptop.run_dir}: going on with what is there" in again.stdout
     assert base.stat().st_mtime_ns == scored_at
-    assert json.loads((run_dir / "leaderboard.json").read_text())["state"] == "finished"
+    assert laptop.state == "finished"
+
+
+@pytest.mark.slow
+def test_whoever_has_only_ray_submits_a_checkout(laptop: Laptop):
+    """As the README has it."""
+    environment = {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "120"}}
+    submitted = laptop.nodes.job(
+        "submit", "--submission-id", "plain-1", "--working-dir", ".",
+        "--runtime-env-json", json.dumps(environment), "--",
+        "python", "-m", "orchestrator", "run", "configs/quickstart.yaml", "--run-dir", str(laptop.run_dir),
+        "--set", "rounds=1", "--set", "competitors=[{name: same, kind: unchanged}]", cwd=REPOSITORY,
+    )  # fmt: skip
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    assert laptop.state == "finished"
+
+
+@pytest.mark.slow
+def test_a_node_that_lacks_a_library_is_named_before_anything_starts(laptop: Laptop, tmp_path: Path):
+    python = python_of(tmp_path / "python")
+    old = next(python.parents[1].rglob("site-packages")) / "trl-0.0.1.dist-info"
+    old.mkdir()
+    (old / "METADATA").write_text("Metadata-Version: 2.1\nName: trl\nVersion: 0.0.1\n")
+    laptop.nodes.add(1, python)
+    laptop.nodes.wait_for(3)
+    try:
+        refused = laptop.submit()
+    finally:
+        end(laptop.nodes.processes.pop())
+    assert refused.returncode == 1, refused.stdout + refused.stderr
+    (reason,) = [line for line in refused.stdout.splitlines() if line.startswith("error: ")]
+    assert re.fullmatch(rf"error: the Ray cluster at \S+: node \S+ lacks trl {version('trl')} \(it has 0.0.1\)", reason)
+    assert [path.name for path in laptop.run_dir.iterdir()] == [".lock"]

@@ -13,7 +13,7 @@ from evaluation.data.splits import read_split
 from orchestrator.config.loading import load_config
 from orchestrator.driver import WORKER_ENVIRONMENT
 from orchestrator.planning.preparation import make_data
-from tests.integration.test_ray_job import free_ports
+from tests.ray_nodes import free_ports
 from tests.tournaments import make_inputs, run, write_tournament
 from tests.unit.competitors.command.making import PROGRAMS, needs_sandbox
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-from cluster.errors import Forfeit
+from cluster import ray_workers
+from cluster.errors import ClusterTrouble, Forfeit
 from cluster.placement import MAX_OVERTAKEN
 from cluster.ray_process import _memory_monitor
-from cluster.ray_workers import RayWorkers
+from cluster.ray_workers import RayWorkers, living_nodes
 from cluster.resources import Shape
 from cluster.workers import WorkerDied
 from tests.worker_contract import (  # noqa: F401 - collected here
@@ -148,3 +149,23 @@ def test_close_ends_what_runs_and_what_waits(workers: RayWorkers, tmp_path: Path
     one, two = asyncio.run(scenario())
     assert (type(one), str(one)) == (WorkerDied, "its process was ended with all the others")
     assert str(two) == "was not begun: the workers were closed"
+
+
+def test_a_node_that_has_joined_is_asked_when_it_is_first_used(workers: RayWorkers, monkeypatch: pytest.MonkeyPatch):
+    asked = list[tuple[Path | None, set[str]]]()
+
+    def unfit(proof: Path | None, nodes: set[str]) -> list[str]:
+        asked.append((proof, nodes))
+        return ["node 10.0.0.7 lacks trl 1.16.0"] if len(asked) == 1 else []
+
+    workers.close()
+    monkeypatch.setattr(ray_workers, "living_nodes", dict)  # none has been there when the workers were made
+    later = RayWorkers(proof=Path("proof"))
+    monkeypatch.undo()
+    monkeypatch.setattr(ray_workers, "unfit_nodes", unfit)
+    with pytest.raises(ClusterTrouble, match=r"node 10\.0\.0\.7 lacks trl 1\.16\.0"):
+        asyncio.run(later.call(SMALL, add, 1, 2))
+    assert asyncio.run(later.call(SMALL, add, 1, 2)) == 3
+    assert asyncio.run(later.call(SMALL, add, 1, 2)) == 3
+    assert asked == [(Path("proof"), set(living_nodes()))] * 2  # and then it is known to be fit
+    later.close()
