@@ -18,9 +18,10 @@ LONGEST_LINE_PASSES = 2.7
 LENGTHS = (1.0, 2.0, 3.0)
 USUAL_LENGTH = 2.0
 """Passes of a line where there is no round to try several in."""
-STEPS_OF_A_PASS, LARGEST_BATCH = 50, 16
-"""A line takes as many rows a step as leave a pass so many steps: with fewer rows it overfits sooner, with more it does
-not come far (docs/LOG.md, 2026-11-25: lines on short data)."""
+STEPS_OF_A_PASS, FEWEST_STEPS_OF_A_PASS = 100, 50
+FEW_ROWS, LARGEST_BATCH = 4, 16
+"""A line takes as many rows a step as leave a pass 100 steps, or up to 4 where that still leaves it 50: with fewer rows a
+step it overfits sooner, with more it does not come far (docs/LOG.md, 2026-11-25 and 2026-11-29: lines on short data)."""
 SHORTEST_LINE_PASSES = 0.5
 STRETCH = 1.25
 """So many times the best length may lines be, so that nothing is left over."""
@@ -30,7 +31,8 @@ MOST_BLENDED = 8
 
 def batch_of_a_line(rows: int, at_least: int) -> int:
     """Sequences of an optimizer step of a line over `rows` rows; `at_least` is what everybody raced with."""
-    return max(at_least, min(LARGEST_BATCH, round(rows / STEPS_OF_A_PASS)))
+    batch = max(rows / STEPS_OF_A_PASS, min(FEW_ROWS, rows / FEWEST_STEPS_OF_A_PASS))
+    return max(at_least, min(LARGEST_BATCH, round(batch)))
 
 
 def lengths(left_passes: float, rounds_left: int, history: Sequence[Past]) -> list[float]:

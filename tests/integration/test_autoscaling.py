@@ -6,10 +6,12 @@ Its nodes are raylets on this machine: Ray's fake provider, by way of `external`
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -71,7 +73,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     command = [ray, "start", "--head", "--block", f"--port={gcs.rpartition(':')[2]}", "--num-cpus=0", "--num-gpus=0"]
     command += ["--disable-usage-stats", "--include-dashboard=false", f"--autoscaling-config={config}"]
     with (tmp_path / "head.log").open("w") as log:
-        head = subprocess.Popen(command, env=os.environ | fake, stdout=log, stderr=log)
+        head = subprocess.Popen(command, env=os.environ | fake, stdout=log, stderr=log, start_new_session=True)
     try:
         while f"--address='{gcs}'" not in (text := (tmp_path / "head.log").read_text()):
             assert head.poll() is None, text
@@ -80,6 +82,8 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     finally:
         head.terminate()
         head.wait(60)
+        with suppress(ProcessLookupError):  # Ray's provider leaves its nodes' helpers behind
+            os.killpg(head.pid, signal.SIGKILL)
 
 
 def meet(folder: Path, name: int) -> list[str]:

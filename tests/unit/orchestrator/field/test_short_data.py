@@ -21,7 +21,7 @@ def lines(number: int, losses: dict[str, float], passes: list[float]) -> Past:
 
 
 @pytest.mark.parametrize(
-    ("rows", "at_least", "batch"), [(210, 1, 4), (700, 1, 14), (5000, 1, 16), (20, 1, 1), (210, 8, 8)]
+    ("rows", "at_least", "batch"), [(210, 1, 4), (420, 1, 4), (700, 1, 7), (5000, 1, 16), (20, 1, 1), (210, 8, 8)]
 )
 def test_a_pass_has_its_steps(rows: int, at_least: int, batch: int):
     assert batch_of_a_line(rows, at_least) == batch
