@@ -20,8 +20,8 @@ USUAL_LENGTH = 2.0
 """Passes of a line where there is no round to try several in."""
 STEPS_OF_A_PASS, FEWEST_STEPS_OF_A_PASS = 100, 50
 FEW_ROWS, LARGEST_BATCH = 4, 16
-"""A line takes as many rows a step as leave a pass 100 steps, or up to 4 where that still leaves it 50: with fewer rows a
-step it overfits sooner, with more it does not come far (docs/LOG.md, 2026-11-25 and 2026-11-29: lines on short data)."""
+"""A line takes as many rows a step as leave a pass 100 steps, or up to 4 where that still leaves it 50: with fewer rows
+a step it overfits sooner, with more it does not come far (docs/LOG.md, 2026-11-25 and 2026-11-29: short data)."""
 SHORTEST_LINE_PASSES = 0.5
 STRETCH = 1.25
 """So many times the best length may lines be, so that nothing is left over."""
