@@ -67,7 +67,7 @@ class InProcessWorkers:
 
     def refuse_impossible(self, shape: Shape, what: str) -> None:
         """As the protocol says."""
-        refusal = placement.refusal(shape, {"here": self._machine})
+        refusal = placement.refusal(shape, {"here": placement.Node(self._machine)})
         if refusal is not None:
             raise ClusterTrouble(f"{what} {refusal}")
 

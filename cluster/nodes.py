@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import ray
 import yaml
 
 from cluster import placement
-from cluster.placement import Nodes
+from cluster.placement import Node, Nodes
 from cluster.ray_private import not_placeable, reported_node_types
-from cluster.resources import Shape, Size
+from cluster.resources import Shape
 
 BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster's config on its head, for the autoscaler."""
@@ -22,17 +23,16 @@ NODE_TYPE_LABEL = "ray.io/node-group"
 
 def living_nodes() -> Nodes:
     """What the living nodes have."""
-    return {node["NodeID"]: _counted(node["Resources"]) for node in ray.nodes() if node["Alive"]}
+    return {node["NodeID"]: _node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]}
 
 
 def possible_nodes() -> Nodes:
     """What the living nodes have, and those that an autoscaler may add to them, as far as its node types are known."""
-    living = [node for node in ray.nodes() if node["Alive"]]
-    nodes = {node["NodeID"]: _counted(node["Resources"]) for node in living}
-    there = Counter(node["Labels"].get(NODE_TYPE_LABEL) for node in living)
-    for name, amounts, most in _node_types():
-        for number in range(there[name], MANY if most < 0 else most):
-            nodes[f"{name} {number}"] = _counted(amounts)
+    nodes = living_nodes()
+    there = Counter(node.labels.get(NODE_TYPE_LABEL) for node in nodes.values())
+    for kind in _node_types():
+        for number in range(there[kind.name], kind.most):
+            nodes[f"{kind.name} {number}"] = kind.node
     return nodes
 
 
@@ -46,18 +46,32 @@ def refusals(shapes: Iterable[Shape]) -> dict[Shape, str]:
     return found if not found or _node_types() or not_placeable() is None else {}
 
 
-def _node_types() -> list[tuple[str, dict[str, float], int]]:
-    """As `reported_node_types`, or from the file on a head that `ray up` started."""
-    if types := reported_node_types():
-        return types
+@dataclass(frozen=True)
+class NodeType:
+    """A kind of node that an autoscaler may start, and how many of them at most."""
+
+    name: str
+    node: Node
+    most: int
+
+
+def _node_types() -> list[NodeType]:
+    """As they were reported to Ray, or from the file on a head that `ray up` started."""
+    if reported := reported_node_types():
+        return [NodeType(name, _node(amounts, {}), MANY if most < 0 else most) for name, amounts, most in reported]
     file = BOOTSTRAP_FILE.expanduser()
     if not file.exists():
         return []
     config = yaml.safe_load(file.read_text())
     kinds = {name: kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]}
     most = config.get("max_workers", MANY)
-    return [(name, kind.get("resources", {}), min(most, kind.get("max_workers", most))) for name, kind in kinds.items()]
+    return [
+        NodeType(
+            name, _node(kind.get("resources", {}), kind.get("labels", {})), min(most, kind.get("max_workers", most))
+        )
+        for name, kind in kinds.items()
+    ]
 
 
-def _counted(amounts: dict[str, float]) -> Size:
-    return {name: amounts[name] for name in ("CPU", "GPU", "memory") if name in amounts}
+def _node(amounts: dict[str, float], labels: dict[str, str]) -> Node:
+    return Node({name: amounts[name] for name in ("CPU", "GPU", "memory") if name in amounts}, labels)

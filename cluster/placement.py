@@ -5,19 +5,35 @@ some members of one size, placed all or not at all.
 """
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from cluster.resources import Shape, Size, amounts_in_words
-
-Nodes = dict[str, Size]
-"""What nodes have, by node id; of nodes that an autoscaler would add, by a name of ours."""
 
 MAX_OVERTAKEN = 4
 """So many later tickets of its priority may start before one that waits; then nobody after it asks for room. A small
 number costs idle GPUs (room for a gang drains while the longest entry on it runs), a large one makes gangs wait; with 4
 a gang of four or five ends up behind about its own size in small entries."""
 ROUNDING = 1e-9  # tenths of a GPU do not add up exactly
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node has, and its labels."""
+
+    size: Size
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def room(self, shape: Shape) -> int:
+        """How many workers of `shape`, which asks for something, it holds when it is empty."""
+        if not all(selects(selector, self.labels.get(name)) for name, selector in shape.labels):
+            return 0
+        most = min(self.size.get(name, 0.0) / amount for name, amount in shape.size.items())
+        return max(0, int(most + ROUNDING))
+
+
+Nodes = dict[str, Node]
+"""By node id; nodes that an autoscaler would add by a name of ours."""
 
 
 @dataclass(eq=False)
@@ -63,17 +79,24 @@ def count_overtaking(served: Ticket, waiting: Iterable[Ticket]) -> None:
             ticket.overtaken += 1
 
 
-def cluster_room(size: Size, totals: Nodes) -> int:
-    """How many processes of `size` the empty cluster holds; of one that asks for nothing, 1."""
-    return sum(_room(size, amounts) for amounts in totals.values()) if size else 1
+def selects(selector: str, value: str | None) -> bool:
+    """Whether Ray's label selector takes a node whose label is `value`: `a`, `!a`, `in(a,b)` or `!in(a,b)`."""
+    wanted = selector.removeprefix("!")
+    values = wanted[len("in(") : -1].split(",") if wanted.startswith("in(") else [wanted]
+    return (value in values) != selector.startswith("!")
+
+
+def cluster_room(shape: Shape, totals: Nodes) -> int:
+    """How many workers of `shape` the empty cluster holds; of one that asks for nothing, 1."""
+    return sum(node.room(shape) for node in totals.values()) if shape.size else 1
 
 
 def refusal(shape: Shape, totals: Nodes) -> str | None:
     """What `shape` asks for and what there is, in words, when it could not be placed on the empty cluster."""
     size = shape.size
-    if not size or cluster_room(size, totals) >= shape.workers:
+    if not size or cluster_room(shape, totals) >= shape.workers:
         return None
-    kinds = Counter(amounts_in_words(size, amounts) for amounts in totals.values())
+    kinds = Counter(amounts_in_words(size, node.size) + _labels(shape, node) for node in totals.values())
     there = "; ".join(
         f"{count} node{'s' * (count > 1)} of {words}"
         for words, count in sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))
@@ -81,5 +104,7 @@ def refusal(shape: Shape, totals: Nodes) -> str | None:
     return f"asks for {shape.words}, which this cluster can never hold: it has {there or 'no node'}"
 
 
-def _room(size: Size, amounts: Size) -> int:
-    return max(0, int(min(amounts.get(name, 0.0) / amount for name, amount in size.items()) + ROUNDING))
+def _labels(shape: Shape, node: Node) -> str:
+    """Those of a node that the shape asks for."""
+    said = [f"{name}={node.labels.get(name, 'none')}" for name, _ in shape.labels]
+    return f" ({', '.join(said)})" if said else ""

@@ -45,7 +45,7 @@ class RayWorkers:
     @cached_property
     def has_gpus(self) -> bool:
         """Whether a node had any when this was first asked: one that is lost changes nobody's resources."""
-        return any(node.get("GPU") for node in possible_nodes().values())
+        return any(node.size.get("GPU") for node in possible_nodes().values())
 
     def refuse_impossible(self, shape: Shape, what: str) -> None:
         """As the protocol says: ClusterTrouble when the cluster, empty, could not hold `shape`."""
@@ -54,7 +54,7 @@ class RayWorkers:
 
     def room(self, shape: Shape) -> int:
         """As the protocol says, of the nodes that live and those that may come."""
-        return placement.cluster_room(shape.size, possible_nodes())
+        return placement.cluster_room(shape, possible_nodes())
 
     async def call(
         self,

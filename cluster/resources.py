@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cluster.records import Settings
 
@@ -19,6 +19,16 @@ class Resources(Settings):
     cpus: float = Field(1, ge=0)
     gpus: float | Literal["auto"] = Field("auto", description="auto: one where the cluster has any, else none")
     memory_gb: float | None = Field(None, gt=0)
+    labels: dict[str, str] = Field(
+        {},
+        description="of its nodes, as Ray's label selectors: ray.io/accelerator-type: H100",
+    )
+
+    @field_validator("labels")
+    @classmethod
+    def _without_spaces(cls, labels: dict[str, str]) -> dict[str, str]:
+        """Ray takes a space in `in(a, b)` for a part of the name, so that b matches nothing."""
+        return {name: selector.replace(" ", "") for name, selector in labels.items()}
 
     def gpus_where(self, has_gpus: bool) -> float:
         """GPUs of one worker on a cluster with or without any; `auto` is one whole GPU where there are some."""
@@ -53,17 +63,20 @@ class Shape:
     memory_gb: float | None = None
     workers: int = 1
     gang: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+    """Label selectors of its nodes, by name."""
 
     @classmethod
     def of(cls, role: str, resources: Resources, has_gpus: bool, gang: bool = False) -> Self:
         """The shape of a process of that role with these resources on a cluster with or without GPUs."""
         gpus = resources.gpus_where(has_gpus)
-        return cls(role, resources.cpus, gpus, resources.memory_gb, resources.workers, gang)
+        labels = tuple(sorted(resources.labels.items()))
+        return cls(role, resources.cpus, gpus, resources.memory_gb, resources.workers, gang, labels)
 
     @property
-    def need(self) -> tuple[float, float, float | None, int, bool]:
+    def need(self) -> tuple[Any, ...]:
         """What it asks of the cluster, whoever works there."""
-        return self.cpus, self.gpus, self.memory_gb, self.workers, self.gang
+        return self.cpus, self.gpus, self.memory_gb, self.workers, self.gang, self.labels
 
     @property
     def size(self) -> Size:
@@ -74,7 +87,8 @@ class Shape:
     def words(self) -> str:
         """What it asks for."""
         one = amounts_in_words(self.size, self.size)
-        return f"{self.workers} workers of {one} each" if self.workers > 1 else one
+        where = f" on nodes with {', '.join(map('='.join, self.labels))}" if self.labels else ""
+        return (f"{self.workers} workers of {one} each" if self.workers > 1 else one) + where
 
 
 def _size(cpus: float, gpus: float, memory_gb: float | None) -> Size:

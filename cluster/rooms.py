@@ -32,7 +32,8 @@ class Room:
         """Ask Ray for room for `shape`: all of a gang's or none, on few nodes."""
         if not shape.size:
             return cls(shape, None)
-        return cls(shape, placement_group([shape.size] * shape.workers, strategy="PACK"))
+        labels = [dict(shape.labels)] * shape.workers if shape.labels else None
+        return cls(shape, placement_group([shape.size] * shape.workers, strategy="PACK", bundle_label_selector=labels))
 
     @property
     def id(self) -> str:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cluster.errors import UserError
 from cluster.machine import Machine, largest_machine, machine_here
+from cluster.placement import Node
 from cluster.records import Record
 from evaluation.data.sources import HUB
 from orchestrator.config.tournament import TournamentConfig
@@ -134,7 +135,7 @@ def _machine_of(config: TournamentConfig) -> tuple[Machine, Cluster] | tuple[Non
         return None, None
     here = machine_here()
     amounts = {"CPU": here.cpus, "GPU": float(here.gpus), "memory": here.memory_gb * 2**30}
-    return here, Cluster({"here": amounts}, here.gpu_kind)
+    return here, Cluster({"here": Node(amounts)}, here.gpu_kind)
 
 
 def _entry(

@@ -35,16 +35,16 @@ class Cluster:
     @property
     def has_gpus(self) -> bool:
         """Whether a node has any."""
-        return any(node.get("GPU") for node in self.nodes.values())
+        return any(node.size.get("GPU") for node in self.nodes.values())
 
     @property
     def devices(self) -> float:
         """GPUs of all nodes, or CPUs where there is none."""
-        return sum(node.get("GPU" if self.has_gpus else "CPU", 0.0) for node in self.nodes.values())
+        return sum(node.size.get("GPU" if self.has_gpus else "CPU", 0.0) for node in self.nodes.values())
 
     def room(self, worker: Resources) -> int:
         """How many such workers it holds when it is empty."""
-        return cluster_room(Shape.of("trainer", worker, self.has_gpus).size, self.nodes)
+        return cluster_room(Shape.of("trainer", worker, self.has_gpus), self.nodes)
 
 
 class Usage(Record):

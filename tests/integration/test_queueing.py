@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def nodes() -> Iterator[Any]:
     noticing = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": noticing}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    workers = [cluster.add_node(num_cpus=2, num_gpus=2) for _ in range(2)]
+    workers = [cluster.add_node(num_cpus=2, num_gpus=2, labels={"kind": kind}) for kind in ("old", "new")]
     cluster.wait_for_nodes()
     yield cluster, workers
     cluster.shutdown()
@@ -145,6 +146,23 @@ def test_on_another_node_too_a_process_is_gone_when_its_call_is_and_says_how_it_
 
     with connected(nodes[0].address):
         asyncio.run(asyncio.wait_for(scenario(), 120))
+
+
+def test_whoever_asks_for_a_kind_of_node_stands_there(nodes: Any):
+    async def scenario() -> list[tuple[float, float, list[str]]]:
+        workers = RayWorkers()
+        try:
+            shapes = [replace(ONE, labels=(("kind", kind),)) for kind in ("new", "in(old,none)", "!new", "new")]
+            return await asyncio.gather(*(workers.call(shape, single, 0.1) for shape in shapes))
+        finally:
+            workers.close()
+
+    cluster, (old, new) = nodes
+    with connected(cluster.address):
+        stood = [nodes[0] for _, _, nodes in asyncio.run(asyncio.wait_for(scenario(), 120))]
+        with pytest.raises(ClusterTrouble, match="on nodes with kind=newer, which this cluster can never hold"):
+            RayWorkers().refuse_impossible(replace(ONE, labels=(("kind", "newer"),)), "it")
+    assert stood == [new.node_id, old.node_id, old.node_id, new.node_id]
 
 
 def test_a_lost_node(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,6 +1,7 @@
 """What nodes a cluster has and may get, from what Ray and an autoscaler say."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from cluster import nodes
 from cluster.nodes import living_nodes, possible_nodes, refusals
+from cluster.placement import Node
 from cluster.resources import Shape
 
 ONE, LARGE = Shape("trainer", 1, 1), Shape("trainer", 1, 16)
@@ -30,10 +32,17 @@ def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
 
 
 def test_nodes_that_may_come_are_those_of_the_autoscalers_types_that_are_not_there(said: dict[str, Any]):
-    assert living_nodes() == possible_nodes() == {"head": {"memory": 8.0}, "a": {"CPU": 8.0, "GPU": 8.0}}
+    assert (
+        living_nodes()
+        == possible_nodes()
+        == {
+            "head": Node({"memory": 8.0}),
+            "a": Node({"CPU": 8.0, "GPU": 8.0}, {"ray.io/node-group": "gpus"}),
+        }
+    )
     said["types"] = [("gpus", {"CPU": 8, "GPU": 8}, 3), ("cpus", {"CPU": 4, "disk": 1}, 1), ("never", {"CPU": 1}, 0)]
     assert possible_nodes().keys() - living_nodes().keys() == {"gpus 1", "gpus 2", "cpus 0"}
-    assert possible_nodes()["cpus 0"] == {"CPU": 4}
+    assert possible_nodes()["cpus 0"] == Node({"CPU": 4})
     said["types"] = [("endless", {"CPU": 1}, -1)]
     assert len(possible_nodes()) == 2 + nodes.MANY
 
@@ -41,12 +50,14 @@ def test_nodes_that_may_come_are_those_of_the_autoscalers_types_that_are_not_the
 def test_on_a_head_of_ray_up_the_types_are_those_of_its_config(said: dict[str, Any]):
     kinds = {
         "head": {"resources": {"CPU": 0}},
-        "spot": {"resources": {"CPU": 8, "GPU": 8}, "max_workers": 5},
+        "spot": {"resources": {"CPU": 8, "GPU": 8}, "max_workers": 5, "labels": {"ray.io/market-type": "spot"}},
         "demand": {"resources": {"CPU": 8, "GPU": 8}},
     }
     config = {"max_workers": 3, "head_node_type": "head", "available_node_types": kinds}
     nodes.BOOTSTRAP_FILE.write_text(json.dumps(config))
     assert len(possible_nodes()) == 2 + 3 + 3
+    assert not refusals([replace(ONE, labels=(("ray.io/market-type", "spot"),))])
+    assert refusals([replace(ONE, labels=(("ray.io/market-type", "on-demand"),))])
     del said
 
 

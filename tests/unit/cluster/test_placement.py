@@ -2,10 +2,21 @@
 
 import heapq
 import random
+from dataclasses import replace
 
 import pytest
 
-from cluster.placement import MAX_OVERTAKEN, Nodes, Ticket, cluster_room, count_overtaking, may_start, refusal
+from cluster.placement import (
+    MAX_OVERTAKEN,
+    Node,
+    Nodes,
+    Ticket,
+    cluster_room,
+    count_overtaking,
+    may_start,
+    refusal,
+    selects,
+)
 from cluster.resources import Shape
 
 ONE, TWO = Shape("trainer", 1, 1), Shape("trainer", 1, 2)
@@ -18,7 +29,7 @@ def gang(workers: int, gpus: float = 1) -> Shape:
 
 def cluster(**gpus: int) -> Nodes:
     """Nodes with so many GPUs and twice as many CPUs."""
-    return {name: {"CPU": 2.0 * count, "GPU": float(count), "memory": 2.0**35} for name, count in gpus.items()}
+    return {name: Node({"CPU": 2.0 * count, "GPU": float(count), "memory": 2.0**35}) for name, count in gpus.items()}
 
 
 def tickets(*shapes: Shape, priority: int = 1) -> list[Ticket]:
@@ -38,11 +49,11 @@ def tickets(*shapes: Shape, priority: int = 1) -> list[Ticket]:
     ],
 )
 def test_the_room_of_a_cluster_is_that_of_its_nodes(shape: Shape, totals: Nodes, room: int):
-    assert cluster_room(shape.size, totals) == room
+    assert cluster_room(shape, totals) == room
 
 
 def test_what_can_never_be_placed_is_refused_with_what_it_asks_and_what_there_is():
-    totals = cluster(a=2, b=2) | {"head": {"CPU": 0.0}}
+    totals = cluster(a=2, b=2) | {"head": Node({"CPU": 0.0})}
     assert refusal(gang(4), totals) is None
     assert refusal(gang(5), totals) == (
         "asks for 5 workers of 1 CPU, 1 GPU each, which this cluster can never hold:"
@@ -52,6 +63,26 @@ def test_what_can_never_be_placed_is_refused_with_what_it_asks_and_what_there_is
     assert refusal(gang(3, gpus=1.5), totals) is not None  # 4 GPUs hold 2 of them
     assert "64 GB memory" in str(refusal(Shape("trainer", 1, 0, memory_gb=64), totals))
     assert refusal(WEIGHTLESS, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("selector", "values"),
+    [("a", ["a"]), ("!a", ["b", None]), ("in(a,b)", ["a", "b"]), ("!in(a,b)", [None])],
+)
+def test_labels_are_selected_as_ray_does(selector: str, values: list[str | None]):
+    assert [value for value in ("a", "b", None) if selects(selector, value)] == values
+
+
+def test_only_nodes_with_the_labels_hold_what_asks_for_them():
+    totals = {name: Node({"CPU": 8.0}, {"kind": name}) for name in ("H100", "L4")} | {"head": Node({"CPU": 8.0})}
+    picky = Shape("trainer", 2, 0, labels=(("kind", "H100"),))
+    assert cluster_room(picky, totals) == 4
+    assert refusal(picky, totals) is None
+    too_many = replace(picky, workers=5, gang=True)
+    assert refusal(too_many, totals) == (
+        "asks for 5 workers of 2 CPU each on nodes with kind=H100, which this cluster can never hold: "
+        "it has 1 node of 8 CPU (kind=H100); 1 node of 8 CPU (kind=L4); 1 node of 8 CPU (kind=none)"
+    )
 
 
 def test_whoever_fits_may_start_in_any_order_until_one_was_overtaken_too_often():

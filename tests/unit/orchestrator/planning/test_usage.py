@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from cluster.machine import Machine
+from cluster.placement import Node
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.allocation import Plan
 from orchestrator.field.forecast import forecast
@@ -33,7 +34,7 @@ def used(cluster: Cluster, whole: Whole, base: BaseShape | None = BILLION, linea
 
 
 def test_eight_gpus_race_four_recipes_and_all_run_the_line():
-    one = used(Cluster({"a": NODE}, "H100"), Whole(TOTAL))
+    one = used(Cluster({"a": Node(NODE)}, "H100"), Whole(TOTAL))
     assert (one.devices, one.used_before, one.used_by_line, one.used_alone) == (8, 4, 8, 8)
     assert one.share_before == pytest.approx(0.02)
     assert one.times_alone == pytest.approx(0.98 + 0.005 * 8, abs=1e-4)  # a miniature runs on one of eight
@@ -46,7 +47,7 @@ def test_eight_gpus_race_four_recipes_and_all_run_the_line():
 
 
 def test_a_race_of_more_than_there_is_room_for_takes_turns():
-    one = used(Cluster({"a": NODE | {"GPU": 3.0}}), Whole(TOTAL), batch_size=12)
+    one = used(Cluster({"a": Node(NODE | {"GPU": 3.0})}), Whole(TOTAL), batch_size=12)
     assert (one.used_before, one.used_by_line) == (3, 3)
     assert one.times_alone == pytest.approx(0.98 + 2 * 0.005 * 3, abs=1e-4)
     assert one.hours is None
@@ -54,21 +55,23 @@ def test_a_race_of_more_than_there_is_room_for_takes_turns():
 
 
 def test_lineages_share_the_cluster_and_a_budget_of_time_has_hours():
-    one = used(Cluster({"a": NODE}), Whole(8 * 3600, "device_seconds"), None, lineages=2)
+    one = used(Cluster({"a": Node(NODE)}), Whole(8 * 3600, "device_seconds"), None, lineages=2)
     assert (one.devices, one.used_before, one.used_by_line) == (4, 4, 4)
     assert one.hours == pytest.approx(2.0, rel=1e-3)  # all four of them work all the time
     assert one.times_alone == pytest.approx(1.0, rel=1e-3)
 
 
 def test_on_cpus_a_line_is_one_process():
-    one = used(Cluster({"a": {"CPU": 2.0}}), Whole(TOTAL))
+    one = used(Cluster({"a": Node({"CPU": 2.0})}), Whole(TOTAL))
     assert (one.devices, one.used_before, one.used_by_line, one.used_alone) == (2, 2, 1, 1)
     assert one.times_alone == pytest.approx(0.98 + 2 * 0.005, abs=1e-4)
     assert "of 2 CPUs the race uses 2" in in_words(one, "l")
 
 
 def test_an_adapter_costs_a_third_less():
-    whole, adapter = (used(Cluster({"a": NODE}, "H100"), Whole(TOTAL), adapter=a) for a in (None, {"method": "lora"}))
+    whole, adapter = (
+        used(Cluster({"a": Node(NODE)}, "H100"), Whole(TOTAL), adapter=a) for a in (None, {"method": "lora"})
+    )
     assert adapter.hours == pytest.approx((whole.hours or 0) * 2 / 3)
 
 
