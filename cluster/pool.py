@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from cluster import placement
 from cluster.errors import ClusterTrouble
+from cluster.metrics import show
 from cluster.nodes import living_nodes, refusals
 from cluster.placement import Ticket
 from cluster.ray_private import not_placeable
@@ -125,6 +126,8 @@ class Pool:
             if missing[ticket.shape.need]:
                 missing[ticket.shape.need] -= 1
                 self._asked.append(Room.ask(ticket.shape))
+        for use, rooms in (("busy", self._busy), ("idle", self._idle), ("asked", self._asked)):
+            show("tournament_gpus", sum(room.shape.gpus * room.shape.workers for room in rooms), use=use)
 
     def _next_served(self) -> tuple[Ticket, Room] | None:
         """Who starts now and where: in a warm process, else where nobody works, else in the place of another's."""

@@ -7,6 +7,7 @@ from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.events import Observer
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.tracking.json_lines import JsonLinesTracker
+from orchestrator.tracking.metrics import Metrics
 from orchestrator.tracking.sync import MlflowTracker
 
 
@@ -21,6 +22,7 @@ class Tracker(Observer, Protocol):
 TRACKERS: tuple[Callable[[TournamentConfig, RunDirectory], Tracker | None], ...] = (
     MlflowTracker,
     JsonLinesTracker.chosen,
+    Metrics,
 )
 """Each makes its tracker; None where the config does not ask for it."""
 
