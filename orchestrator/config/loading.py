@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from cluster.environment import is_credential
 from cluster.errors import UserError
 from cluster.records import nearest
 from competitors.kinds import RUN, Recipe
@@ -44,6 +45,7 @@ def load_config(
         raise UserError(f"{path}: holds no mapping of keys to values")
     for override in overrides or []:
         _apply(raw, override)
+    _refuse_credentials(path, raw)
     try:
         if isinstance(raw.get("competitors"), list):
             raw["competitors"] = expand(raw["competitors"])
@@ -73,6 +75,23 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def _refuse_credentials(path: Path, node: Any, where: str = "") -> None:
+    """UserError where a config holds what logs in somewhere: it goes into the record, to MLflow and to workers."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        named = value["name"] if isinstance(key, int) and isinstance(value, dict) and "name" in value else key
+        inside = f"{where}[{named}]" if isinstance(node, list) else f"{where}.{key}" if where else str(key)
+        if not isinstance(value, dict | list) and is_credential(
+            str(key) if where.endswith("environment") else "", str(value)
+        ):
+            raise UserError(
+                f"{path}: {inside}: holds a password or the like, and the config is on record: leave it to the"
+                " environment (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, PGPASSWORD, HF_TOKEN, AWS_…),"
+                " a program's to a file that it may read"
+            )
+        _refuse_credentials(path, value, inside)
 
 
 def explain(error: ValidationError, raw: Any) -> str:
@@ -138,6 +157,7 @@ def load_entries(path: Path, there: Mapping[str, Recipe]) -> list[Recipe]:
     """
     raw = read_yaml(path)
     known = {name: recipe.model_dump(mode="json", by_alias=True) for name, recipe in there.items()}
+    _refuse_credentials(path, raw)
     items: list[Any] = raw if isinstance(raw, list) else [raw]
     if not items or not all(isinstance(item, dict) for item in items):
         raise UserError(f"{path}: holds neither a competitor nor a list of them")

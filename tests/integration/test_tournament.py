@@ -6,13 +6,21 @@ from typing import Any
 
 import pytest
 
+from cluster.ray_private import logs_folder
 from cluster.ray_workers import RayWorkers
 from competitors.contract import Brief
 from orchestrator.views.leaderboard import Leaderboard, LineageRow
 from tests.tournaments import losses, python, run, sft, times
 
+PLANTED = "planted-3e1f"
+CREDENTIALS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "WANDB_API_KEY")
 
-def test_two_lineages_from_base_to_champion(write_config: Any, inputs: Path, tmp_path: Path, workers: RayWorkers):
+
+def test_two_lineages_from_base_to_champion(
+    write_config: Any, inputs: Path, tmp_path: Path, workers: RayWorkers, monkeypatch: pytest.MonkeyPatch
+):
+    for name in CREDENTIALS:
+        monkeypatch.setenv(name, PLANTED)
     config = write_config(
         [
             sft("lora", adapter={"method": "lora", "rank": 4}),
@@ -36,6 +44,7 @@ def test_two_lineages_from_base_to_champion(write_config: Any, inputs: Path, tmp
     assert on_disk == json.loads(board.to_text())
     check_briefs(tmp_path / "run")
     check_folders(tmp_path / "run", board)
+    check_secrets(tmp_path)
     before = times(tmp_path / "run")
     assert losses(run(config, tmp_path / "run", workers)) == losses(board)
     assert times(tmp_path / "run") == before
@@ -55,6 +64,16 @@ def check_lineage(lineage: LineageRow) -> None:
         expected = base.validation_loss if seed == "base" else earlier[seed]
         assert seed_again.validation_loss == pytest.approx(expected, rel=1e-5)
         assert all(e.train_tokens > 0 for e in row.entries if e.kind == "sft")
+
+
+def check_secrets(folder: Path) -> None:
+    """What the driver logs in with is nowhere: not in the run directory, nor in MLflow's store, nor in Ray's logs."""
+    import ray
+
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert any(file.name == "mlflow.db" for file in files)
+    files += [file for file in logs_folder().rglob("*") if file.is_file()] if ray.is_initialized() else []
+    assert not [file for file in files if PLANTED.encode() in file.read_bytes()]
 
 
 def check_briefs(run_dir: Path) -> None:

@@ -132,6 +132,30 @@ def test_hours_are_not_spent_without_a_gpu(config: Path):
         load_config(config, ["budget={total_gpu_hours: 1}", "competitors.a.resources={gpus: 0}"])
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("tracking={uri: 'http://me:tops3cret@mlflow:5000'}", "tracking.uri"),
+        ("tracking={uri: 'postgresql://me:tops3cret@db/mlflow'}", "tracking.uri"),
+        ("data.source=[a.jsonl, 's3://id:tops3cret@bucket/b.jsonl']", "data.source[1]"),
+        (
+            "competitors.a={name: a, kind: command, run: x, environment: {HF_TOKEN: tops3cret}}",
+            "competitors[a].environment.HF_TOKEN",
+        ),
+    ],
+)
+def test_what_logs_in_somewhere_is_refused_and_not_repeated(config: Path, override: str, key: str):
+    with pytest.raises(UserError) as refused:
+        load_config(config, [override])
+    assert str(refused.value).startswith(f"{config}: {key}: holds a password or the like, and the config is on record")
+    assert "tops3cret" not in str(refused.value)
+
+
+def test_an_environment_without_credentials_is_none_of_them(config: Path):
+    given = "competitors.a={name: a, kind: command, run: x, environment: {TOKENIZERS_PARALLELISM: 'false', KEYS: 3}}"
+    load_config(config, [given])
+
+
 def test_a_missing_key_is_named(tmp_path: Path):
     path = write(tmp_path, yaml.safe_dump({k: v for k, v in MINIMAL.items() if k != "budget"}))
     with pytest.raises(UserError, match=r"budget: this key is required$"):
