@@ -2,28 +2,25 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import ray
-import yaml
 
 from cluster import placement
-from cluster.placement import Node, Nodes
+from cluster.cluster_file import MANY, NodeType, node_of, read_cluster
+from cluster.placement import Nodes
 from cluster.ray_private import not_placeable, reported_node_types
 from cluster.resources import Shape
 
 BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster's config on its head, for the autoscaler."""
-MANY = 1000
-"""So many nodes of a type at most, where an autoscaler knows no limit."""
 NODE_TYPE_LABEL = "ray.io/node-group"
 """The label by which a node says which of the autoscaler's types it is."""
 
 
 def living_nodes() -> Nodes:
     """What the living nodes have."""
-    return {node["NodeID"]: _node(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]}
+    return {node["NodeID"]: node_of(node["Resources"], node["Labels"]) for node in ray.nodes() if node["Alive"]}
 
 
 def possible_nodes() -> Nodes:
@@ -46,32 +43,9 @@ def refusals(shapes: Iterable[Shape]) -> dict[Shape, str]:
     return found if not found or _node_types() or not_placeable() is None else {}
 
 
-@dataclass(frozen=True)
-class NodeType:
-    """A kind of node that an autoscaler may start, and how many of them at most."""
-
-    name: str
-    node: Node
-    most: int
-
-
 def _node_types() -> list[NodeType]:
-    """As they were reported to Ray, or from the file on a head that `ray up` started."""
+    """As they were reported to Ray, or from the file on a head that `ray up` started, without the head's own."""
     if reported := reported_node_types():
-        return [NodeType(name, _node(amounts, {}), MANY if most < 0 else most) for name, amounts, most in reported]
+        return [NodeType(name, node_of(amounts, {}), MANY if most < 0 else most) for name, amounts, most in reported]
     file = BOOTSTRAP_FILE.expanduser()
-    if not file.exists():
-        return []
-    config = yaml.safe_load(file.read_text())
-    kinds = {name: kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]}
-    most = config.get("max_workers", MANY)
-    return [
-        NodeType(
-            name, _node(kind.get("resources", {}), kind.get("labels", {})), min(most, kind.get("max_workers", most))
-        )
-        for name, kind in kinds.items()
-    ]
-
-
-def _node(amounts: dict[str, float], labels: dict[str, str]) -> Node:
-    return Node({name: amounts[name] for name in ("CPU", "GPU", "memory") if name in amounts}, labels)
+    return [kind for kind in read_cluster(file) if not kind.is_head] if file.exists() else []

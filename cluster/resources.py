@@ -8,6 +8,9 @@ from pydantic import Field, field_validator
 
 from cluster.records import Settings
 
+ACCELERATOR_LABEL = "ray.io/accelerator-type"
+"""The label in which a node says its kind of GPU, by Ray's names."""
+
 Size = dict[str, float]
 """Amounts by Ray's names (CPU, GPU, memory in bytes); of a process only those that are not 0."""
 

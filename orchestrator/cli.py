@@ -144,13 +144,21 @@ def submit(
 
 @app.command()
 def plan(
-    config: ConfigArgument, address: AddressOption = None, set_: SetOption = None, json: JsonOption = False
+    config: ConfigArgument,
+    address: AddressOption = None,
+    cluster: Annotated[
+        Path | None, typer.Option(help="A config for `ray up`: plan for that cluster on paper, at its largest.")
+    ] = None,
+    set_: SetOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Show what would run, what it needs, and whether the cluster can place it. Trains nothing."""
     from orchestrator.planning.plan import make_plan, print_plan
 
     loaded = _load(config, set_, address)
-    result = make_plan(loaded, config, address)
+    if cluster is not None and address is not None:
+        raise UserError("give --address or --cluster, not both")
+    result = make_plan(loaded, config, address, cluster)
     if json:
         console.print_json(result.model_dump_json())
     else:

@@ -5,16 +5,19 @@ Works without GPU, network or weights: what is not here is said to be unchecked,
 
 import os
 import tempfile
+from math import inf
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from cluster.cluster_file import nodes_of, read_cluster
 from cluster.errors import UserError
-from cluster.machine import Machine, largest_machine, machine_here
-from cluster.placement import Node
+from cluster.machine import GPU_MEMORY_GB, WITHOUT_BFLOAT16, Machine, largest_machine, machine_here
+from cluster.placement import Node, refusal
 from cluster.records import Record
+from cluster.resources import ACCELERATOR_LABEL, Shape
 from evaluation.data.sources import HUB
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
@@ -71,11 +74,16 @@ class Plan(Record):
     """What the cluster cannot place, or that it can place everything; empty where no cluster was asked."""
 
 
-def make_plan(config: TournamentConfig, config_file: Path, address: str | None) -> Plan:
-    """The plan of `config`. UserError for what is wrong with it, as `run` would say."""
+def make_plan(
+    config: TournamentConfig, config_file: Path, address: str | None, cluster_file: Path | None = None
+) -> Plan:
+    """The plan of `config`, on the cluster at `address` or on paper. UserError for what is wrong with it, as `run`."""
     check_inputs(config, config_file)
     unchecked = [*_unchecked_models(config, config_file), *_unchecked_data(config, config_file)]
-    placement, machine, cluster = _placement(config, address) if address else ([], *_machine_of(config))
+    if cluster_file is not None:
+        placement, machine, cluster = _on_paper(config, cluster_file)
+    else:
+        placement, machine, cluster = _placement(config, address) if address else ([], *_machine_of(config))
     entries = [
         _entry(config, config_file, machine, lineage.name, lineage.base, index)
         for lineage in config.lineages
@@ -108,7 +116,7 @@ def make_plan(config: TournamentConfig, config_file: Path, address: str | None) 
         assumptions.append(assumption(kind))
     if machine is None or (machine.gpus and not machine.gpu_memory_gb):
         unchecked.append("whether each entry's memory is there: that of the cluster's GPUs is not known here")
-    if not address:
+    if not address and cluster_file is None:
         unchecked.append("whether a cluster can place this: none was named (--address)")
     return Plan(
         tournament=config.name,
@@ -194,7 +202,6 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
     from cluster.errors import ClusterTrouble
     from cluster.nodes import possible_nodes
     from cluster.ray_workers import RayWorkers
-    from cluster.resources import Shape
 
     problems = []
     with connected(address) as resources:
@@ -209,6 +216,27 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
         cluster = Cluster(possible_nodes(), machine.gpu_kind)
     there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
     return problems or [f"every entry can be placed on the cluster at {address} ({there})"], machine, cluster
+
+
+def _on_paper(config: TournamentConfig, file: Path) -> tuple[list[str], Machine, Cluster]:
+    """The same of a cluster that is not there, with all the nodes that the file allows."""
+    types = read_cluster(file)
+    nodes = nodes_of(types)
+    has_gpus = any(node.size.get("GPU") for node in nodes.values())
+    shapes = {r.name: Shape.of("trainer", r.resources, has_gpus, r.is_gang) for r in config.competitors}
+    problems = [f"competitors[{name}] {words}" for name, shape in shapes.items() if (words := refusal(shape, nodes))]
+    kinds = {kind.node.labels.get(ACCELERATOR_LABEL) for kind in types if kind.node.size.get("GPU")}
+    gpu_kind = next(iter(kinds)) if len(kinds) == 1 else None
+    machine = Machine(
+        memory_gb=max((node.size.get("memory", inf) for node in nodes.values()), default=inf) / 2**30,
+        gpus=max((node.size.get("GPU", 0.0) for node in nodes.values()), default=0.0),
+        gpu_memory_gb=GPU_MEMORY_GB.get(gpu_kind or ""),
+        cpus=max((node.size.get("CPU", 0.0) for node in nodes.values()), default=1.0),
+        has_bfloat16=gpu_kind not in WITHOUT_BFLOAT16,
+        gpu_kind=gpu_kind,
+    )
+    said = ", ".join(f"{kind.most} {kind.name}" for kind in types if not kind.is_head)
+    return problems or [f"every entry can be placed on what {file} allows ({said})"], machine, Cluster(nodes, gpu_kind)
 
 
 def print_plan(console: Console, plan: Plan) -> None:

@@ -12,6 +12,7 @@ from orchestrator.planning import plan as planning
 from orchestrator.planning.plan import make_plan, print_plan
 from tests.faked import faked_config
 
+CLUSTER = Path(__file__).parents[4] / "cluster"
 LINEAGES = [{"name": name, "base": "builtin:tiny-bpe"} for name in ("l", "m")]
 
 
@@ -45,3 +46,20 @@ def test_gpu_hours_are_those_of_gpus_that_are_there(tmp_path: Path, monkeypatch:
     text = said(tmp_path, monkeypatch, 0, **minutes)
     assert "4 trainings, at most 2.0 hours of training, without a GPU" in text
     assert "GPU hours" not in text
+
+
+def test_a_cluster_on_paper_is_planned_for_at_its_largest(tmp_path: Path):
+    pair = {"name": "pair", "kind": "sft", "learning_rate": 1e-3, "resources": {"workers": 25, "gpus": 1}}
+    spot = pair | {"name": "spot", "resources": {"gpus": 4, "labels": {"ray.io/market-type": "spot"}}}
+    config = faked_config(tmp_path, competitors=[spot], budget={"minutes": 30})
+    plan = make_plan(config, tmp_path / "tournament.yaml", None, CLUSTER / "aws.yaml")
+    assert plan.gpu_hours == 2 * 0.5 * 4
+    assert plan.placement == [
+        f"every entry can be placed on what {CLUSTER / 'aws.yaml'} allows (4 gpu-spot, 2 gpu-on-demand)"
+    ]
+    assert not any("cluster" in line for line in plan.unchecked)
+    config = faked_config(tmp_path, competitors=[spot, pair])
+    plan = make_plan(config, tmp_path / "tournament.yaml", None, CLUSTER / "aws.yaml")
+    assert [line.partition(":")[0] for line in plan.placement] == [
+        "competitors[pair] asks for 25 workers of 1 CPU, 1 GPU each, which this cluster can never hold"
+    ]
