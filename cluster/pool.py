@@ -18,6 +18,7 @@ from cluster.ray_private import not_placeable
 from cluster.ray_process import Worker
 from cluster.resources import Shape
 from cluster.rooms import Room, placed
+from cluster.text import said_by
 
 LOOK_SECONDS = 0.1
 """How often Ray is asked what it has placed; what fits is placed within a few hundredths of a second."""
@@ -57,10 +58,11 @@ class Pool:
             self._serve()
             if not served.done() and (self._looking is None or self._looking.done()):
                 self._looking = asyncio.create_task(self._look())
-            room: Room = await served
+            await asyncio.wait({served})  # which leaves it as it is for whoever serves, when this is called off
+            room: Room = served.result()
             return room
         except BaseException:
-            if served.done() and not served.cancelled() and served.exception() is None:  # called off when just served
+            if served.done() and served.exception() is None:  # called off when just served
                 self.leave(served.result(), lost=False)
             raise
         finally:
@@ -131,15 +133,17 @@ class Pool:
 
     def _next_served(self) -> tuple[Ticket, Room] | None:
         """Who starts now and where: in a warm process, else where nobody works, else in the place of another's."""
+        needs = {room.shape.need for room in self._idle}
         for ticket in placement.may_start(self._waiting):
             shape = ticket.shape
-            fitting = [room for room in self._idle if room.fits(shape)]
+            fitting = [room for room in self._idle if room.fits(shape)] if shape.need in needs else []
+            if not shape.size:  # there is always room for it, so nobody ends for it
+                fitting = [room for room in fitting if room.is_warm_for(shape)] or [Room.ask(shape)]
             if fitting:
                 room = min(fitting, key=lambda room: (not room.is_warm_for(shape), room.worker is not None))
-                self._idle.remove(room)
+                if room in self._idle:
+                    self._idle.remove(room)
                 return ticket, room
-            if not shape.size:
-                return ticket, Room.ask(shape)
         return None
 
     async def _look(self) -> None:
@@ -157,7 +161,9 @@ class Pool:
                 self._make_room()
                 await asyncio.sleep(LOOK_SECONDS)
         except Exception as error:  # noqa: BLE001 - raised where each of them waits
-            self._tell_all(error)
+            trouble = ClusterTrouble(f"Ray does not answer: {said_by(error)}")
+            trouble.__cause__ = error
+            self._tell_all(trouble)
 
     def _make_room(self) -> None:
         """End as many idle processes, the longest idle first, as hold what the first who waits does not get."""
