@@ -5,6 +5,7 @@ What is sent is our own packages and the config's folder, so the cluster's image
 
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
@@ -91,11 +92,11 @@ def to_send(config: TournamentConfig, config_file: Path, exclude: Sequence[str] 
 
 
 def lay_out(files: Sequence[Path], folder: Path, staged: Path) -> None:
-    """Make `staged` a folder with links to `files`, each where it lies in `folder`."""
+    """Make `staged` a folder with copies of `files`, each where it lies in `folder`."""
     for file in files:
-        link = staged / file.relative_to(folder)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(file.resolve())
+        copy = staged / file.relative_to(folder)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def _files(top: Path, folder: Path, exclude: Sequence[str]) -> Iterator[Path]:

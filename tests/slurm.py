@@ -1,6 +1,7 @@
 """cluster/slurm.sbatch as Slurm runs it, on this machine: `srun` and `scontrol` are stand-ins."""
 
 import os
+import signal
 import re
 import subprocess
 import sys
@@ -47,6 +48,8 @@ def submit(home: Path, config: Path, python: str = sys.executable, nodes: int = 
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Tests that run in the background are left with SIGINT ignored, and bash cannot trap what is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     return Job(home, process)
 

@@ -24,7 +24,7 @@ from cluster.lent_group import placed_on
 from cluster.nodes import living_nodes
 from cluster.ray_workers import RayWorkers
 from cluster.resources import Shape
-from tests.integration.test_ray_job import free_ports
+from tests.ray_nodes import free_ports
 
 pytestmark = pytest.mark.slow
 
