@@ -1,8 +1,8 @@
 """cluster/slurm.sbatch as Slurm runs it, on this machine: `srun` and `scontrol` are stand-ins."""
 
 import os
-import signal
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
