@@ -94,15 +94,12 @@ class NodeCache:
             with self._still():
                 self._make_room(blob.size)
                 partial.touch()
-            try:
-                self.blobs.fetch(blob, partial)
-                partial.chmod(0o444)
-                os.utime(partial, ns=(time.time_ns(), SEALED_NS))
-                flush(partial)  # a seal must not outlast what it stands for when the node loses its power
-                with self._still():
-                    LOCAL.move(partial, cached)
-            finally:
-                LOCAL.remove(partial)
+            self.blobs.fetch(blob, partial)
+            partial.chmod(0o444)
+            os.utime(partial, ns=(time.time_ns(), SEALED_NS))
+            flush(partial)  # a seal must not outlast what it stands for when the node loses its power
+            with self._still():
+                LOCAL.move(partial, cached)
 
     def _make_room(self, needed: int) -> None:
         """Let go of what was not used for longest until `needed` bytes fit, if there is as much that is not in use."""
@@ -120,7 +117,7 @@ class NodeCache:
             log.warning("%s: holds %d bytes, all in use, and %d more are needed", self.root, held, needed)
 
     def _sweep(self) -> None:
-        """Remove what processes that were killed have left."""
+        """Remove what was left by processes that were killed, and by downloads that failed."""
         for view in (self.root / "views").iterdir():
             if not LOCAL.is_locked(view / "lease"):
                 self._remove(view)

@@ -178,7 +178,7 @@ class ObjectStore:
             except FileNotFoundError:
                 return None
             except REFUSALS as error:
-                # obstore's own retries end where a body breaks off again.
+                # obstore asks again for all but this: the text of a refusal, a plain 404 as well, that breaks off.
                 if asked == READS or not broke_off(error):
                     raise self._trouble(key, to_be, error) from error
         raise AssertionError("unreachable")

@@ -109,6 +109,7 @@ def test_who_created_it_knows(place: Place, fault: Fault):
     assert not store.create("it", b"mine")
 
 
+@pytest.mark.slow
 def test_a_create_whose_answer_comes_too_late_is_known_as_well(place: Place):
     store = place.store(Patience(in_all=60, one_request=1, longest_pause=0.2, retries=1))
     place.proxy.delay_seconds = 2
@@ -126,6 +127,12 @@ def test_what_is_read_is_whole(place: Place, fault: Fault):
     assert store.read("it") == b"0123456789" * 1000
 
 
+@pytest.mark.parametrize("fault", [*CREATE_FAULTS, "truncated"])
+def test_what_is_not_there_is_known_not_to_be(place: Place, fault: Fault):
+    place.proxy.once(fault, fault, method="GET")
+    assert place.store().read("it") is None
+
+
 @pytest.mark.parametrize("fault", ["shortened", "spoilt"])
 def test_what_stays_damaged_is_an_error_that_names_it(place: Place, fault: Fault):
     place.store().create("it", b"0123456789")
@@ -134,6 +141,7 @@ def test_what_stays_damaged_is_an_error_that_names_it(place: Place, fault: Fault
         place.store().read("it")
 
 
+@pytest.mark.slow
 def test_a_history_through_all_that_loses_nothing_and_doubles_nothing(place: Place):
     history = History(place.store(), "decisions")
 
@@ -196,6 +204,7 @@ def upload(url: str, path: Path) -> None:
     Blobs(ObjectStore(url, IN_HASTE)).put_file(path)
 
 
+@pytest.mark.slow
 def test_a_killed_upload_leaves_nothing_that_could_be_believed(place: Place, tmp_path: Path):
     if not place.takes_parts:
         pytest.skip("this server takes no uploads in parts")

@@ -148,6 +148,7 @@ def test_a_download_that_fails_leaves_no_room_taken(blobs: Watched, tmp_path: Pa
 
 def use(blobs: Blobs, root: Path, blob: Blob, said: Path, leave: Path | None) -> None:
     """In a process of its own: write what it was handed to `said`, and keep it until `leave` is there."""
+    said.with_suffix(".asks").touch()
     with NodeCache(root, blobs, 250).file(blob) as path:
         content = path.read_bytes()
         said.with_suffix(".tmp").write_bytes(content)
@@ -183,6 +184,8 @@ def test_many_processes_wait_for_one_download_and_a_killed_one_holds_nobody_up(
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     until(lambda: len(blobs.fetches) == 2)  # one of those that waited is at it now
+    until(lambda: all((tmp_path / f"other-{n}.asks").exists() for n in range(2)))
+    time.sleep(0.1)
     (tmp_path / "hold").unlink()
     for other in others:
         other.join(WAIT_SECONDS)

@@ -140,6 +140,19 @@ class Generous(ObjectStore):
     lock, looked = threading.Lock(), 0
 
 
+class Flattering(ObjectStore):
+    """Which keeps what is there, and tells everybody that it is theirs."""
+
+    def _create(self, key: str, body: bytes) -> str | None:
+        super()._create(key, body)
+        return None
+
+
+def test_a_store_that_tells_everybody_yes_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match="overwrites what it was told to create only"):
+        probe(Flattering(str(tmp_path)))
+
+
 def test_a_store_that_overwrites_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="overwrites what it was told to create only"):
         probe(Overwriting(str(tmp_path)))
