@@ -71,7 +71,7 @@ class ObjectStore:
         try:
             self._client = LocalStore(self.folder) if self.folder else _client_of(url, patience)
         except (BaseError, ValueError, OSError) as error:
-            raise UserError(f"{discreet(url)}: {what_is_wrong(error)}") from error
+            raise UserError(f"storage: {discreet(url)}: {what_is_wrong(error)}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStore, (self.url, self.patience)

@@ -9,11 +9,11 @@ import re
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.errors import ClusterTrouble, UserError
 from cluster.object_store import QUICK, ObjectStore, folder_of
-from cluster.text import discreet
 
 log = logging.getLogger(__name__)
 RACERS = 32
@@ -28,7 +28,8 @@ def open_store(url: str) -> ObjectStore:
         return ObjectStore(url)
     except BaseException as error:
         if made is not None:
-            made.rmdir()
+            with suppress(OSError):  # somebody else may have begun to use it
+                made.rmdir()
         if isinstance(error, ClusterTrouble | OSError):
             raise UserError(f"storage: {re.sub(f'/{PROBE}[0-9a-f]+', '', str(error))}") from error
         raise
@@ -37,6 +38,7 @@ def open_store(url: str) -> ObjectStore:
 def probe(store: ObjectStore) -> None:
     """UserError where of racing creates not exactly one wins, or a create overwrites. Removes what it has made."""
     sequential, raced = (f"{PROBE}{uuid.uuid4().hex}" for _ in range(2))
+    store.read(sequential)  # fails where nothing answers, or where one may not ask for what is not there
     try:
         _keeps_what_is_there(store, sequential)
         _lets_one_win(store, raced)
@@ -46,10 +48,9 @@ def probe(store: ObjectStore) -> None:
 
 
 def _keeps_what_is_there(store: ObjectStore, key: str) -> None:
-    store.read(key)  # some credentials may not ask for what is not there
     created, overwritten = store.create(key, b"first"), store.create(key, b"second")
     if not created or overwritten or store.read(key) != b"first":
-        raise UserError(f"{discreet(store.url)}: this store overwrites what it was told to create only: use another")
+        raise UserError(f"storage: {store.url}: this store overwrites what it was told to create only: use another")
 
 
 def _lets_one_win(store: ObjectStore, key: str) -> None:
@@ -64,7 +65,7 @@ def _lets_one_win(store: ObjectStore, key: str) -> None:
     there = store.read(key)
     if len(winners) != 1 or there != str(winners[0]).encode():
         raise UserError(
-            f"{discreet(store.url)}: of {RACERS} who created one object at once {len(winners)} were told that they had:"
+            f"storage: {store.url}: of {RACERS} who created one object at once {len(winners)} were told that they had:"
             " this store cannot hold a tournament, use another"
         )
 
