@@ -187,7 +187,7 @@ def _running(command: list[str], folder: Path) -> Iterator[None]:
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(3)  # SeaweedFS takes more than ten
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
