@@ -68,10 +68,10 @@ class LocalStore:
     def writing(self, path: Path) -> Iterator[Path]:
         """As the protocol says."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
+        temporary = _temporary(path)
         try:
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             self.move(temporary, path)
         finally:
             self.remove(temporary)
@@ -80,6 +80,21 @@ class LocalStore:
         """As the protocol says."""
         with self.writing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+    def create(self, path: Path, data: bytes) -> bool:
+        """Put `data` at `path`, whole and flushed, if nothing is there. Whether this call did: of all who try, one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _temporary(path)
+        try:
+            temporary.write_bytes(data)
+            flush(temporary)
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            self.remove(temporary)
+        _flush_folder(path.parent)
+        return True
 
     def link_folder(self, source: Path, destination: Path, keep: Callable[[str], bool] = lambda name: True) -> None:
         """As the protocol says."""
@@ -144,7 +159,11 @@ LOCAL = LocalStore()
 """The store of whoever writes beside its own work: competitors, evaluators, views."""
 
 
-def _flush(path: Path) -> None:
+def _temporary(path: Path) -> Path:
+    return path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}{TEMPORARY}"
+
+
+def flush(path: Path) -> None:
     """Force a file, or every file below a folder, to disk."""
     for file in [path] if path.is_file() else sorted(path.rglob("*")):
         if file.is_file():
@@ -161,11 +180,18 @@ def _flush_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def share(source: Path | str, destination: Path | str) -> None:
+    """Make `destination` the same file as `source`, or a copy where the disk has no links to give."""
+    try:
+        os.link(source, destination)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system, one without links, or as many as there may be
+        shutil.copy(source, destination)
+
+
 def _link_or_copy(source: str, destination: str) -> None:
     if source.endswith(WEIGHTS) or destination.endswith(WEIGHTS):
-        try:
-            os.link(source, destination)
-            return
-        except OSError:  # another file system, or one without links
-            pass
-    shutil.copy(source, destination)
+        share(source, destination)
+    else:
+        shutil.copy(source, destination)

@@ -125,8 +125,7 @@ def test_ray_and_mlflow_stay_where_they_belong():
 
 
 def test_the_command_line_loads_nothing_heavy():
-    code = (
-        "import sys, orchestrator.cli; print([m for m in ('torch','ray','mlflow','transformers') if m in sys.modules])"
-    )
+    heavy = ("torch", "ray", "mlflow", "transformers", "obstore")
+    code = f"import sys, orchestrator.cli; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
