@@ -87,7 +87,10 @@ class Worker:
         elif group is not None:
             held = {"num_cpus": shape.cpus, "num_gpus": shape.gpus, "memory": shape.size.get("memory")}
             held["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
-        actor = _Actor.options(**held)  # type: ignore[attr-defined]
+        name = (
+            f"{shape.role}{'-gang' if shape.gang else ''}-{uuid.uuid4().hex[:8]}"  # for whoever reads Ray's dashboard
+        )
+        actor = _Actor.options(name=name, **held)  # type: ignore[attr-defined]
         return cls(shape, group, nodes, actor.remote(environment))
 
     async def answer(self) -> None:
@@ -97,7 +100,8 @@ class Worker:
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run `function(*args)` in the process; errors as in `cluster.workers`. It goes on when this is cancelled."""
         lent = self.group if self.shape.gang else None
-        call = asyncio.wrap_future(self.handle.call.remote(lent, self.nodes, function, args).future())
+        named = self.handle.call.options(name=getattr(function, "__name__", "call"))
+        call = asyncio.wrap_future(named.remote(lent, self.nodes, function, args).future())
         try:
             while not (await asyncio.wait({call}, timeout=NODE_POLL_SECONDS if self.shape.gang else None))[0]:
                 if self._lost_nodes():

@@ -89,6 +89,13 @@ def test_processes_stay_warm_and_are_ended_when_another_shape_needs_their_place(
     asyncio.run(scenario())
 
 
+def test_ray_shows_what_a_process_is_for(workers: RayWorkers):
+    import ray
+
+    assert asyncio.run(workers.call(SMALL, add, 1, 1)) == 2
+    assert any(name.startswith("trainer-") for name in ray.util.list_named_actors())
+
+
 def test_after_a_cancelled_call_and_after_a_bug_the_process_is_another(workers: RayWorkers, tmp_path: Path):
     async def scenario() -> None:
         first = await workers.call(WHOLE, pid)
