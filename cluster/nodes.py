@@ -1,7 +1,8 @@
 """What the cluster's nodes have: those that live, and those that an autoscaler may add."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import ray
@@ -43,9 +44,15 @@ def refusals(shapes: Iterable[Shape]) -> dict[Shape, str]:
     return found if not found or _node_types() or not_placeable() is None else {}
 
 
-def _node_types() -> list[NodeType]:
+@cache
+def _types_in(file: Path) -> tuple[NodeType, ...]:
+    """A cluster's config does not change while its head lives, and this is asked every second."""
+    return tuple(kind for kind in read_cluster(file) if not kind.is_head)
+
+
+def _node_types() -> Sequence[NodeType]:
     """As they were reported to Ray, or from the file on a head that `ray up` started, without the head's own."""
     if reported := reported_node_types():
         return [NodeType(name, node_of(amounts, {}), MANY if most < 0 else most) for name, amounts, most in reported]
     file = BOOTSTRAP_FILE.expanduser()
-    return [kind for kind in read_cluster(file) if not kind.is_head] if file.exists() else []
+    return _types_in(file) if file.exists() else ()

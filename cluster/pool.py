@@ -199,9 +199,8 @@ class Pool:
             self._idle.remove(room)
             self._give_up(room)
         # What an autoscaler has no node for may only wait for our own work to end.
-        needs = (
-            {} if self._busy or self._idle else {room.shape.need for room in self._asked if room.id in (unplaced or ())}
-        )
+        stuck = unplaced if unplaced and not (self._busy or self._idle) else set[str]()
+        needs = {room.shape.need for room in self._asked if room.id in stuck}
         for ticket, served in list(self._waiting.items()):
             words = too_large.get(ticket.shape)
             if words is None and ticket.shape.need in needs:
