@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from cluster.machine import collect_garbage_rarely
 
@@ -15,6 +17,7 @@ _LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 """A user's name and password in an address."""
 _RAYS_OWN = "RAY_"
 """Without its token a process is no part of the cluster."""
+_taken: dict[str, str] = {}
 
 
 def settle_in(environment: dict[str, str]) -> None:
@@ -27,10 +30,21 @@ def settle_in(environment: dict[str, str]) -> None:
     """
     os.environ.update(environment)
     for name in [name for name, value in os.environ.items() if is_credential(name, value)]:
-        del os.environ[name]
+        _taken[name] = os.environ.pop(name)
     collect_garbage_rarely()
     # A Ray of our own keeps it from whatever it starts (`cluster.own_ray`): pools and loaders end their children by it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+@contextmanager
+def with_credentials() -> Iterator[None]:
+    """While the block lasts, what `settle_in` took away is back: for the client of a store, which reads it once."""
+    os.environ.update(_taken)
+    try:
+        yield
+    finally:
+        for name in _taken:
+            del os.environ[name]
 
 
 def is_credential(name: str, value: str) -> bool:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import TournamentError
 from cluster.text import last_line, plain
 
 PACKAGES = ("cluster", "competitors", "evaluation", "orchestrator")
@@ -30,19 +31,27 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def lacking(wanted: dict[str, str | None], proof: Path | None) -> list[str]:
-    """What this machine lacks, in words; `proof` is a file that it finds if it shares the file's folder."""
+def lacking(wanted: dict[str, str | None], proof: Path | str | None) -> list[str]:
+    """What this machine lacks, in words; `proof` is a file that it finds if it shares the file's folder, or the URL of
+    an object store that it has to be let into."""
     here = versions()
     lacks = [f"our package {name}" for name in PACKAGES if importlib.util.find_spec(name) is None]
     for library, there in wanted.items():
         if there is not None and here[library] != there:
             lacks.append(f"{library} {there}" + (f" (it has {here[library]})" if here[library] else ""))
-    if proof is not None and not proof.exists():
+    if isinstance(proof, Path) and not proof.exists():
         lacks.append(f"the folder {proof.parent}, which all nodes have to share")
+    if isinstance(proof, str) and not lacks:
+        from cluster.object_store import QUICK, ObjectStore
+
+        try:
+            ObjectStore(proof, QUICK).size("driver")
+        except TournamentError as error:
+            lacks.append(f"a way into the storage: {error}")
     return lacks
 
 
-def unfit_nodes(proof: Path | None, asked: Collection[str] | None = None) -> list[str]:
+def unfit_nodes(proof: Path | str | None, asked: Collection[str] | None = None) -> list[str]:
     """A line for each node of the connected cluster that cannot do our work: which one it is, and why.
 
     Of `asked`, node ids, where these are given, else of all that live.

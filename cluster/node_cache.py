@@ -57,6 +57,17 @@ class NodeCache:
             yield top
 
     @contextmanager
+    def place(self) -> Iterator[Path]:
+        """A folder to work in while the block lasts, beside the cache: swept, if whoever works there is killed."""
+        with self._view() as view:
+            (view / "files").mkdir()
+            yield view / "files"
+
+    def lend(self, blob: Blob, path: Path) -> None:
+        """Have the blob at `path` as well, in a `place`: to be read, and replaced, but not written to."""
+        self._add(blob, path)
+
+    @contextmanager
     def _view(self) -> Iterator[Path]:
         view = self.root / "views" / uuid.uuid4().hex
         with ExitStack() as stack:

@@ -87,8 +87,11 @@ def selects(selector: str, value: str | None) -> bool:
 
 
 def cluster_room(shape: Shape, totals: Nodes) -> int:
-    """How many workers of `shape` the empty cluster holds; of one that asks for nothing, 1."""
-    return sum(node.room(shape) for node in totals.values()) if shape.size else 1
+    """How many workers of `shape` the empty cluster holds side by side; of one that asks for nothing, 1."""
+    if not shape.size:
+        return 1
+    rooms = [node.room(shape) for node in totals.values()]
+    return max(rooms, default=0) if shape.one_node else sum(rooms)
 
 
 def refusal(shape: Shape, totals: Nodes) -> str | None:

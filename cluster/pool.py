@@ -70,7 +70,7 @@ class Pool:
 
     def enter(self, room: Room, shape: Shape) -> Worker:
         """The process of `room` for `shape`. Any coordinator will do for a gang: it holds nothing itself."""
-        spare = next((worker for worker in self._coordinators if shape.gang and worker.shape.role == shape.role), None)
+        spare = next((worker for worker in self._coordinators if shape.gang and worker.may_coordinate(shape)), None)
         if spare is not None and room.worker is None:
             self._coordinators.remove(spare)
             room.shape, room.worker = shape, replace(spare, shape=shape, group=room.group, nodes=room.nodes)

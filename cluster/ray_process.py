@@ -79,11 +79,12 @@ class Worker:
     def start(
         cls, shape: Shape, group: PlacementGroup | None, nodes: list[str], environment: dict[str, str]
     ) -> "Worker":
-        """Start an actor. A coordinator stands beside the driver, whose node is not spot."""
+        """Start an actor. A coordinator stands beside the driver, whose node is not spot, or its gang on one node."""
         held: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0}
         if shape.gang:
             # Not soft: of 16 that started at once, Ray put 15 on other nodes, where a coordinator keeps a machine busy.
-            held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(_this_node(), soft=False)
+            where = nodes[0] if shape.one_node else _this_node()
+            held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(where, soft=False)
         elif group is not None:
             held = {"num_cpus": shape.cpus, "num_gpus": shape.gpus, "memory": shape.size.get("memory")}
             held["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
@@ -92,6 +93,10 @@ class Worker:
         )
         actor = _Actor.options(name=name, **held)  # type: ignore[attr-defined]
         return cls(shape, group, nodes, actor.remote(environment))
+
+    def may_coordinate(self, shape: Shape) -> bool:
+        """Whether a gang's process that is free may be another gang's."""
+        return self.shape.role == shape.role and not (self.shape.one_node or shape.one_node)
 
     async def answer(self) -> None:
         """Wait until it has started, or find that a warm one is still there: raises one of DEAD if not."""

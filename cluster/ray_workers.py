@@ -37,7 +37,7 @@ class RayWorkers:
     known to be fit; those that join later are asked when they are first used, with `proof` as `cluster.fitness` has it.
     """
 
-    def __init__(self, environment: dict[str, str] | None = None, proof: Path | None = None) -> None:
+    def __init__(self, environment: dict[str, str] | None = None, proof: Path | str | None = None) -> None:
         self._pool = Pool(environment or {})
         self._fit, self._proof = set(living_nodes()), proof
         self._numbers = itertools.count()

@@ -68,6 +68,8 @@ class Shape:
     gang: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     """Label selectors of its nodes, by name."""
+    one_node: bool = False
+    """Whether all of it, a gang's coordinator as well, stands on one node: it shares files only there."""
 
     @classmethod
     def of(cls, role: str, resources: Resources, has_gpus: bool, gang: bool = False) -> Self:
@@ -79,7 +81,7 @@ class Shape:
     @property
     def need(self) -> tuple[Any, ...]:
         """What it asks of the cluster, whoever works there."""
-        return self.cpus, self.gpus, self.memory_gb, self.workers, self.gang, self.labels
+        return self.cpus, self.gpus, self.memory_gb, self.workers, self.gang, self.labels, self.one_node
 
     @property
     def size(self) -> Size:
@@ -91,7 +93,8 @@ class Shape:
         """What it asks for."""
         one = amounts_in_words(self.size, self.size)
         where = f" on nodes with {', '.join(map('='.join, self.labels))}" if self.labels else ""
-        return (f"{self.workers} workers of {one} each" if self.workers > 1 else one) + where
+        together = " on one node" if self.one_node and self.workers > 1 else ""
+        return (f"{self.workers} workers of {one} each" if self.workers > 1 else one) + together + where
 
 
 def _size(cpus: float, gpus: float, memory_gb: float | None) -> Size:

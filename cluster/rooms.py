@@ -33,7 +33,8 @@ class Room:
         if not shape.size:
             return cls(shape, None)
         labels = [dict(shape.labels)] * shape.workers if shape.labels else None
-        return cls(shape, placement_group([shape.size] * shape.workers, strategy="PACK", bundle_label_selector=labels))
+        strategy = "STRICT_PACK" if shape.one_node else "PACK"
+        return cls(shape, placement_group([shape.size] * shape.workers, strategy, bundle_label_selector=labels))
 
     @property
     def id(self) -> str:

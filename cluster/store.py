@@ -52,6 +52,10 @@ class Store(Protocol):
         """Remove a file or a folder, if there is one."""
         ...
 
+    def keep(self, path: Path) -> None:
+        """Have what lies at `path`, and was written without this store, be as safe as what it writes itself."""
+        ...
+
     def locked(self, path: Path, wait: bool) -> AbstractContextManager[None]:
         """Hold the lock at `path` while the block lasts. BlockingIOError if somebody else does and `wait` is false."""
         ...
@@ -128,6 +132,9 @@ class LocalStore:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+    def keep(self, path: Path) -> None:
+        """As the protocol says: nothing is to be done."""
 
     @contextmanager
     def locked(self, path: Path, wait: bool) -> Iterator[None]:

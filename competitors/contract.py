@@ -123,6 +123,11 @@ class Brief(Record):
     )
 
     @property
+    def works_in(self) -> Path:
+        """The entry's folder, which holds all that it writes."""
+        return self.output_dir.parent
+
+    @property
     def continuation_dir(self) -> Path:
         """Where a competitor may leave what whoever goes on from it can pick up."""
         return self.output_dir.parent / "continuation"

@@ -62,6 +62,11 @@ class ScoringJob(Record):
     """A folder with tasks of the user's own, where there are any."""
     out: Path
 
+    @property
+    def adds_to(self) -> Path:
+        """A folder whose scorecard and rows it writes, or adds to."""
+        return self.out
+
 
 def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda fraction: None) -> Scorecard:
     """Score a model on the job's splits; write losses.parquet and then scorecard.json into `job.out`.

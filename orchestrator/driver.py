@@ -19,7 +19,7 @@ from orchestrator.delivery import Delivery
 from orchestrator.environment import environment
 from orchestrator.observers import observers
 from orchestrator.planning import memory, power
-from orchestrator.planning.preparation import check_inputs, download_models, fetch_tasks, make_data
+from orchestrator.planning.preparation import bring_models, check_inputs, fetch_tasks, make_data
 from orchestrator.record.events import Noted, Observer
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
@@ -35,6 +35,8 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
 }
 
+DRAWN_AGAIN = ("leaderboard.json", "report.html", "mlflow.json", "events.jsonl")
+"""What of a run directory follows from the rest, or from MLflow."""
 OF_OUR_OWN = (None, "local")
 """Addresses that mean a Ray of our own on this machine."""
 
@@ -57,8 +59,9 @@ def run_tournament(
     """
     address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
     with run.locked(), ExitStack() as stack:
+        run = stack.enter_context(_stored(config, run))
         if workers is None and address not in OF_OUR_OWN and not (run.config_file.is_file() and _is_finished(run)):
-            stack.enter_context(_joined(address, run))  # not only when all data are split and models are here
+            stack.enter_context(_joined(address, config, run))  # not only when all data are split and models are here
         prepare(config, config_file, run)
         config, reader = run.with_changes(config), SnapshotReader(run)
         everybody = Delivery([*watching, *observers(config, run)])
@@ -87,7 +90,9 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> N
         run.clear()
         make_data(config, config_file, run.data)
         fetch_tasks(config, config_file, run.own_tasks)
-        download_models(config, config_file, run.model)
+        bring_models(config, config_file, run.model)
+        for path in (run.data, run.model("").parent):
+            run.store.keep(path)
         run.store.write_text(run.environment_file, json.dumps(environment(), indent=1) + "\n")
         run.adopt(config)
 
@@ -119,6 +124,8 @@ async def _run_rounds(
             everybody.tell(Noted("starting Ray" if address in OF_OUR_OWN else f"joined the Ray cluster at {address}"))
             await asyncio.sleep(0)  # so that this is said before it takes its seconds
             workers = stack.enter_context(_on_ray(config, config_folder, run, address, everybody))
+        if config.cluster.bucket is not None:
+            workers = _staged(workers, run)
         try:
             await Tournament(config, run, config_folder, workers, everybody.tell).run()
         except BaseExceptionGroup as group:
@@ -127,13 +134,50 @@ async def _run_rounds(
 
 
 @contextmanager
-def _joined(address: str, run: RunDirectory) -> Iterator[None]:
+def _stored(config: TournamentConfig, run: RunDirectory) -> Iterator[RunDirectory]:
+    """The run directory; one that is kept in an object store as a working copy of what is there, while the block lasts.
+
+    UserError where the store cannot be used, or another driver is at it.
+    """
+    if config.cluster.bucket is None:
+        yield run
+        return
+    from cluster.store_probe import open_store
+    from cluster.working_copy import WorkingCopy
+
+    copy = WorkingCopy(run.root, open_store(_url(config, run)), DRAWN_AGAIN).open()
+    try:
+        yield RunDirectory(run.root, copy)
+    finally:
+        copy.close()
+
+
+def _url(config: TournamentConfig, run: RunDirectory) -> str:
+    return f"{(config.cluster.bucket or '').rstrip('/')}/{run.root.name}"
+
+
+def _staged(workers: "Workers", run: RunDirectory) -> "Workers":
+    """The same for machines that share no disk with this one."""
+    from cluster.staged_workers import StagedWorkers
+    from cluster.working_copy import WorkingCopy
+
+    assert isinstance(run.store, WorkingCopy)
+    return StagedWorkers(workers, run.store)
+
+
+def _proof(config: TournamentConfig, run: RunDirectory) -> Path | str:
+    """By what a node shows that it can get at the run's files."""
+    return run.lock_file if config.cluster.bucket is None else _url(config, run)
+
+
+@contextmanager
+def _joined(address: str, config: TournamentConfig, run: RunDirectory) -> Iterator[None]:
     """Be connected to the cluster at `address`. UserError where there is none, or a node cannot do our work."""
     from cluster.connect import connected
     from cluster.fitness import unfit_nodes
 
     with connected(address):
-        if unfit := unfit_nodes(run.lock_file):
+        if unfit := unfit_nodes(_proof(config, run)):
             raise UserError(f"the Ray cluster at {address}: {'; '.join(unfit)}")
         yield
 
@@ -155,7 +199,7 @@ def _on_ray(
         machine = machine_here() if is_here else largest_machine()
         for line in [*memory.warnings(config, config_folder, machine), *power.too_few_rows(config)]:
             everybody.tell(Noted(f"warning: {line}"))
-        workers = RayWorkers(WORKER_ENVIRONMENT, run.lock_file)
+        workers = RayWorkers(WORKER_ENVIRONMENT, _proof(config, run))
         try:
             yield workers
         finally:

@@ -228,7 +228,9 @@ class Tournament:
 
     async def _fetch(self, spec: str, key: str) -> Path:
         """The folder of a model that the config names."""
-        folder = model_sources.check(spec, self.context.config_folder, key) or self.dir.model(spec)
+        folder = self.dir.model(spec)
+        if not folder.is_dir():
+            folder = model_sources.check(spec, self.context.config_folder, key) or folder
         async with self.fetching.setdefault(spec, asyncio.Lock()):  # built once, whoever asks first
             if spec.startswith(model_sources.BUILTIN) and not folder.exists():
                 name = spec.removeprefix(model_sources.BUILTIN)

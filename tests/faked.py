@@ -15,7 +15,9 @@ import pytest
 
 from cluster.errors import Forfeit
 from cluster.in_process import InProcessWorkers
+from cluster.staging import Stage
 from cluster.store import LOCAL, Store
+from cluster.workers import Workers
 from competitors.contract import Brief, Submission
 from competitors.entry import forfeit
 from evaluation.data.split import Split
@@ -66,6 +68,8 @@ class FakedWorkers(InProcessWorkers):
         self.calls: list[str] = []
 
     def _run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if isinstance(function, Stage):
+            return function(lambda staged, *args: self._run(staged, args))
         name = function.__name__
         self.calls.append(f"{name} {args[1]}" if name == "score_also" else name)
         self.fault(name, args)
@@ -181,7 +185,7 @@ def climbing(name: str, number: int) -> float:
 def play(
     config: TournamentConfig,
     folder: Path,
-    workers: FakedWorkers | None = None,
+    workers: Workers | None = None,
     store: Store = LOCAL,
     tell: Callable[[TournamentEvent], None] = lambda event: None,
 ) -> Snapshot:

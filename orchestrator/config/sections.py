@@ -161,18 +161,29 @@ class Evaluation(Settings):
     harness_tasks: str | None = Field(None, description="a folder with tasks of your own, as YAML for the harness")
 
 
+OBJECT_STORES = ("s3://", "gs://", "az://", "file://")
+"""The last is a folder that is used as an object store, and need not be shared but by those who write to it."""
+
+
 class Cluster(Settings):
     """`address` as for ray.init: nothing for RAY_ADDRESS or else a local Ray, `auto` for a running one."""
 
     address: str | None = None
-    storage: str | None = None
+    storage: str | None = Field(
+        None, description="a folder that all nodes share, or s3://bucket/…, gs://bucket/…, az://container/…"
+    )
 
     @field_validator("storage")
     @classmethod
-    def _folder(cls, value: str | None) -> str | None:
-        if value is not None and "://" in value:
-            raise ValueError(f"{value}: object stores are not supported yet; name a folder that all nodes share")
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None and "://" in value and not value.startswith(OBJECT_STORES):
+            raise ValueError(f"{value}: give a folder that all nodes share, or one of {', '.join(OBJECT_STORES)}")
         return value
+
+    @property
+    def bucket(self) -> str | None:
+        """The object store, where it is one; a folder is used as it is."""
+        return self.storage if self.storage is not None and "://" in self.storage else None
 
 
 class Tracking(Settings):

@@ -25,12 +25,14 @@ def check_inputs(config: TournamentConfig, config_file: Path) -> None:
             raise UserError(f"{config_file}: competitors[{recipe.name}].{error}") from error
 
 
-def download_models(config: TournamentConfig, config_file: Path, folder_of: Callable[[str], Path]) -> None:
-    """Fetch hub models to where every node finds them: the folder that `folder_of` names for each."""
+def bring_models(config: TournamentConfig, config_file: Path, folder_of: Callable[[str], Path]) -> None:
+    """Fetch hub models, and local ones if nodes share no disk, to the folder that `folder_of` names for each."""
     for key, spec in models(config):
         where = f"{config_file}: {key}"
-        is_local = model_sources.check(spec, config_file.parent, where) is not None
-        if not is_local and not spec.startswith(model_sources.BUILTIN):
+        local = model_sources.check(spec, config_file.parent, where)
+        if local is not None and config.cluster.bucket is not None:
+            LOCAL.link_folder(local, folder_of(spec))
+        elif local is None and not spec.startswith(model_sources.BUILTIN):
             model_sources.download(spec, folder_of(spec), where)
 
 

@@ -30,7 +30,7 @@ R = TypeVar("R", bound=Record)
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The one in C, which takes an eighth of the time: a config is read again at every round's beginning."""
-PREPARED = (".lock", ".changes.lock", "data", "models", "environment.json", "mlflow.json")
+PREPARED = (".lock", ".changes.lock", ".storage", "data", "models", "environment.json", "mlflow.json")
 """What lies in a run directory before its config does: a preparation that did not end well."""
 
 HALF_WRITTEN = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(TEMPORARY)}")

@@ -63,7 +63,7 @@ def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: 
             "references=[{name: a b, published: [1.0]}, {name: a/b, published: [1.0]}]",
             '"a b" and "a/b" would lie in one folder',
         ),
-        ("cluster.storage=s3://bucket/runs", "object stores are not supported yet"),
+        ("cluster.storage=hdfs://bucket/runs", "give a folder that all nodes share, or one of s3://, gs://, az://"),
     ],
 )
 def test_mistakes_are_one_line(config: Path, override: str, message: str):

@@ -1,0 +1,226 @@
+"""One call in a worker whose machine shares no disk with the driver's: what it reads comes from the store, and what it
+writes goes there.
+
+It works in a folder of its own, in which every path below the driver's root has its place, as an action of the Remote
+Execution API does (github.com/bazelbuild/remote-apis): so it cannot tell the difference, and meets nobody else's files.
+What it has written is on record when it ends, whether well or with an error. Of the folder that it `works_in` what is
+there is also brought while it runs, so that the driver hears of it, and another try elsewhere goes on from it.
+"""
+
+import contextlib
+import io
+import os
+import pickle
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from cluster.blobs import Blobs
+from cluster.environment import with_credentials
+from cluster.errors import ClusterTrouble, UserError
+from cluster.histories import History
+from cluster.node_cache import NodeCache
+from cluster.object_store import ObjectStore
+from cluster.tree import GROWS, Change, Content, Grown, Looks, content_of, looks_below
+
+FOLLOW_SECONDS = 2.0
+OF_A_MACHINE = ("running",)
+"""What says something of processes of this machine alone."""
+WEIGHTS = (".safetensors", ".parquet")
+"""What is large and never written in place: a link to the cache will do."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A call with what it needs. Goes to a worker, where it is the function that is called."""
+
+    name: str
+    packed: bytes
+    """The function and its arguments."""
+    url: str
+    prefix: str
+    """Of the call's own keys in the store."""
+    files: dict[str, Content]
+    """What it may read, by name below the root."""
+    works_in: str | None
+    """A folder that is all its own, and that is followed."""
+
+    @property
+    def __name__(self) -> str:
+        """The function's, for whoever says what failed."""
+        return self.name
+
+    def __call__(self, run: Callable[..., Any] = lambda function, *args: function(*args)) -> Any:
+        """What the function returns or raises, here; `run` calls it."""
+        with with_credentials():
+            store = ObjectStore(self.url)
+        root, blobs = cache_root(), Blobs(store)
+        root.mkdir(parents=True, exist_ok=True)
+        cache = NodeCache(root, blobs, limit_bytes=shutil.disk_usage(root).free // 2)
+        with cache.place() as top:
+            self._lay_out(top, cache)
+            _place.root = top
+            function, *args = pickle.loads(self.packed)
+            record = _Record(self, top, blobs)
+            try:
+                with record.followed() if self.works_in is not None else contextlib.nullcontext():
+                    result = run(function, *args)
+            except Exception:
+                record.note_all()
+                raise
+            record.note_all()
+            return result
+
+    def history(self, store: ObjectStore, name: str) -> History:
+        """`out`: changes of what it works on. `in`: what others put there meanwhile."""
+        return History(store, f"{self.prefix}/{name}")
+
+    def _lay_out(self, top: Path, cache: NodeCache) -> None:
+        own = f"{self.works_in}/"
+        for name, content in self.files.items():
+            path = top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content.blob is None:
+                assert content.data is not None
+                path.write_bytes(content.data)
+            elif path.suffix in WEIGHTS and not name.startswith(own):
+                cache.lend(content.blob, path)
+            else:
+                with cache.file(content.blob) as cached:
+                    shutil.copyfile(cached, path)
+
+
+def cache_root() -> Path:
+    """This machine's cache: TOURNAMENT_CACHE, or a folder among the temporary ones."""
+    given = os.environ.get("TOURNAMENT_CACHE")
+    return Path(given) if given else Path(tempfile.gettempdir()) / f"tournament-cache-{os.getuid()}"
+
+
+def pack(root: Path, call: Sequence[Any]) -> tuple[bytes, list[Path]]:
+    """A function with its arguments for another machine, and the paths below `root` that are in them."""
+    paths: list[Path] = []
+
+    class Packer(pickle.Pickler):
+        def reducer_override(self, value: Any) -> Any:
+            if not isinstance(value, PurePath) or not value.is_relative_to(root):
+                return NotImplemented
+            if value != root:
+                paths.append(Path(value))
+            return _here, (value.relative_to(root).as_posix(),)
+
+    packed = io.BytesIO()
+    Packer(packed).dump(tuple(call))
+    return packed.getvalue(), paths
+
+
+_place = threading.local()
+
+
+def _here(name: str) -> Path:
+    """A path below the root, on this machine. The root itself stands for all that is not to be seen: the cache."""
+    return cache_root() if name == "." else Path(_place.root) / name
+
+
+@dataclass
+class _Record:
+    """What a call has changed, as far as the driver was told."""
+
+    stage: Stage
+    top: Path
+    blobs: Blobs
+    told: dict[str, Looks] = field(default_factory=dict)
+    number: int = 0
+    heard: int = 0
+
+    def __post_init__(self) -> None:
+        self.told = self._looks()
+        self.out, self.into = (self.stage.history(self.blobs.store, name) for name in ("out", "in"))
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """While the block lasts, tell what changes, and take in what others put there."""
+        over = threading.Event()
+
+        def follow() -> None:
+            seen = self._looks(self.stage.works_in)
+            while not over.wait(FOLLOW_SECONDS):
+                with contextlib.suppress(ClusterTrouble):  # said at the end, if it lasts
+                    self._take_in()
+                    now = self._looks(self.stage.works_in)
+                    # What looks as it did a moment ago is not being written just now.
+                    self._note(
+                        {name: looks for name, looks in now.items() if name.endswith(GROWS) or seen.get(name) == looks},
+                        now,
+                    )
+                    seen = now
+
+        thread = threading.Thread(target=follow, name="following", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def note_all(self) -> None:
+        """Tell all that is different from what the driver knows."""
+        now = self._looks()
+        self._note(now, now)
+
+    def _note(self, settled: dict[str, Looks], now: dict[str, Looks]) -> None:
+        """Tell what changed among the `settled` files, and what of all `now` is gone."""
+        scope = "" if self.stage.works_in is None or settled is now else f"{self.stage.works_in}/"
+        removed = [name for name in self.told if name not in now and name.startswith(scope)]
+        files, grown = dict[str, Content](), dict[str, Grown]()
+        for name, looks in settled.items():
+            before = self.told.get(name)
+            if before == looks:
+                continue
+            try:
+                if (
+                    name.endswith(GROWS)
+                    and before is not None
+                    and before.inode == looks.inode
+                    and before.size < looks.size
+                ):
+                    grown[name] = Grown(offset=before.size, data=self._between(name, before.size, looks.size))
+                else:
+                    files[name] = content_of(self.top / name, self.blobs)
+            except (FileNotFoundError, UserError):  # gone or written to meanwhile: it is looked at again
+                files.pop(name, None)
+                continue
+            self.told[name] = looks
+        for name in removed:
+            del self.told[name]
+        if removed or files or grown:
+            change = Change(removed=removed, files=files, grown=grown)
+            self.number = self.out.append(change.model_dump_json(exclude_defaults=True).encode(), self.number)
+
+    def _between(self, name: str, start: int, end: int) -> bytes:
+        with (self.top / name).open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    def _take_in(self) -> None:
+        for number, data in self.into.after(self.heard):
+            self.heard = number
+            for name, content in Change.model_validate_json(data).files.items():
+                assert content.data is not None
+                path = self.top / name
+                path.write_bytes(content.data)
+                status = path.stat()
+                self.told[name] = Looks(status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def _looks(self, below: str | None = None) -> dict[str, Looks]:
+        top = self.top if below is None else self.top / below
+        prefix = "" if below is None else f"{below}/"
+        return {
+            f"{prefix}{name}": looks
+            for name, looks in looks_below(top).items()
+            if name.rpartition("/")[2] not in OF_A_MACHINE
+        }
