@@ -43,9 +43,10 @@ def lacking(wanted: dict[str, str | None], proof: Path | str | None) -> list[str
         lacks.append(f"the folder {proof.parent}, which all nodes have to share")
     if isinstance(proof, str) and not lacks:
         from cluster.object_store import QUICK, ObjectStore
+        from cluster.working_copy import DRIVER
 
         try:
-            ObjectStore(proof, QUICK).size("driver")
+            ObjectStore(proof, QUICK).size(DRIVER)
         except TournamentError as error:
             lacks.append(f"a way into the storage: {error}")
     return lacks

@@ -12,6 +12,7 @@ so a waiting one goes on with the download, and what was left behind is swept by
 
 import logging
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -27,6 +28,12 @@ SEALED_NS = 10**18
 """When a sealed blob was written, as far as its file says; when it was last used stands beside that."""
 
 
+def cache_root() -> Path:
+    """This machine's cache: TOURNAMENT_CACHE, or a folder among the temporary ones."""
+    given = os.environ.get("TOURNAMENT_CACHE")
+    return Path(given) if given else Path(tempfile.gettempdir()) / f"tournament-cache-{os.getuid()}"
+
+
 class NodeCache:
     """A node's cache below `root`, which must not be shared between nodes; many processes may have one each."""
 
@@ -35,6 +42,7 @@ class NodeCache:
         self.root, self.blobs, self.limit_bytes = root, blobs, limit_bytes
         for name in ("blobs", "partial", "locks", "views"):
             (root / name).mkdir(parents=True, exist_ok=True)
+        root.chmod(0o700)  # held-out rows may lie there
 
     @contextmanager
     def file(self, blob: Blob) -> Iterator[Path]:

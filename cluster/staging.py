@@ -9,10 +9,8 @@ there is also brought while it runs, so that the driver hears of it, and another
 
 import contextlib
 import io
-import os
 import pickle
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +22,7 @@ from cluster.blobs import Blobs
 from cluster.environment import with_credentials
 from cluster.errors import ClusterTrouble, UserError
 from cluster.histories import History
-from cluster.node_cache import NodeCache
+from cluster.node_cache import NodeCache, cache_root
 from cluster.object_store import ObjectStore
 from cluster.tree import GROWS, Change, Content, Grown, Looks, content_of, looks_below
 
@@ -93,12 +91,6 @@ class Stage:
             else:
                 with cache.file(content.blob) as cached:
                     shutil.copyfile(cached, path)
-
-
-def cache_root() -> Path:
-    """This machine's cache: TOURNAMENT_CACHE, or a folder among the temporary ones."""
-    given = os.environ.get("TOURNAMENT_CACHE")
-    return Path(given) if given else Path(tempfile.gettempdir()) / f"tournament-cache-{os.getuid()}"
 
 
 def pack(root: Path, call: Sequence[Any]) -> tuple[bytes, list[Path]]:

@@ -56,6 +56,10 @@ class Store(Protocol):
         """Have what lies at `path`, and was written without this store, be as safe as what it writes itself."""
         ...
 
+    def fetch(self, path: Path) -> None:
+        """Have the file at `path`, or all below the folder, here as it is, wherever the most of it lies."""
+        ...
+
     def locked(self, path: Path, wait: bool) -> AbstractContextManager[None]:
         """Hold the lock at `path` while the block lasts. BlockingIOError if somebody else does and `wait` is false."""
         ...
@@ -135,6 +139,9 @@ class LocalStore:
 
     def keep(self, path: Path) -> None:
         """As the protocol says: nothing is to be done."""
+
+    def fetch(self, path: Path) -> None:
+        """As the protocol says: it is here."""
 
     @contextmanager
     def locked(self, path: Path, wait: bool) -> Iterator[None]:

@@ -5,6 +5,7 @@ one folder only one can go on: the other's next change finds a number taken. Wha
 and here is only stood in for (`cluster.tree`). Nothing rests on this machine's disk when it is gone.
 """
 
+import hashlib
 import itertools
 import logging
 import os
@@ -20,7 +21,8 @@ from cluster import tree
 from cluster.blobs import Blobs
 from cluster.errors import ClusterTrouble, UserError
 from cluster.histories import History
-from cluster.object_store import ObjectStore
+from cluster.node_cache import cache_root
+from cluster.object_store import QUICK, ObjectStore
 from cluster.store import LOCAL, LocalStore
 from cluster.tree import Change, Content, Looks
 
@@ -29,6 +31,8 @@ log = logging.getLogger(__name__)
 AT_ONCE = 32
 """So many records of a history are asked for side by side."""
 BEAT_SECONDS = 10.0
+DRIVER = "driver"
+"""The key of what the program that writes to a store says every now and then, while it does."""
 MARK = ".storage"
 """Names the store that a folder is the working copy of."""
 
@@ -37,7 +41,76 @@ class TakenOver(UserError):
     """Somebody else writes to the same place of the store now."""
 
 
-class WorkingCopy(LocalStore):
+class StoredFolder(LocalStore):
+    """`cluster.store.Store` of a folder `root` here whose record lies in `store`, for who looks at it."""
+
+    def __init__(self, root: Path, store: ObjectStore) -> None:
+        self.root, self.store, self.blobs = root, store, Blobs(store)
+        self._journal, self._last = History(store, "journal"), 0
+
+    def fetch(self, path: Path) -> None:
+        """As the protocol says."""
+        tree.make_whole(path, self.blobs)
+
+    def is_locked(self, path: Path) -> bool:
+        """As the protocol says: a program that writes to the store says so there."""
+        return self.store.size(DRIVER) is not None
+
+    def look(self) -> None:
+        """Make the folder what the store says it is now."""
+        LOCAL.remove(self.root)
+        self.root.mkdir(parents=True)
+        self._restore()
+
+    def _restore(self) -> None:
+        state: dict[str, Content] = {}
+        for data in self._read_all():
+            state = tree.after(state, Change.model_validate_json(data))
+            self._last += 1
+        LOCAL.write_text(self.root / MARK, f"{self.store.url}\n")
+        self.root.chmod(0o700)  # held-out rows lie there
+        tree.apply(Change(files=state), self.root, self.blobs)
+
+    def _read_all(self) -> Iterable[bytes]:
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            for first in itertools.count(1, AT_ONCE):
+                keys = [self._journal.key(number) for number in range(first, first + AT_ONCE)]
+                for data in threads.map(self.store.read, keys):
+                    if data is None:
+                        return
+                    yield data
+
+
+def stored_folder(given: str) -> StoredFolder | None:
+    """A folder to look at whose record lies in an object store: at the URL `given`, or as the folder `given` says
+    itself. None of any other folder. UserError where nothing lies there."""
+    if "://" in given:
+        store = ObjectStore(given, QUICK)
+        here = cache_root() / "looked-at" / hashlib.sha256(store.url.encode()).hexdigest()[:16] / Path(store.url).name
+        folder = StoredFolder(here, store)
+        folder.look()
+        if not folder._last:
+            raise UserError(f"{given}: no tournament lies there")
+        return folder
+    mark = Path(given) / MARK
+    return StoredFolder(Path(given).absolute(), ObjectStore(mark.read_text().strip())) if mark.is_file() else None
+
+
+def bring(url: str, dest: Path) -> Path:
+    """Make `dest`, which is not there yet, an ordinary folder with all that lies at `url`. UserError for nothing."""
+    if dest.exists():
+        raise UserError(f"{dest}: is there already")
+    folder = StoredFolder(dest.absolute(), ObjectStore(url, QUICK))
+    with LOCAL.writing(folder.root) as temporary:
+        StoredFolder(temporary, folder.store).look()
+        tree.make_whole(temporary, folder.blobs)
+        LOCAL.remove(temporary / MARK)
+        if not any(temporary.iterdir()):
+            raise UserError(f"{url}: no tournament lies there")
+    return dest
+
+
+class WorkingCopy(StoredFolder):
     """`cluster.store.Store` on this machine below `root`, kept in `store`; on other paths it is a `LocalStore`.
 
     `views` are names of files in `root` that anybody can draw again: of these the newest lies in the store beside the
@@ -45,8 +118,8 @@ class WorkingCopy(LocalStore):
     """
 
     def __init__(self, root: Path, store: ObjectStore, views: Iterable[str] = ()) -> None:
-        self.root, self.store, self.blobs, self.views = root, store, Blobs(store), frozenset(views)
-        self._journal, self._last = History(store, "journal"), 0
+        super().__init__(root, store)
+        self.views = frozenset(views)
         self._lock = threading.RLock()
         self._known: dict[str, tuple[Looks, Content]] = {}
         self._closing = threading.Event()
@@ -57,22 +130,24 @@ class WorkingCopy(LocalStore):
 
         UserError where another program is at it, or the folder here is something else.
         """
-        self._refuse_if_used()
         self._refuse_other_folder()
-        state: dict[str, Content] = {}
-        for data in self._read_all():
-            state = tree.after(state, Change.model_validate_json(data))
-            self._last += 1
-        self.root.mkdir(parents=True, exist_ok=True)
-        if self._last or (self.root / MARK).is_file():
-            for path in self.root.iterdir():
-                if not path.name.startswith(".") and path.name not in self.views:
-                    LOCAL.remove(path)
-        LOCAL.write_text(self.root / MARK, f"{self.store.url}\n")
-        tree.apply(Change(files=state), self.root, self.blobs)
+        self._refuse_if_used()
         self._say(0)
         self._beats.start()
+        try:
+            self._restore()
+        except BaseException:
+            self._stop_beating()
+            self.store.delete(DRIVER)
+            raise
         return self
+
+    def _restore(self) -> None:
+        self.root.mkdir(parents=True, exist_ok=True)
+        for path in self.root.iterdir() if (self.root / MARK).is_file() else ():
+            if not path.name.startswith(".") and path.name not in self.views:
+                LOCAL.remove(path)
+        super()._restore()
 
     def close(self) -> None:
         """Bring the views to the store, remove what nothing refers to, and leave the place to whoever comes next."""
@@ -85,9 +160,8 @@ class WorkingCopy(LocalStore):
             for key in {*self.store.list("blobs"), *self.store.list("calls")} - used:
                 self.store.delete(key)
         finally:
-            self._closing.set()
-            self._beats.join()
-        self.store.delete("driver")
+            self._stop_beating()
+        self.store.delete(DRIVER)
 
     def keep(self, path: Path) -> None:
         """As the protocol says."""
@@ -168,15 +242,6 @@ class WorkingCopy(LocalStore):
         data = path.read_bytes()
         self.store.upload(path.name, [data], len(data))
 
-    def _read_all(self) -> Iterable[bytes]:
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            for first in itertools.count(1, AT_ONCE):
-                keys = [self._journal.key(number) for number in range(first, first + AT_ONCE)]
-                for data in threads.map(self.store.read, keys):
-                    if data is None:
-                        return
-                    yield data
-
     def _refuse_other_folder(self) -> None:
         if not self.root.is_dir():
             return
@@ -205,10 +270,14 @@ class WorkingCopy(LocalStore):
                 raise UserError(f"{self.store.url}: another driver is running this tournament now ({now.split()[0]})")
 
     def _heard(self) -> str | None:
-        size = self.store.size("driver")
+        size = self.store.size(DRIVER)
         if size is None:
             return None
-        return b"".join(self.store.download("driver", size)).decode(errors="replace")
+        return b"".join(self.store.download(DRIVER, size)).decode(errors="replace")
+
+    def _stop_beating(self) -> None:
+        self._closing.set()
+        self._beats.join()
 
     def _beat(self) -> None:
         for number in itertools.count(1):
@@ -221,4 +290,4 @@ class WorkingCopy(LocalStore):
 
     def _say(self, number: int) -> None:
         data = f"{socket.gethostname()}:{os.getpid()} {number}".encode()
-        self.store.upload("driver", [data], len(data))
+        self.store.upload(DRIVER, [data], len(data))

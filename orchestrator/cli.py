@@ -21,7 +21,7 @@ from cluster.errors import ClusterTrouble, TournamentError, UserError
 from competitors.kinds import Recipe
 from orchestrator.config.loading import AUTO, load_config
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.run_directory import STORED, RunDirectory
 
 if TYPE_CHECKING:
     from orchestrator.record.snapshot import Snapshot
@@ -44,6 +44,9 @@ errors = Console(stderr=True)
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The tournament's YAML.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run directory.")]
+LookArgument = Annotated[
+    str, typer.Argument(metavar="RUN_DIR", help="The run directory, or where it lies in an object store: s3://….")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as budget.tokens=50000.")
 ]
@@ -95,7 +98,7 @@ def run(
 
     loaded = _load(config, set_, address, run_dir or default_run_dir)
     chosen = run_dir or default_run_dir(loaded)
-    if JOB_VARIABLE in os.environ and not chosen.is_absolute():
+    if JOB_VARIABLE in os.environ and not chosen.is_absolute() and loaded.cluster.bucket is None:
         raise UserError(f"--run-dir {chosen}: in a Ray job this would be a temporary folder; give an absolute path")
     run = RunDirectory(chosen)
     if run.config_file.is_file():
@@ -166,7 +169,7 @@ def plan(
 
 
 @app.command()
-def status(run_dir: RunArgument, json: JsonOption = False) -> None:
+def status(run_dir: LookArgument, json: JsonOption = False) -> None:
     """Show what each entry of the newest round is doing."""
     from orchestrator.views.leaderboard import build
     from orchestrator.views.tables import print_status
@@ -180,7 +183,7 @@ def status(run_dir: RunArgument, json: JsonOption = False) -> None:
 
 
 @app.command()
-def leaderboard(run_dir: RunArgument, json: JsonOption = False) -> None:
+def leaderboard(run_dir: LookArgument, json: JsonOption = False) -> None:
     """Show every settled round: entries, winner, champion, and the verdict in words."""
     from orchestrator.views.leaderboard import build
     from orchestrator.views.tables import print_leaderboard
@@ -230,7 +233,7 @@ def extend(run_dir: RunArgument, rounds: Annotated[int, typer.Option(min=1, help
 
 @app.command()
 def evaluate(
-    run_dir: RunArgument,
+    run_dir: LookArgument,
     model: Annotated[Path, typer.Argument(help="A model or adapter folder.")],
     base: Annotated[Path | None, typer.Option(help="The model an adapter stands on; default: what it names.")] = None,
     prompt: Annotated[str, typer.Option(help="plain, or chat for the model's own template.")] = "plain",
@@ -247,7 +250,7 @@ def evaluate(
 
 
 @app.command()
-def report(run_dir: RunArgument) -> None:
+def report(run_dir: LookArgument) -> None:
     """Write report.html again from the record."""
     from orchestrator.views.report import write_report
 
@@ -257,7 +260,7 @@ def report(run_dir: RunArgument) -> None:
 
 @app.command()
 def export(
-    run_dir: RunArgument,
+    run_dir: LookArgument,
     dest: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
     lineage: Annotated[
         str | None, typer.Option(help="Which lineage's champion; needed where there are several.")
@@ -267,6 +270,17 @@ def export(
     from orchestrator.views.export import export_champion
 
     console.print(f"wrote {export_champion(_snapshot(run_dir), dest, lineage)}", soft_wrap=True)
+
+
+@app.command()
+def fetch(
+    url: Annotated[str, typer.Argument(metavar="URL", help="Where a run lies in an object store: s3://….")],
+    dest: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
+) -> None:
+    """Bring a run from an object store, models and all, as a run directory like any other."""
+    from cluster.working_copy import bring
+
+    console.print(f"wrote {bring(url, dest)}", soft_wrap=True)
 
 
 @app.command()
@@ -314,11 +328,17 @@ def _load(
     return load_config(config, overrides, make)
 
 
-def _snapshot(run_dir: Path) -> "Snapshot":
+def _snapshot(run_dir: str) -> "Snapshot":
     """What is on record in a run directory; UserError where it is none."""
     from orchestrator.record.snapshot import SnapshotReader
 
-    return SnapshotReader(RunDirectory(run_dir)).read()
+    if "://" not in run_dir and not (Path(run_dir) / STORED).is_file():
+        return SnapshotReader(RunDirectory(Path(run_dir))).read()
+    from cluster.working_copy import stored_folder
+
+    folder = stored_folder(run_dir)
+    assert folder is not None
+    return SnapshotReader(RunDirectory(folder.root, folder)).read()
 
 
 def command_name() -> str:
@@ -330,8 +350,9 @@ def command_name() -> str:
 
 
 def default_run_dir(config: TournamentConfig) -> Path:
-    """Where a run lies when nobody says: below cluster.storage, or runs/ here."""
-    return Path(config.cluster.storage or "runs") / config.name
+    """Where a run lies when nobody says: below cluster.storage, if that is a folder, or runs/ here."""
+    folder = None if config.cluster.bucket else config.cluster.storage
+    return Path(folder or "runs") / config.name
 
 
 @contextmanager

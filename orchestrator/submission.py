@@ -50,7 +50,7 @@ def submit_tournament(
     `again` is the command that goes on with it. UserError for what the user has to mend, before anything is sent
     where it can be known here; ClusterTrouble where the job was stopped or lost.
     """
-    if not run_dir.is_absolute():
+    if not run_dir.is_absolute() and config.cluster.bucket is None:
         raise UserError(
             f"--run-dir {run_dir}: on the cluster this would be a temporary folder; give an absolute path that all its"
             " nodes share, here or as cluster.storage"

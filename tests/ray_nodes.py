@@ -57,7 +57,10 @@ class Nodes:
         """Start a node in a session of its own. `python` has what its workers have; default that of all nodes."""
         python, number = python or self.python, len(self.processes)
         # `python` in a job's command is the first where the node was started
-        environment = self.environment | {"PATH": f"{python.parent}:{os.environ['PATH']}"}
+        environment = self.environment | {
+            "PATH": f"{python.parent}:{os.environ['PATH']}",
+            "TOURNAMENT_CACHE": str(self.folder / f"cache-{number}"),  # what nodes of one machine would share
+        }
         # Of its own, or nodes would remove each other's copies of what a job brings along.
         temporary = ["--temp-dir", str(self.folder / str(number))]
         command = [str(python), "-m", "ray.scripts.scripts", "start", "--block", *temporary, *arguments]
@@ -109,15 +112,20 @@ def call(
 
 
 @contextmanager
-def cluster(cpus: tuple[int, ...]) -> Iterator[Nodes]:
-    """A head of 0 CPUs and a node for each of `cpus`; of them nothing may be left behind."""
+def cluster(cpus: tuple[int, ...], variables: Mapping[str, str] | None = None) -> Iterator[Nodes]:
+    """A head of 0 CPUs and a node for each of `cpus`, all with `variables`; of them nothing may be left behind."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # Ray's sockets need a short path
     port, dashboard, agent, client = free_ports(4)
     foreign = ("RAY_", "PYTHON", "VIRTUAL_ENV")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
-    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    environment = (
+        inherited
+        | dict(variables or {})
+        | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+    )
     nodes = Nodes(folder, python_of(folder / "python"), environment, f"http://127.0.0.1:{dashboard}", "")
     try:
         nodes.start(

@@ -30,7 +30,9 @@ R = TypeVar("R", bound=Record)
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The one in C, which takes an eighth of the time: a config is read again at every round's beginning."""
-PREPARED = (".lock", ".changes.lock", ".storage", "data", "models", "environment.json", "mlflow.json")
+STORED = ".storage"
+"""There in a working copy of a run that lies in an object store."""
+PREPARED = (".lock", ".changes.lock", STORED, "data", "models", "environment.json", "mlflow.json")
 """What lies in a run directory before its config does: a preparation that did not end well."""
 
 HALF_WRITTEN = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(TEMPORARY)}")
@@ -166,6 +168,11 @@ class RunDirectory:
             raise UserError(f"{self.root}: another driver is running this tournament now") from error
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
             raise UserError(f"{self.root}: cannot be written: {error.strerror}") from error
+
+    def whole(self, path: Path) -> Path:
+        """`path`, with all of its files here: of a run in an object store the large ones were not."""
+        self.store.fetch(path)
+        return path
 
     @property
     def is_running(self) -> bool:

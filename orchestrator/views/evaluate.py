@@ -75,6 +75,8 @@ def evaluate_model(snapshot: Snapshot, model: Path, base: Path | None, prompt: s
     config = snapshot.config
     if prompt not in ("plain", "chat"):
         raise UserError(f"--prompt {prompt}: give plain or chat")
+    if model.absolute().is_relative_to(snapshot.run.root):
+        snapshot.run.whole(model)
     form = model_form(model)
     if form is None:
         raise UserError(f"{model}: holds neither a full model nor a PEFT adapter with safetensors weights")
@@ -151,7 +153,8 @@ def _seed_of(snapshot: Snapshot, lineage: str, base: str) -> Path | None:
     """A model of the lineage, with its config and tokenizer; None where none lies here yet."""
     run = snapshot.run
     folders = [run.model(base), Path(base).expanduser(), *sorted(run.lineage(lineage).glob("round-*/seed"))]
-    return next((folder for folder in folders if folder.is_dir() and model_form(folder) == "full"), None)
+    found = next((folder for folder in folders if folder.is_dir() and model_form(folder) == "full"), None)
+    return run.whole(found) if found is not None and found.is_relative_to(run.root) else found
 
 
 def _base_of(adapter: Path, base: Path | None) -> Path:

@@ -25,7 +25,7 @@ def export_champion(snapshot: Snapshot, dest: Path, lineage: str | None) -> Path
         raise BrokenRecord(is_missing(folder or crowned.folder / "champion"))
     card = model_card(snapshot, chosen)
     try:
-        snapshot.run.store.copy_folder(folder, dest.absolute())
+        snapshot.run.store.copy_folder(snapshot.run.whole(folder), dest.absolute())
         snapshot.run.store.write_text(dest.absolute() / "README.md", card)
     except OSError as error:
         raise UserError(f"{dest}: cannot be written: {error.strerror}") from error

@@ -7,7 +7,7 @@ import pytest
 from cluster import tree, working_copy
 from cluster.errors import UserError
 from cluster.object_store import ObjectStore
-from cluster.working_copy import TakenOver, WorkingCopy
+from cluster.working_copy import TakenOver, WorkingCopy, bring
 
 LARGE = b"many weights " * 100
 
@@ -72,6 +72,22 @@ def test_everything_comes_back_in_another_folder(tmp_path: Path):
     tree.make_whole(again.root, again.blobs)
     assert contents(again.root)["seed/other.safetensors"] == LARGE + LARGE
     assert contents(again.root)["champion/model.safetensors"] == LARGE
+
+
+def test_it_can_be_fetched_whole(tmp_path: Path):
+    copy = copy_at(tmp_path).open()
+    change_everything(copy)
+    url = copy.store.url
+    bring(url, tmp_path / "fetched")  # from under a program that is at it
+    assert contents(tmp_path / "fetched")["champion/model.safetensors"] == LARGE
+    assert [path.name for path in (tmp_path / "fetched").iterdir() if path.name.startswith(".")] == []
+    with pytest.raises(UserError, match="is there already"):
+        bring(url, tmp_path / "fetched")
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match="no tournament lies there"):
+        bring(f"file://{tmp_path}/nothing", tmp_path / "elsewhere")
+    assert not (tmp_path / "elsewhere").exists()
+    copy.close()
 
 
 def test_it_comes_back_after_a_kill_at_any_change(tmp_path: Path):
