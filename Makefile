@@ -6,13 +6,19 @@ SET_UP := $(VENV)/.set-up
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test lint bench experiment set-up clean
+.PHONY: run test test-cluster lint bench experiment set-up clean
 
 run: $(SET_UP)
 	$(BIN)/tournament run configs/quickstart.yaml
 
 test: $(SET_UP) .chromium
 	$(BIN)/python -m pytest
+
+# Three Ray nodes with a token, an S3 server, MLflow with passwords on PostgreSQL: a tournament through all of it, and
+# the loss of a node. About twenty minutes on two cores.
+test-cluster: $(SET_UP) .postgresql
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,server]'
+	$(BIN)/python -m pytest -n 0 -m cluster tests/integration/test_cluster.py
 
 lint: $(SET_UP)
 	$(BIN)/ruff check .
@@ -48,6 +54,13 @@ $(SET_UP): pyproject.toml constraints.txt
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
 	  echo "no Chromium, and none could be installed: the browser tests will be skipped"
+
+.PHONY: .postgresql
+.postgresql:
+	@command -v createdb >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql bubblewrap >/dev/null; } || \
+	  echo "no PostgreSQL, and none could be installed: the test will be skipped"
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

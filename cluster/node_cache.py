@@ -12,12 +12,14 @@ so a waiting one goes on with the download, and what was left behind is swept by
 
 import logging
 import os
+import shutil
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 from cluster.blobs import Blob, Blobs, Folder
 from cluster.store import LOCAL, flush, share
@@ -43,6 +45,16 @@ class NodeCache:
         for name in ("blobs", "partial", "locks", "views"):
             (root / name).mkdir(parents=True, exist_ok=True)
         root.chmod(0o700)  # held-out rows may lie there
+
+    @classmethod
+    def of_this_machine(cls, blobs: Blobs) -> Self:
+        """The one at `cache_root()`, of at most half of what its disk has for it."""
+        root = cache_root()
+        root.mkdir(parents=True, exist_ok=True)
+        cache = cls(root, blobs, 0)
+        held = sum(path.stat().st_size for path in (root / "blobs").iterdir())
+        cache.limit_bytes = (shutil.disk_usage(root).free + held) // 2
+        return cache
 
     @contextmanager
     def file(self, blob: Blob) -> Iterator[Path]:

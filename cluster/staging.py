@@ -57,9 +57,8 @@ class Stage:
         """What the function returns or raises, here; `run` calls it."""
         with with_credentials():
             store = ObjectStore(self.url)
-        root, blobs = cache_root(), Blobs(store)
-        root.mkdir(parents=True, exist_ok=True)
-        cache = NodeCache(root, blobs, limit_bytes=shutil.disk_usage(root).free // 2)
+        blobs = Blobs(store)
+        cache = NodeCache.of_this_machine(blobs)
         with cache.place() as top:
             self._lay_out(top, cache)
             _place.root = top

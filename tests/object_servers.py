@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -53,7 +54,7 @@ def moto() -> Iterator[Server]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    _ask("PUT", f"http://{host}:{port}/{BUCKET}")
+    asked("PUT", f"http://{host}:{port}/{BUCKET}")
     try:
         yield Server(f"{host}:{port}", f"s3://{BUCKET}/runs", _s3)
     finally:
@@ -78,9 +79,9 @@ def seaweed(folder: Path) -> Iterator[Server]:
     for name, port, grpc in zip(("master", "volume", "filer", "s3"), ports[:4], ports[4:], strict=True):
         command += [f"-{name}.port={port}", f"-{name}.port.grpc={grpc}"]
     command += [f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20"]
-    with _running([*command, "-master.volumeSizeLimitMB=256"], folder):
+    with running([*command, "-master.volumeSizeLimitMB=256"], folder):
         address = f"127.0.0.1:{ports[3]}"
-        _until(lambda: _ask("GET", f"http://{address}/status"))
+        until(lambda: asked("GET", f"http://{address}/status"))
         import boto3  # as moto brings it
 
         keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
@@ -102,9 +103,9 @@ def fake_gcs(folder: Path, knows_conditions: bool = True) -> Iterator[Server]:
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     command = [str(binary), "-scheme=http", "-host=127.0.0.1", f"-port={port}", f"-public-host={address}"]
-    with _running([*command, "-backend=filesystem", f"-filesystem-root={folder}"], folder):
+    with running([*command, "-backend=filesystem", f"-filesystem-root={folder}"], folder):
         bucket = json.dumps({"name": BUCKET}).encode()
-        _until(lambda: _ask("POST", f"http://{address}/storage/v1/b", bucket))
+        until(lambda: asked("POST", f"http://{address}/storage/v1/b", bucket))
         with before(address, _as_multipart if knows_conditions else _as_media) as translated:
             yield Server(translated.address, f"gs://{BUCKET}/runs", _gs)
 
@@ -139,8 +140,8 @@ def azurite(folder: Path) -> Iterator[Server]:
     (port,) = free_ports(1)
     address = f"127.0.0.1:{port}"
     command = [program, f"--blobPort={port}", f"--location={folder}", "--silent", "--skipApiVersionCheck"]
-    with _running([*command, "--disableTelemetry"], folder):
-        _until(lambda: _make_container(f"http://{address}"))
+    with running([*command, "--disableTelemetry"], folder):
+        until(lambda: _make_container(f"http://{address}"))
         yield Server(address, f"az://{BUCKET}/runs", _az)
 
 
@@ -153,7 +154,7 @@ def _make_container(address: str) -> bool:
     signature = hmac.digest(base64.b64decode(AZURES_TEST_KEY), text.encode(), hashlib.sha256)
     headers["Content-Type"] = "text/plain"
     headers["Authorization"] = f"SharedKey devstoreaccount1:{base64.b64encode(signature).decode()}"
-    return _ask("PUT", f"{address}{resource}?restype=container", b"", headers)
+    return asked("PUT", f"{address}{resource}?restype=container", b"", headers)
 
 
 def _s3(address: str) -> dict[str, str]:
@@ -179,9 +180,10 @@ def _program(name: str, of: str) -> str:
 
 
 @contextmanager
-def _running(command: list[str], folder: Path) -> Iterator[None]:
+def running(command: list[str], folder: Path, **how: Any) -> Iterator[None]:
+    """Have a server run, its words in server.log of `folder`, while the block lasts."""
     with open(folder / "server.log", "wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=folder, **how)
     try:
         yield
     finally:
@@ -193,19 +195,22 @@ def _running(command: list[str], folder: Path) -> Iterator[None]:
             process.wait()
 
 
-def _ask(method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] | None = None) -> bool:
+def asked(method: str, url: str, data: bytes | None = None, headers: Mapping[str, str] | None = None) -> bool:
+    """Whether a server answers that it is well."""
     request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=10) as answer:
         return bool(answer.status < 300)
 
 
-def _until(is_so: Callable[[], bool]) -> None:
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait for a server, whose silence is an OSError."""
     deadline = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             if is_so():
                 return
+            assert time.monotonic() < deadline
         except OSError:
             if time.monotonic() > deadline:
                 raise
