@@ -15,6 +15,8 @@ _LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 """A user's name and password in an address."""
 _RAYS_OWN = "RAY_"
 """Without its token a process is no part of the cluster."""
+_settled: list[int] = []
+"""The id of this process, if it is a worker's: a forked child is another."""
 
 
 def settle_in(environment: dict[str, str]) -> None:
@@ -25,12 +27,18 @@ def settle_in(environment: dict[str, str]) -> None:
     was started with such variables, the system keeps showing the first ones to this user in /proc: a program that must
     not see them runs in a sandbox (`competitors.command`).
     """
+    _settled[:] = [os.getpid()]
     os.environ.update(environment)
     for name in [name for name, value in os.environ.items() if is_credential(name, value)]:
         del os.environ[name]
     collect_garbage_rarely()
     # A Ray of our own keeps it from whatever it starts (`cluster.own_ray`): pools and loaders end their children by it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker's, in which one call runs at a time."""
+    return os.getpid() in _settled
 
 
 def is_credential(name: str, value: str) -> bool:

@@ -72,6 +72,11 @@ class EntrySnapshot:
         """What its competitor reports."""
         return self.folder / "progress.jsonl"
 
+    @property
+    def log_file(self) -> Path:
+        """What its competitor printed, and how it ended."""
+        return self.folder / "log.txt"
+
 
 @dataclass(frozen=True)
 class RoundSnapshot:

@@ -227,7 +227,7 @@ def _competitor(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot
         note=words.about_entry(entry.state, entry.reason, outcome),
         params=words.parameters([*flatten(recipe), *words.origins(entry.entry)]),
         points=of_entry(one.number, newest, entry, verdict),
-        artifacts=[brief.log_file] if status == "FAILED" else [],
+        artifacts=[] if entry.submission is None else [entry.log_file],  # which is whole by then
         datasets=_datasets(snapshot),
         progress=entry.progress_file,
         attempt=began,

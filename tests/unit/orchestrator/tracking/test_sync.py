@@ -126,7 +126,8 @@ def test_competitors_have_their_curve_scores_costs_and_reason(whole: Made) -> No
     forfeit = runs["llama/2/full"]
     assert forfeit.data.tags["status"] == "forfeit"
     assert forfeit.data.tags["reason"] == "ran out of memory: 4 GiB"
-    assert [file.path for file in client.list_artifacts(forfeit.info.run_id)] == ["log.txt"]
+    for run_id in (forfeit.info.run_id, one.info.run_id):
+        assert [file.path for file in client.list_artifacts(run_id)] == ["log.txt"]
 
 
 def test_notes_artifacts_and_data(whole: Made) -> None:

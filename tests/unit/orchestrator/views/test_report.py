@@ -53,7 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 def test_page_loads_nothing(whole: Whole) -> None:
     page = whole[1]
     assert page.links
-    assert [link for link in page.links if not link.startswith(("#", "data:"))] == []
+    assert [link for link in page.links if not link.startswith(("#", "data:", "lineages/"))] == []
     assert "url(" not in page.style
     assert "@import" not in page.style
     assert sum("plotly.js v" in script for script in page.scripts) == 1
@@ -83,8 +83,10 @@ def test_forfeits_and_rejections_say_why(whole: Whole) -> None:
     told = [
         row[1].split(maxsplit=1) for row in whole[1].rows if len(row) > 2 and row[1].startswith(("forfeit", "rejected"))
     ]
-    assert ["forfeit", FORFEIT] in told
-    assert ["rejected", REJECTED] in told
+    logs = [f"lineages/{where}/log.txt" for where in ("llama/round-002/own", "sn9/round-001/full")]
+    assert told == [["forfeit", f"{FORFEIT} {logs[0]}"], ["rejected", f"{REJECTED} {logs[1]}"]]
+    assert [link for link in whole[1].links if link.startswith("lineages/")] == logs
+    assert all((whole[0].root / log).is_file() for log in logs)
 
 
 def test_verdicts_are_given_in_words(whole: Whole) -> None:
