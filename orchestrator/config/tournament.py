@@ -1,5 +1,6 @@
 """The whole config of a tournament, checked: what its sections have to agree on."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -75,7 +76,7 @@ class TournamentConfig(Settings):
                 raise ValueError(f'references: "{other}" and "{reference.name}" would lie in one folder')
         for key in ("lineages", "references", "competitors"):
             names = [item.name for item in getattr(self, key)]
-            twice = sorted({name for name in names if names.count(name) > 1})
+            twice = sorted(name for name, count in Counter(names).items() if count > 1)
             if twice:
                 raise ValueError(f'{key}: two of them are named "{twice[0]}"')
         return self

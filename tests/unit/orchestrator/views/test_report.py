@@ -19,6 +19,7 @@ from orchestrator.record.run_directory import RunDirectory
 from orchestrator.views.columns import RECIPE_COLUMNS
 from orchestrator.views.leaderboard import Leaderboard, build
 from orchestrator.views.report import change, describe, intervals, write_report
+from orchestrator.views.words import duration
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, REPEATED, fabricate, read, repeated_loss
 from tests.page import Page
@@ -68,6 +69,15 @@ def test_every_entry_has_its_row(whole: Whole) -> None:
         wanted.append(f"{e.train_tokens:,}")
         rows = [row for row in page.rows if row[0].startswith(e.competitor) and len(row) > 4]
         assert any(all(any(want in cell for cell in row) for want in wanted) for row in rows), e
+
+
+def test_what_each_entry_cost_stands_in_its_round(whole: Whole) -> None:
+    run, page = whole
+    lineage = board_of(run).lineages[0]
+    (row,) = (row for row in page.rows if row[0] == "own" and row[-1] == f"{200_000 + 2 + 2:,}")
+    spent = [e.device_seconds for r in lineage.rounds for e in r.entries if e.competitor == "own"]
+    assert row[1:-2] == [duration(spent[0]), f"{duration(spent[1])}forfeit", duration(spent[2])]
+    assert row[-2] == duration(sum(spent))
 
 
 def test_what_is_stored_in_float32_says_why(tmp_path: Path) -> None:
