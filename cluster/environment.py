@@ -18,6 +18,8 @@ _LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 _RAYS_OWN = "RAY_"
 """Without its token a process is no part of the cluster."""
 _taken: dict[str, str] = {}
+_settled: list[int] = []
+"""The id of this process, if it is a worker's: a forked child is another."""
 
 
 def settle_in(environment: dict[str, str]) -> None:
@@ -28,6 +30,7 @@ def settle_in(environment: dict[str, str]) -> None:
     was started with such variables, the system keeps showing the first ones to this user in /proc: a program that must
     not see them runs in a sandbox (`competitors.command`).
     """
+    _settled[:] = [os.getpid()]
     os.environ.update(environment)
     for name in [name for name, value in os.environ.items() if is_credential(name, value)]:
         _taken[name] = os.environ.pop(name)
@@ -45,6 +48,11 @@ def with_credentials() -> Iterator[None]:
     finally:
         for name in _taken:
             del os.environ[name]
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker's, in which one call runs at a time."""
+    return os.getpid() in _settled
 
 
 def is_credential(name: str, value: str) -> bool:

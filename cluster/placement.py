@@ -7,6 +7,7 @@ some members of one size, placed all or not at all.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from cluster.resources import Shape, Size, amounts_in_words
 
@@ -47,10 +48,9 @@ class Ticket:
     homeless_since: float | None = None
     """Since when (time.monotonic) the whole cluster is too small for it: a node was lost."""
 
-    @property
-    def turn(self) -> tuple[int, int]:
-        """What the queue is sorted by."""
-        return self.priority, self.number
+
+TURN = attrgetter("priority", "number")
+"""What the queue is sorted by."""
 
 
 def may_start(waiting: Iterable[Ticket]) -> list[Ticket]:
@@ -60,7 +60,7 @@ def may_start(waiting: Iterable[Ticket]) -> list[Ticket]:
     urgent than one that waits, and nobody behind one that was overtaken MAX_OVERTAKEN times. For whom the cluster has
     become too small goes on asking, and holds nobody up.
     """
-    queue = sorted(waiting, key=lambda ticket: ticket.turn)
+    queue = sorted(waiting, key=TURN)
     housed = [ticket for ticket in queue if ticket.homeless_since is None]
     allowed: list[Ticket] = []
     for ticket in housed:

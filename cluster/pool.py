@@ -49,13 +49,18 @@ class Pool:
         self._looking: asyncio.Task[None] | None = None
         self._room_was_made = self._checked = 0.0
         self._is_autoscaled = False
+        self._has_news = False
+        """Whether somebody has come since it was last seen who is served."""
 
     async def room_for(self, ticket: Ticket) -> Room:
         """The room that the ticket is served with, in its turn, lent until it is left."""
         served = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = served
+        self._has_news = True
         try:
-            self._serve()
+            await asyncio.sleep(0)  # for all who come together it is seen once who goes first
+            if self._has_news:
+                self._serve()
             if not served.done() and (self._looking is None or self._looking.done()):
                 self._looking = asyncio.create_task(self._look())
             await asyncio.wait({served})  # which leaves it as it is for whoever serves, when this is called off
@@ -128,6 +133,7 @@ class Pool:
             if missing[ticket.shape.need]:
                 missing[ticket.shape.need] -= 1
                 self._asked.append(Room.ask(ticket.shape))
+        self._has_news = False
         for use, rooms in (("busy", self._busy), ("idle", self._idle), ("asked", self._asked)):
             show("tournament_gpus", sum(room.shape.gpus * room.shape.workers for room in rooms), use=use)
 

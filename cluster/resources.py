@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator
@@ -78,12 +79,12 @@ class Shape:
         labels = tuple(sorted(resources.labels.items()))
         return cls(role, resources.cpus, gpus, resources.memory_gb, resources.workers, gang, labels)
 
-    @property
+    @cached_property
     def need(self) -> tuple[Any, ...]:
         """What it asks of the cluster, whoever works there."""
         return self.cpus, self.gpus, self.memory_gb, self.workers, self.gang, self.labels, self.one_node
 
-    @property
+    @cached_property
     def size(self) -> Size:
         """Of one worker."""
         return _size(self.cpus, self.gpus, self.memory_gb)

@@ -10,6 +10,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from cluster.errors import Forfeit
 from cluster.text import plain
@@ -57,17 +58,24 @@ def measure(folder: Path) -> int:
 
 def append(file: Path, text: str) -> None:
     """Append to a plain file, which is made where there is none. What was put in its place is left alone."""
+    if (stream := open_plain(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)) is not None:
+        with stream:
+            stream.write(text.encode())
+
+
+def open_plain(file: Path, way: int) -> BinaryIO | None:
+    """A plain file, opened as os.open does; None where something else was put in its place."""
     try:
         # Neither is a link followed nor a pipe waited for.
-        way = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(file, way, 0o644)
+        descriptor = os.open(file, way | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            return
+            return None
         raise
-    with os.fdopen(descriptor, "a", encoding="utf-8") as stream:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            stream.write(text)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return os.fdopen(descriptor, "r+b" if way & os.O_RDWR else "ab")
 
 
 def refuse_odd_files(folder: Path) -> None:

@@ -202,6 +202,7 @@ class _Maker:
         )
         self.run.write(brief, folder / "brief.json")
         _progress(folder / "progress.jsonl", self.loss(self.lineage, number, recipe.name), cut)
+        (folder / "log.txt").write_text("printed\n")
         return folder
 
     def _entry(self, number: int, index: int, recipe: Any) -> RowResults | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cluster.text import plain
 from competitors.events import EventReader, Report
+from competitors.log import shorten
 
 MAX_NOTES = 100
 PASSED_ON = ("tokens", "step", "loss", "learning_rate", "gpu_memory_megabytes")
@@ -58,33 +59,24 @@ class Progress:
 
 
 class Log:
-    """Keeps the beginning and the end of what a program prints, `keep_bytes` of each at most."""
+    """Passes on what a program prints to the entry's log, of which both ends are kept."""
 
-    def __init__(self, path: Path, keep_bytes: int = 2**20) -> None:
-        self.keep_bytes = keep_bytes
+    def __init__(self, path: Path) -> None:
+        self.path, self.end = path, b""
         self.stream = path.open("ab", buffering=0)
-        self.total = 0
-        self.end = bytearray()
 
     def add(self, chunk: bytes) -> None:
-        """Take in what was printed. The beginning is written at once, the end by `close`."""
-        self.stream.write(chunk[: max(0, self.keep_bytes - self.total)])
-        self.total += len(chunk)
-        self.end += chunk
-        if len(self.end) > 2 * self.keep_bytes:
-            del self.end[: -self.keep_bytes]
+        """Take in what was printed."""
+        self.stream.write(chunk)
+        shorten(self.path)
+        self.end = (self.end + chunk)[-4096:]
 
     def close(self) -> None:
-        """Write the end, after a line on how much was left out before it."""
-        shown = min(max(0, self.total - self.keep_bytes), self.keep_bytes)
-        left_out = self.total - self.keep_bytes - shown
-        if left_out > 0:
-            self.stream.write(f"\n[... {left_out:,} bytes left out ...]\n".encode())
-        self.stream.write(self.end[len(self.end) - shown :])
+        """There is no more."""
         self.stream.close()
 
     @property
     def last_line(self) -> str:
         """What it printed last, for the reason of a forfeit."""
-        lines = [plain(line) for line in self.end[-4096:].decode(errors="replace").splitlines()]
+        lines = [plain(line) for line in self.end.decode(errors="replace").splitlines()]
         return next((line for line in reversed(lines) if line), "")

@@ -22,6 +22,7 @@ from ray.tune.search.optuna import OptunaSearch
 from cluster.environment import settle_in
 from cluster.errors import machine_trouble
 from cluster.lent_group import tuning
+from competitors.capture import captured_output
 from competitors.contract import Allowance, Brief
 from competitors.failure_words import describe
 from competitors.search.coordinator import LONGER, Search, drawn
@@ -80,6 +81,10 @@ def _trainable(search: Search, at: tuple[float, ...]) -> Callable[[dict[str, Any
 
     def trial(config: dict[str, Any]) -> None:
         settle_in(environment)
+        with captured_output(brief.log_file):
+            compare(config)
+
+    def compare(config: dict[str, Any]) -> None:
         from competitors.search.trial import run_trial
 
         def passed(count: int, loss: float) -> None:

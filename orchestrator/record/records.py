@@ -1,5 +1,6 @@
 """The records that the tournament itself leaves in the run directory, beside the competitors' and the scorecards."""
 
+from functools import cached_property
 from typing import ClassVar, Literal
 
 from cluster.records import Reason, Record, StoredPath
@@ -176,7 +177,13 @@ class Verdict(Record):
 
     def standing(self, competitor: str) -> Standing | None:
         """That competitor's; None where it was not scored."""
-        return next((one for one in self.entries if one.competitor == competitor), None)
+        place = self.places.get(competitor)
+        return None if place is None else self.entries[place]
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The scored competitors, each with its place in the ranking; the best one's is 0."""
+        return {one.competitor: place for place, one in enumerate(self.entries)}
 
     def proof_of(self, competitor: str) -> Proof | None:
         """What that competitor has proven, or tried to; of all but the winner nothing is claimed."""

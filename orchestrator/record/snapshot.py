@@ -7,6 +7,7 @@ last record of a round, not at all.
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,6 +73,11 @@ class EntrySnapshot:
         """What its competitor reports."""
         return self.folder / "progress.jsonl"
 
+    @property
+    def log_file(self) -> Path:
+        """What its competitor printed, and how it ended."""
+        return self.folder / "log.txt"
+
 
 @dataclass(frozen=True)
 class RoundSnapshot:
@@ -89,7 +95,11 @@ class RoundSnapshot:
 
     def entry(self, competitor: str) -> EntrySnapshot | None:
         """The entry of that competitor."""
-        return next((one for one in self.entries if one.name == competitor), None)
+        return self._by_name.get(competitor)
+
+    @cached_property
+    def _by_name(self) -> dict[str, EntrySnapshot]:
+        return {one.name: one for one in self.entries}
 
 
 @dataclass(frozen=True)

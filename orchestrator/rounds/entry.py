@@ -24,6 +24,7 @@ from cluster.workers import TRAINER
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
 from competitors.kinds import RESUMES, Recipe
+from competitors.log import conclude, note
 from evaluation.results import RowResults, read_results
 from evaluation.scorecard import Scorecard
 from evaluation.submissions.inspection import Form, inspect
@@ -67,6 +68,7 @@ class Entry:
         submission = run.read(Submission, self.folder / "submission.json")
         if submission is None:
             submission = await self.train()
+            await asyncio.to_thread(conclude, self.brief.log_file, f"{submission.status}: {submission.reason}")
             run.write(submission, self.folder / "submission.json")
         if submission.status == "forfeit":
             self._go("forfeit", submission.reason)
@@ -109,6 +111,7 @@ class Entry:
                 lost_seconds += time.time() - watch.began if watch.placed else 0.0
                 match after_losing(trouble, attempt):
                     case "try again":
+                        note(brief.log_file, f"{trouble}: trying again from its last checkpoint")
                         self.context.tell(Noted(f"{watch.name}: {trouble}: trying again from its last checkpoint"))
                     case "settle":
                         reason = f"{trouble} ({attempt} times)"

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 OPEN_RUNS: dict[State, str] = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED"}
 """What a run that is still under way is, by the tournament's state."""
 STORE = "the store"
+REMEMBER_SECONDS = 5.0
+"""How often mlflow.json is written at most while much is sent: it names all runs, so it grows with them."""
 ENVIRONMENT = {
     # MLflow's own patience is minutes for each call; here the next time is the retry.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -62,6 +65,7 @@ class MlflowTracker:
         self._seen: dict[str, tuple[object, ...]] = {}
         """Of each run that is up to date: what it followed from."""
         self._complaints: set[str] = set()
+        self._remembered = 0.0
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -91,6 +95,12 @@ class MlflowTracker:
             self._store = None
 
     def _sync(self, state: State, only_top: bool = False) -> bool:
+        try:
+            return self._send_all(state, only_top)
+        finally:
+            self._remember()
+
+    def _send_all(self, state: State, only_top: bool) -> bool:
         if self._store is None and not self._guard(STORE, lambda: None):
             return False
         failed: set[str] = set()
@@ -130,7 +140,8 @@ class MlflowTracker:
                 self._complain(key if reached else STORE, error)
             return False
         finally:
-            self._remember()
+            if time.monotonic() > self._remembered + REMEMBER_SECONDS:
+                self._remember()
         self._complaints.discard(key)
         return True
 
@@ -169,6 +180,7 @@ class MlflowTracker:
         if self._ledger is not self._written:
             self.run.write(self._ledger, ledger_file(self.run))
             self._written = self._ledger
+        self._remembered = time.monotonic()
 
     def _update(self, key: str, **changes: Any) -> Sent:
         self._ledger = self._ledger.with_run(key, **changes)

@@ -20,6 +20,7 @@ from cluster.text import discreet
 from evaluation.figures import FIGURES
 from orchestrator.config.comparison import flatten
 from orchestrator.config.sections import Lineage, Reference
+from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.palette import style
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, RoundSnapshot, Snapshot, has_ended
@@ -28,6 +29,8 @@ from orchestrator.tracking.points import Point, of_entry, of_lineage, of_scoreca
 
 Status = Literal["open", "FINISHED", "FAILED"]
 """Of a run; `open` is what is still under way, and ends with the tournament."""
+MOST_SETTINGS = 3000
+"""Of a tournament's run; all of them are in its tournament.yaml."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +135,17 @@ def _tournament(snapshot: Snapshot) -> View:
         began_ms=_began(snapshot),
         tags={"data": discreet(", ".join(config.data.sources)), "rounds": str(config.all_rounds)},
         note=words.about_tournament(snapshot),
-        params=words.parameters(flatten(config.model_dump(mode="json", by_alias=True))),
+        params=words.parameters(_settings(config)),
         artifacts=list(_files(snapshot)),
         datasets=_datasets(snapshot),
     )
+
+
+def _settings(config: TournamentConfig) -> list[tuple[str, object]]:
+    """The config's values; without the competitors', which are on their own runs too, where these are very many:
+    MLflow looks at all parameters of a run for each batch of more."""
+    found = list(flatten(config.model_dump(mode="json", by_alias=True)))
+    return found if len(found) <= MOST_SETTINGS else [one for one in found if not one[0].startswith("competitors")]
 
 
 def _began(snapshot: Snapshot) -> int:
@@ -227,7 +237,7 @@ def _competitor(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot
         note=words.about_entry(entry.state, entry.reason, outcome),
         params=words.parameters([*flatten(recipe), *words.origins(entry.entry)]),
         points=of_entry(one.number, newest, entry, verdict),
-        artifacts=[brief.log_file] if status == "FAILED" else [],
+        artifacts=[] if entry.submission is None else [entry.log_file],  # which is whole by then
         datasets=_datasets(snapshot),
         progress=entry.progress_file,
         attempt=began,

@@ -182,9 +182,9 @@ def origins(entry: RosterEntry) -> Iterator[tuple[str, str]]:
 
 def outcome(verdict: Verdict, name: str) -> str:
     """What the round's verdict means for one competitor."""
-    if name not in verdict.ranking:
+    if (place := verdict.places.get(name)) is None:
         return "out of the round"
-    result = [f"{verdict.ranking.index(name) + 1} of {len(verdict.ranking)}"]
+    result = [f"{place + 1} of {len(verdict.places)}"]
     model = ModelRef(name, verdict.round)
     if verdict.dethroned and verdict.champion == model:
         result.append("new champion")

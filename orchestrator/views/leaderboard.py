@@ -80,6 +80,8 @@ class EntryRow(Record):
     """Where the recipe comes from, in words; empty for one that stands in the config."""
     stored: str = ""
     """In which dtype its merged adapter goes on and why, where that is not its seed's own."""
+    log: str | None = None
+    """The file with what it printed and how it ended, relative to the run directory."""
 
 
 class RoundRow(Tested):
@@ -184,7 +186,7 @@ def _rounds(run: RunDirectory, lineage: LineageSnapshot) -> list[RoundRow]:
     rows = [RoundRow(round=0, **base, validation_loss=card.validation.loss, test=card.test_figures)]
     for one in lineage.rounds:
         if one.verdict is not None:
-            rows.append(_round_row(_scorecard(run, lineage, one.verdict.champion), one, one.verdict))
+            rows.append(_round_row(run, _scorecard(run, lineage, one.verdict.champion), one, one.verdict))
         elif one is not lineage.rounds[-1]:  # what came after it rests on it
             required(one.verdict, one.folder / "verdict.json")
     return rows
@@ -194,7 +196,7 @@ def _scorecard(run: RunDirectory, lineage: LineageSnapshot, model: ModelRef) -> 
     return required(lineage.scorecard_of(model), run.scores(lineage.name, model) / "scorecard.json")
 
 
-def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRow:
+def _round_row(run: RunDirectory, card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRow:
     place = {name: number for number, name in enumerate(verdict.ranking)}
     ordered = sorted(one.entries, key=lambda entry: (place.get(entry.name, len(place)), entry.name))
     return RoundRow(
@@ -210,11 +212,11 @@ def _round_row(card: Scorecard, one: RoundSnapshot, verdict: Verdict) -> RoundRo
         field=one.roster.reasons,
         reasons=verdict.reasons,
         recipes=verdict.recipes,
-        entries=[_entry_row(entry, verdict) for entry in ordered],
+        entries=[_entry_row(run, entry, verdict) for entry in ordered],
     )
 
 
-def _entry_row(entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
+def _entry_row(run: RunDirectory, entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
     standing, submission = verdict.standing(entry.name), submission_of(entry)
     status = "forfeit" if submission.status == "forfeit" else "rejected" if standing is None else "scored"
     card = None if standing is None else required(entry.scorecard, entry.folder / "scorecard.json")
@@ -227,5 +229,6 @@ def _entry_row(entry: EntrySnapshot, verdict: Verdict) -> EntryRow:
         submission_sha256=submission.sha256,
         origin=entry.entry.origin,
         stored=card.merge.in_words if card and card.merge else "",
+        log=str(entry.log_file.relative_to(run.root)) if entry.log_file.is_file() else None,
         **known,
     )

@@ -92,6 +92,15 @@ class LineageView:
         """Every entry of every settled round."""
         return [entry for round_ in self.row.rounds for entry in round_.entries]
 
+    @property
+    def entries_of(self) -> dict[str, dict[int, EntryRow]]:
+        """The same of each competitor, by round."""
+        found: dict[str, dict[int, EntryRow]] = {name: {} for name in self.recipes}
+        for round_ in self.row.rounds:
+            for entry in round_.entries:
+                found[entry.competitor][round_.round] = entry
+        return found
+
 
 def write_report(snapshot: Snapshot, state: State) -> Path:
     """Write report.html from what is on record, finished or not, and return its path."""

@@ -32,14 +32,22 @@ def print_leaderboard(console: Console, board: Leaderboard) -> None:
     for lineage in board.lineages:
         for round_ in lineage.rounds[1:]:
             console.print(_round_table(console, lineage.name, round_))
-            lost = [f"{e.competitor}: {e.reason}" for e in round_.entries if e.reason not in ("", USED_ITS_BUDGET)]
-            for line in [*lost, *round_.field, *round_.reasons]:
+            for line in [*_said_of_entries(round_), *round_.field, *round_.reasons]:
                 print_line(console, f"  {line}")
             if round_.recipes:
                 console.print(_recipes_table(console, lineage.name, round_))
                 _print_about_recipes(console, round_)
             console.print()
     console.print(_chart_table(console, board))
+
+
+def _said_of_entries(round_: RoundRow) -> list[str]:
+    """Why entries failed, and where their logs are; how others ended where that says anything."""
+    return [
+        f"{e.competitor}: {e.reason}" + (f" (log: {e.log})" if e.log and e.status != "scored" else "")
+        for e in round_.entries
+        if e.reason not in ("", USED_ITS_BUDGET)
+    ]
 
 
 def _round_table(console: Console, lineage: str, round_: RoundRow) -> Table:

@@ -1,15 +1,18 @@
 """What a round of very many entries costs where they do nothing: the driver by itself, and on Ray against raw tasks.
 
-SCALE_ENTRIES and SCALE_GPUS set the size; 1,000 over 128 needs some 12 GB, since each pretended GPU has a process.
+SCALE_ENTRIES and SCALE_GPUS set the size; 1,000 over 128 needs some 12 GB, and a second of CPU for each of 2 x 128
+processes. docs/scale.md has what came of it.
 """
 
 import asyncio
 import os
 import resource
 import time
-from operator import index
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import ray
 from ray.cluster_utils import Cluster
 
@@ -21,7 +24,10 @@ from orchestrator.views.pages import Pages
 from tests.faked import faked_config, play
 
 ENTRIES, GPUS = int(os.environ.get("SCALE_ENTRIES", "200")), int(os.environ.get("SCALE_GPUS", "8"))
-GPUS_PER_NODE = 8
+SECONDS = float(os.environ.get("SCALE_SECONDS", "1"))
+"""So long each does nothing: of tasks that end at once Ray runs hundreds in three processes, whatever the GPUs."""
+GPUS_PER_NODE = min(GPUS, 64)
+"""Few nodes: each has two agents of 200 MB."""
 ONE = Shape("trainer", 0, 1)
 
 
@@ -44,40 +50,61 @@ def test_what_the_driver_pays_for_an_entry(tmp_path: Path):
 
 
 def test_a_round_of_entries_that_do_nothing_against_raw_tasks():
-    """Twice each, the first time with processes that have to start."""
-
-    async def entries() -> None:
-        calls = [workers.call(ONE, index, n) for n in range(ENTRIES)]
-        assert sorted(await asyncio.gather(*calls)) == list(range(ENTRIES))
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(GPUS // GPUS_PER_NODE):
-        cluster.add_node(num_cpus=GPUS_PER_NODE, num_gpus=GPUS_PER_NODE)
-    cluster.wait_for_nodes()
-    walls: dict[str, list[float]] = {"tasks": [], "entries": []}
-    try:
-        with connected(cluster.address):
-            task = ray.remote(num_cpus=0, num_gpus=1)(
-                lambda number: number
-            )  # by value: importing this file loads torch
-            for _ in range(2):
-                begun = time.monotonic()
-                ray.get([task.remote(n) for n in range(ENTRIES)])
-                walls["tasks"].append(time.monotonic() - begun)
-            workers = RayWorkers()
-            before = time.process_time()
-            for _ in range(2):
-                begun = time.monotonic()
-                asyncio.run(entries())
-                walls["entries"].append(time.monotonic() - begun)
-            cpu = (time.process_time() - before) / 2 / ENTRIES
-            workers.close()
-    finally:
-        cluster.shutdown()
+    """Twice each, the first time with processes that have to start; each side on a cluster of its own."""
+    walls = {"tasks": _on_a_cluster(_tasks), "entries": _on_a_cluster(_entries)}
     print()
     for number, when in enumerate(("first", "again")):
         tasks, ours = walls["tasks"][number], walls["entries"][number]
         print(
             f"{ENTRIES} over {GPUS} GPUs, {when}: tasks {tasks:.1f} s, entries {ours:.1f} s, {ours / tasks:.2f} times"
         )
-    print(f"the driver: {1000 * cpu:.1f} ms of CPU an entry")
+
+
+def _on_a_cluster(side: Callable[[], list[float]]) -> list[float]:
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(GPUS // GPUS_PER_NODE):
+            cluster.add_node(num_cpus=4, num_gpus=GPUS_PER_NODE)  # so many processes start at once
+        cluster.wait_for_nodes()
+        with connected(cluster.address):
+            return side()
+    finally:
+        cluster.shutdown()
+
+
+def _tasks() -> list[float]:
+    # By value: importing this file loads torch. And kept warm, as ours are: Ray ends a process after each task with a
+    # GPU unless it is told not to.
+    seconds = SECONDS
+    task = ray.remote(num_cpus=0, num_gpus=1, max_calls=0)(lambda number: time.sleep(seconds))
+    return [_timed(lambda: ray.get([task.remote(n) for n in range(ENTRIES)]), "tasks") for _ in range(2)]
+
+
+def _entries() -> list[float]:
+    async def entries() -> None:
+        await asyncio.gather(*(workers.call(ONE, time.sleep, SECONDS) for _ in range(ENTRIES)))
+
+    workers = RayWorkers()
+    try:
+        return [_timed(lambda: asyncio.run(entries()), "entries") for _ in range(2)]
+    finally:
+        workers.close()
+
+
+def _timed(work: Callable[[], object], what: str) -> float:
+    """Seconds of the wall; says what it took of the driver's CPU, and of memory in each process on Ray."""
+    cpu, begun = time.process_time(), time.monotonic()
+    work()
+    wall = time.monotonic() - begun
+    cpu = time.process_time() - cpu
+    held = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # Ray ends some that are idle
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::"):
+                held.append(process.memory_full_info().uss / 2**20)
+    print(
+        f"\n{what}: {wall:.1f} s, {1000 * cpu / ENTRIES:.1f} ms of the driver's CPU each; {len(held)} processes and"
+        f" agents of {sum(held) / len(held):.0f} MB",
+        end="",
+    )
+    return wall

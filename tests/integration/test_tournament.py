@@ -72,6 +72,8 @@ def check_secrets(folder: Path) -> None:
 
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert any(file.name == "mlflow.db" for file in files)
+    told = [file for file in files if file.name == "log.txt" and "'HOME': " in file.read_text()]
+    assert sum("mlflow-artifacts" in file.parts for file in told) == len(told) / 2 == 4
     files += [file for file in logs_folder().rglob("*") if file.is_file()] if ray.is_initialized() else []
     assert not [file for file in files if PLANTED.encode() in file.read_bytes()]
 
@@ -127,4 +129,7 @@ def test_a_process_that_is_killed_is_tried_again_and_the_round_goes_on(
     }
     assert "SIGKILL" in found["is-killed"].reason
     assert "(3 times)" in found["is-killed"].reason
+    log = (tmp_path / "run" / str(found["is-killed"].log)).read_text()
+    assert log.count("last words of its native code\n") == 3
+    assert log.count("SIGKILL") == log.count("trying again") + 1 == 3
     assert found["hangs"].reason == "had not reported for 0.1 minutes, and left no valid model"

@@ -30,5 +30,8 @@ def test_credentials_are_known_by_their_names_and_by_passwords_in_addresses():
 def test_a_worker_forgets_them(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(environment, "collect_garbage_rarely", lambda: None)
     monkeypatch.setattr(os, "environ", {"HF_TOKEN": "x", "HOME": "/root"})
+    monkeypatch.setattr(environment, "_settled", [])
+    assert not environment.is_worker()
     settle_in({"HF_HUB_OFFLINE": "1"})
+    assert environment.is_worker()
     assert os.environ == {"HOME": "/root", "HF_HUB_OFFLINE": "1"}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cluster import placement
 from cluster import pool as pools
 from cluster.errors import ClusterTrouble
 from cluster.placement import Ticket
@@ -108,6 +109,34 @@ def test_a_warm_room_comes_first_then_that_of_another_of_its_size(ray: FakedRay)
         assert len(ray.held) == 2
         played.pool.leave(other, lost=True)
         assert len(ray.held) == 1
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_together_is_looked_at_once_and_the_most_urgent_goes_first(
+    ray: FakedRay, monkeypatch: pytest.MonkeyPatch
+):
+    looks, may_start = [], placement.may_start
+
+    def counted(waiting: Any) -> Any:
+        looks.append(len(waiting))
+        return may_start(waiting)
+
+    async def scenario() -> None:
+        played = Played()
+        rooms = [await played.wait(f"first {n}", SMALL) for n in range(4)]
+        monkeypatch.setattr(placement, "may_start", counted)
+        waiting = [played.wait(f"later {n}", SMALL, priority=2 if n < 199 else 1) for n in range(200)]
+        while len(played.pool._waiting) < 200:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert 0 < len(looks) < 10
+        played.pool.leave(rooms[0], lost=False)
+        await waiting[-1]
+        assert played.names()[4:] == ["later 199"]
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting)
 
     asyncio.run(scenario())
 

@@ -1,10 +1,17 @@
 """What entries print: each into its own file, and nobody is left with a stream that is closed."""
 
 import logging
+import os
+import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
+import pytest
+
+from cluster import environment
+from competitors import capture
 from competitors.capture import captured_output
 
 
@@ -57,3 +64,33 @@ def test_two_entries_side_by_side_do_not_mix_and_what_was_kept_stays_open(tmp_pa
     kept[0].write("")
     assert not kept[0].closed
     assert sys.stdout is before
+
+
+def test_in_a_process_of_its_own_native_code_and_children_print_into_it_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def says(words: str) -> None:
+        os.write(1, f"native {words}\n".encode())
+        subprocess.run(["sh", "-c", f"echo child {words} >&2"], check=True)
+
+    with captured_output(tmp_path / "shared.txt"):
+        says("elsewhere")
+    monkeypatch.setattr(environment, "_settled", [os.getpid()])
+    with captured_output(tmp_path / "own.txt"):
+        says("here")
+    says("afterwards")
+    assert (tmp_path / "own.txt").read_text() == "native here\nchild here\n"
+    assert (tmp_path / "shared.txt").read_text() == ""
+
+
+def test_a_flood_is_bounded_while_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(capture, "LOOK_SECONDS", 0.01)
+    log = tmp_path / "log.txt"
+    with captured_output(log):
+        print("x" * 4 * 2**20)
+        deadline = time.monotonic() + 30
+        while log.stat().st_size > 3 * 2**20 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert log.stat().st_size < 3 * 2**20
+        print("the end")
+    assert log.read_text().endswith("x\nthe end\n")

@@ -71,6 +71,12 @@ def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_conf
     assert reasons["writes-half"] == "used its budget, and left no valid model"
     assert "not finite" in reasons["writes-nan"]
     assert board.lineages[0].rounds[1].winner == "good"
+    logs = {name: (tmp_path / "run" / str(entry.log)).read_text() for name, entry in found.items()}
+    for name, entry in found.items():
+        if entry.status == "forfeit":
+            assert logs[name].endswith(f" forfeit: {entry.reason}\n")
+    assert logs["good"].endswith(" delivered: used its budget\n")
+    assert "Traceback" in logs["raises"]
 
 
 @pytest.mark.parametrize("first", ["adapter", "merged"])

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from evaluation.figures import FIGURES
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.events import Noted, TournamentEnded
 from orchestrator.record.run_directory import RunDirectory
+from orchestrator.tracking import sync
 from orchestrator.tracking.ledger import Ledger, ledger_file
 from orchestrator.tracking.location import run_path, store_uri, ui_argv
 from orchestrator.tracking.points import champions
@@ -126,7 +128,8 @@ def test_competitors_have_their_curve_scores_costs_and_reason(whole: Made) -> No
     forfeit = runs["llama/2/full"]
     assert forfeit.data.tags["status"] == "forfeit"
     assert forfeit.data.tags["reason"] == "ran out of memory: 4 GiB"
-    assert [file.path for file in client.list_artifacts(forfeit.info.run_id)] == ["log.txt"]
+    for run_id in (forfeit.info.run_id, one.info.run_id):
+        assert [file.path for file in client.list_artifacts(run_id)] == ["log.txt"]
 
 
 def test_notes_artifacts_and_data(whole: Made) -> None:
@@ -201,6 +204,26 @@ def test_nothing_is_sent_twice(tmp_path: Path) -> None:
     assert MlflowTracker(config, run).sync("stopped")
     assert contents(config, run) == before
     assert len(client_of(config, run).search_model_versions("name = 'demo-llama'")) == 1
+
+
+def test_what_was_sent_is_written_down_once_for_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names them all: written for each of a thousand it would be the most of the work."""
+    monkeypatch.setattr(sync, "REMEMBER_SECONDS", 1000.0)
+    config, run = make(tmp_path / "run")
+    written, write = list[Ledger](), RunDirectory.write
+
+    def counted(self: RunDirectory, record: Any, path: Path) -> Any:
+        written.append(record)
+        return write(self, record, path)
+
+    monkeypatch.setattr(RunDirectory, "write", counted)
+    tracker = MlflowTracker(config, run)
+    tracker._remembered = time.monotonic()
+    assert tracker.sync("running")
+    (ledger,) = written
+    assert len(ledger.runs) > 6
+    assert Ledger.read(ledger_file(run)) == ledger
+    tracker.close("finished")
 
 
 def test_a_stopped_tournament_goes_on_in_the_same_runs(tmp_path: Path) -> None:

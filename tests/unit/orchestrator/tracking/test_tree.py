@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from orchestrator.tracking import tree as trees
 from orchestrator.tracking.tree import Part, View, parts
 from tests.fabricate import REPEATED, repeated_loss
 from tests.tracked import make, snapshot_of
@@ -113,3 +116,13 @@ def test_a_champion_is_registered_once_its_round_is_settled(tmp_path: Path) -> N
     assert models[0].tags["weights"] == models[0].path.as_uri()
     (run.round("llama", 1) / "verdict.json").unlink()
     assert [part.build().model for part in parts(snapshot_of(run)) if part.level == "competitor"] == [None, None]
+
+
+def test_very_many_competitors_settings_stand_on_their_own_runs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = tree(tmp_path / "few")[""][1].params
+    assert any(name.startswith("competitors") for name in every)
+    monkeypatch.setattr(trees, "MOST_SETTINGS", 100)
+    some = tree(tmp_path / "many")[""][1].params
+    assert some == {name: value for name, value in every.items() if not name.startswith("competitors")}

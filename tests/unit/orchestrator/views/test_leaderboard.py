@@ -71,6 +71,10 @@ def test_what_it_says_is_what_is_on_record(run: RunDirectory) -> None:
     assert states["own"] == ("forfeit", "out of memory", None)
     assert states["full"] == ("scored", "", verdict.entries[0].validation_loss)
     assert [entry.competitor for entry in last.entries] == [*verdict.ranking, "own"]
+    assert [entry.log for entry in last.entries] == [
+        f"lineages/llama/round-002/{entry.competitor}/log.txt" for entry in last.entries
+    ]
+    assert '"log": "lineages/llama/round-002/own/log.txt"' in build(snapshot, "finished").to_text()
     rejected = build(snapshot, "finished").lineages[1].rounds[1].entries[-1]
     assert (rejected.status, rejected.reason) == ("rejected", "its tokenizer differs")
 

@@ -19,6 +19,7 @@ from orchestrator.record.run_directory import RunDirectory
 from orchestrator.views.columns import RECIPE_COLUMNS
 from orchestrator.views.leaderboard import Leaderboard, build
 from orchestrator.views.report import change, describe, intervals, write_report
+from orchestrator.views.words import duration
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, REPEATED, fabricate, read, repeated_loss
 from tests.page import Page
@@ -53,7 +54,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 def test_page_loads_nothing(whole: Whole) -> None:
     page = whole[1]
     assert page.links
-    assert [link for link in page.links if not link.startswith(("#", "data:"))] == []
+    assert [link for link in page.links if not link.startswith(("#", "data:", "lineages/"))] == []
     assert "url(" not in page.style
     assert "@import" not in page.style
     assert sum("plotly.js v" in script for script in page.scripts) == 1
@@ -70,6 +71,15 @@ def test_every_entry_has_its_row(whole: Whole) -> None:
         assert any(all(any(want in cell for cell in row) for want in wanted) for row in rows), e
 
 
+def test_what_each_entry_cost_stands_in_its_round(whole: Whole) -> None:
+    run, page = whole
+    lineage = board_of(run).lineages[0]
+    (row,) = (row for row in page.rows if row[0] == "own" and row[-1] == f"{200_000 + 2 + 2:,}")
+    spent = [e.device_seconds for r in lineage.rounds for e in r.entries if e.competitor == "own"]
+    assert row[1:-2] == [duration(spent[0]), f"{duration(spent[1])}forfeit", duration(spent[2])]
+    assert row[-2] == duration(sum(spent))
+
+
 def test_what_is_stored_in_float32_says_why(tmp_path: Path) -> None:
     _, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=1)
     file = run.entry("llama", 1, "full") / "scorecard.json"
@@ -83,8 +93,10 @@ def test_forfeits_and_rejections_say_why(whole: Whole) -> None:
     told = [
         row[1].split(maxsplit=1) for row in whole[1].rows if len(row) > 2 and row[1].startswith(("forfeit", "rejected"))
     ]
-    assert ["forfeit", FORFEIT] in told
-    assert ["rejected", REJECTED] in told
+    logs = [f"lineages/{where}/log.txt" for where in ("llama/round-002/own", "sn9/round-001/full")]
+    assert told == [["forfeit", f"{FORFEIT} {logs[0]}"], ["rejected", f"{REJECTED} {logs[1]}"]]
+    assert [link for link in whole[1].links if link.startswith("lineages/")] == logs
+    assert all((whole[0].root / log).is_file() for log in logs)
 
 
 def test_verdicts_are_given_in_words(whole: Whole) -> None:

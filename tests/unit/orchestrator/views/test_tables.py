@@ -34,8 +34,9 @@ def test_a_reason_is_shown_as_it_is(tmp_path: Path) -> None:
     one, other = ("llama", 1, "own"), ("llama", 1, "full")
     _, run = fabricate(tmp_path / "run", rounds=1, forfeits={one: EVIL}, rejections={other: EVIL})
     lines = printed(run).splitlines()
-    assert f"  own: {harmless(EVIL)}" in lines
-    assert f"  full: {harmless(EVIL)}" in lines
+    assert f"  own: {harmless(EVIL)} (log: lineages/llama/round-001/own/log.txt)" in lines
+    (run.entry(*other[:1], 1, "full") / "log.txt").unlink()  # as in a run of an earlier version
+    assert f"  full: {harmless(EVIL)}" in printed(run).splitlines()
 
 
 def test_recipes_have_a_table_of_their_own_only_where_they_are_repeated(tmp_path: Path) -> None:
