@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from cluster import placement
 from cluster.errors import ClusterTrouble
@@ -71,9 +72,9 @@ class Pool:
     def enter(self, room: Room, shape: Shape) -> Worker:
         """The process of `room` for `shape`. Any coordinator will do for a gang: it holds nothing itself."""
         spare = next((worker for worker in self._coordinators if shape.gang and worker.shape.role == shape.role), None)
-        if spare is not None and room.worker is None:
+        if spare is not None and not room.workers:
             self._coordinators.remove(spare)
-            room.shape, room.worker = shape, replace(spare, shape=shape, group=room.group, nodes=room.nodes)
+            room.workers = [replace(spare, shape=shape, group=room.group, nodes=room.nodes)]
         return room.enter(shape, self._environment)
 
     def leave(self, room: Room, lost: bool) -> None:
@@ -83,7 +84,7 @@ class Pool:
         if lost or (has_ended and room.shape.gang):
             self._give_up(room)
         else:
-            room.worker = None if has_ended else room.worker
+            room.workers = [worker for worker in room.workers if not worker.dead]
             room.since = time.monotonic()
             self._idle.append(room)
             if self._is_autoscaled:
@@ -113,7 +114,7 @@ class Pool:
             self._busy.append(room)
             self._waiting.pop(ticket).set_result(room)
             placement.count_overtaking(ticket, self._waiting)
-        for room in [room for room in self._idle if room.worker is None]:  # nobody is left who wants it
+        for room in [room for room in self._idle if not room.workers]:  # nobody is left who wants it
             self._idle.remove(room)
             self._give_up(room)
         wanted = placement.may_start(self._waiting)[:MAX_ASKED]
@@ -133,17 +134,20 @@ class Pool:
 
     def _next_served(self) -> tuple[Ticket, Room] | None:
         """Who starts now and where: in a warm process, else where nobody works, else in the place of another's."""
-        needs = {room.shape.need for room in self._idle}
+        in_vain = set[tuple[Any, ...]]()
         for ticket in placement.may_start(self._waiting):
             shape = ticket.shape
-            fitting = [room for room in self._idle if room.fits(shape)] if shape.need in needs else []
+            if shape.need in in_vain:
+                continue
+            fitting = [room for room in self._idle if room.fits(shape)]
             if not shape.size:  # there is always room for it, so nobody ends for it
                 fitting = [room for room in fitting if room.is_warm_for(shape)] or [Room.ask(shape)]
             if fitting:
-                room = min(fitting, key=lambda room: (not room.is_warm_for(shape), room.worker is not None))
+                room = min(fitting, key=lambda room: (not room.is_warm_for(shape), len(room.workers)))
                 if room in self._idle:
                     self._idle.remove(room)
                 return ticket, room
+            in_vain.add(shape.need)
         return None
 
     async def _look(self) -> None:
@@ -185,7 +189,7 @@ class Pool:
         """Give its place back to Ray; a gang's coordinator stays for the next."""
         if room.shape.gang and room.worker is not None and not room.worker.dead:
             self._coordinators.append(room.worker)
-            room.worker = None
+            room.workers = []
         room.give_up()
 
     async def _check_homes(self) -> None:

@@ -73,8 +73,9 @@ class RayWorkers:
         try:
             placed(shape.held(self._kinds(room.nodes)))
             return await self._run(room.worker, deadline_seconds, function, *args)
-        except WorkerDied as died:
-            lost = died.node_lost
+        except ClusterTrouble as trouble:
+            lost = isinstance(trouble, WorkerDied) and trouble.node_lost
+            room.end_others()
             raise
         finally:
             self._pool.leave(room, lost)
@@ -102,6 +103,7 @@ class RayWorkers:
             try:
                 await self._require_fit(room.nodes)
                 await self._pool.enter(room, ticket.shape).answer()
+                await room.rest_others()
             except DEAD as error:
                 self._pool.leave(room, lost=True)
                 failed += not was_warm
