@@ -27,7 +27,7 @@ from orchestrator.planning.model_shape import describe_base
 from orchestrator.planning.power import Power, power_of, too_few_rows
 from orchestrator.planning.power import in_words as power_in_words
 from orchestrator.planning.preparation import check_inputs, make_data
-from orchestrator.planning.schedule import Schedule, equal_rounds, schedule
+from orchestrator.planning.schedule import Schedule, equal_rounds, races_in_vain, schedule
 from orchestrator.planning.schedule import in_words as schedule_in_words
 from orchestrator.planning.usage import Cluster, assumption
 from orchestrator.planning.usage import in_words as usage_in_words
@@ -116,6 +116,7 @@ def make_plan(
     if any(recipe.resources.gpus == "auto" for recipe in config.competitors):
         assumptions.append("an entry without resources.gpus takes one GPU where the cluster has any")
     scheduled = None if cluster is None else _scheduled(config, config_file, cluster, allocations)
+    in_vain = [] if cluster is None else races_in_vain(config, cluster)
     kind = cluster.gpu_kind if cluster else None
     by_tokens = config.budget.minutes is None and config.budget.total_gpu_hours is None
     if kind and by_tokens and scheduled is not None and scheduled.hours is not None:
@@ -137,7 +138,12 @@ def make_plan(
         gpu_hours=None if hours is None or not gpus else gpus * hours * per_round,
         schedule=scheduled,
         power=power_of(config),
-        warnings=[*warnings(config, config_file.parent, machine), *too_few_rows(config), *_too_dear(config, scheduled)],
+        warnings=[
+            *warnings(config, config_file.parent, machine),
+            *too_few_rows(config),
+            *_too_dear(config, scheduled),
+            *in_vain,
+        ],
         assumptions=assumptions,
         unchecked=unchecked,
         placement=placement,

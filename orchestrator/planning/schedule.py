@@ -84,6 +84,25 @@ def schedule(
     )
 
 
+def races_in_vain(config: TournamentConfig, cluster: Cluster) -> list[str]:
+    """Whom racing cannot stop, in words: beside whom no evaluator finds room, so that it comes only at the end."""
+    scoring = Shape.of("evaluator", config.evaluation.resources, cluster.has_gpus)
+    if config.racing is None:
+        return []
+    names = []
+    for recipe in config.competitors:
+        shape, free = Shape.of("trainer", recipe.resources, cluster.has_gpus, recipe.is_gang), dict(cluster.nodes)
+        if recipe.trains and (places := _places(shape, free)) is not None:
+            _take(shape, places, free, 1)
+            names += [] if _places(scoring, free) is not None else [recipe.name]
+    if not names:
+        return []
+    return [
+        f"racing: cannot stop {', '.join(names)}: no evaluator has room beside it; give both a part of a GPU, such as"
+        " resources.gpus: 0.7 and evaluation.resources.gpus: 0.25"
+    ]
+
+
 def hours_of(entry: RosterEntry, cluster: Cluster, base: BaseShape | None) -> float | None:
     """How long an entry may train: of its limits the first that ends it; None where none of them says."""
     budget, devices, ends = entry.budget, entry.recipe.resources.resolved(cluster.has_gpus).devices, list[float]()

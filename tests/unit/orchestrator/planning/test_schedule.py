@@ -13,7 +13,7 @@ from orchestrator.field.next_round import first_roster, with_budget
 from orchestrator.field.roster import Roster
 from orchestrator.planning.model_shape import BaseShape
 from orchestrator.planning.plan import make_plan, print_plan
-from orchestrator.planning.schedule import Schedule, equal_rounds, in_words, schedule
+from orchestrator.planning.schedule import Schedule, equal_rounds, in_words, races_in_vain, schedule
 from orchestrator.planning.usage import Cluster
 from tests.faked import allocated, faked_config
 
@@ -112,6 +112,23 @@ def test_controls_cost_nothing_and_a_whole_budget_of_equal_rounds_is_shared(inpu
     config = faked_config(inputs, competitors=both, budget={"total_gpu_hours": 8}, allocation={"kind": "equal"})
     one = scheduled(TWO, equal_rounds(config, "l", True))
     assert (one.entries_at_once, one.hours, one.device_hours) == (1, 4.0, {"H100": 8.0})
+
+
+def test_racing_needs_room_for_an_evaluator_beside_the_entry(inputs: Path):
+    one_gpu, race = Cluster({"a": Node({"CPU": 8.0, "GPU": 1.0}, H100)}), {"at": [0.5]}
+    whole, part = {"gpus": 1}, {"gpus": 0.7}
+    assert races_in_vain(field(inputs, whole), one_gpu) == []
+    (words,) = races_in_vain(field(inputs, whole, part, racing=race), one_gpu)
+    assert words.startswith("racing: cannot stop e0, e1: no evaluator has room beside it; ")
+    shared = {"racing": race, "evaluation": {"resources": {"gpus": 0.25}}}
+    (words,) = races_in_vain(field(inputs, whole, part, **shared), one_gpu)
+    assert words.startswith("racing: cannot stop e0: ")
+    assert races_in_vain(field(inputs, whole, racing=race), TWO) == []
+    assert races_in_vain(field(inputs, {"gpus": 0}, racing=race), Cluster({"a": Node({"CPU": 1.0})})) == []
+    config = field(inputs, whole, racing=race, evaluation={"resources": {"gpus": 24}})
+    assert any(
+        "cannot stop e0" in line for line in make_plan(config, inputs / "it.yaml", None, CLUSTER / "aws.yaml").warnings
+    )
 
 
 def test_plan_says_what_it_costs_on_a_cluster_on_paper(inputs: Path, capsys: pytest.CaptureFixture[str]):
