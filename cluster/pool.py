@@ -13,9 +13,8 @@ from typing import Any
 from cluster import placement
 from cluster.errors import ClusterTrouble
 from cluster.metrics import show
-from cluster.nodes import living_nodes, refusals
+from cluster.nodes import outlook
 from cluster.placement import Ticket
-from cluster.ray_private import not_placeable
 from cluster.ray_process import Worker
 from cluster.resources import Shape
 from cluster.rooms import Room, placed
@@ -195,18 +194,16 @@ class Pool:
     async def _check_homes(self) -> None:
         """Forget rooms on lost nodes; tell those whom the cluster, or its autoscaler, cannot hold, when it stays so."""
         shapes = {ticket.shape for ticket in self._waiting}
-        living, too_large, unplaced = await asyncio.to_thread(
-            lambda: (living_nodes(), refusals(shapes), not_placeable())
-        )
-        self._checked, self._is_autoscaled = time.monotonic(), unplaced is not None
-        for room in [room for room in self._idle if not living.keys() >= {*room.nodes}]:
+        seen = await asyncio.to_thread(outlook, shapes)
+        self._checked, self._is_autoscaled = time.monotonic(), seen.is_autoscaled
+        for room in [room for room in self._idle if not seen.living.keys() >= {*room.nodes}]:
             self._idle.remove(room)
             self._give_up(room)
         # What an autoscaler has no node for may only wait for our own work to end.
-        stuck = unplaced if unplaced and not (self._busy or self._idle) else set[str]()
+        stuck = set[str]() if self._busy or self._idle else seen.unplaced
         needs = {room.shape.need for room in self._asked if room.id in stuck}
         for ticket, served in list(self._waiting.items()):
-            words = too_large.get(ticket.shape)
+            words = seen.refused.get(ticket.shape)
             if words is None and ticket.shape.need in needs:
                 words = f"waits for {ticket.shape.words}, for which the cluster's autoscaler has no node"
             if words is None:

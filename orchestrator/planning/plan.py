@@ -5,7 +5,6 @@ Works without GPU, network or weights: what is not here is said to be unchecked,
 
 import os
 import tempfile
-from math import inf
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -14,10 +13,10 @@ from rich.table import Table
 
 from cluster.cluster_file import nodes_of, read_cluster
 from cluster.errors import UserError
-from cluster.machine import GPU_MEMORY_GB, WITHOUT_BFLOAT16, Machine, largest_machine, machine_here
+from cluster.machine import Machine, largest_of, machine_here
 from cluster.placement import Node, refusal
 from cluster.records import Record
-from cluster.resources import ACCELERATOR_LABEL, Shape
+from cluster.resources import Shape
 from evaluation.data.sources import HUB
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
@@ -234,7 +233,7 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
     """What the cluster at `address` cannot place, its largest machine, and all of it."""
     from cluster.connect import connected
     from cluster.errors import ClusterTrouble
-    from cluster.nodes import possible_nodes
+    from cluster.nodes import largest_machine, possible_nodes
     from cluster.ray_workers import RayWorkers
 
     problems = []
@@ -259,18 +258,13 @@ def _on_paper(config: TournamentConfig, file: Path) -> tuple[list[str], Machine,
     has_gpus = any(node.size.get("GPU") for node in nodes.values())
     shapes = {r.name: Shape.of("trainer", r.resources, has_gpus, r.is_gang) for r in config.competitors}
     problems = [f"competitors[{name}] {words}" for name, shape in shapes.items() if (words := refusal(shape, nodes))]
-    kinds = {kind.node.labels.get(ACCELERATOR_LABEL) for kind in types if kind.node.size.get("GPU")}
-    gpu_kind = next(iter(kinds)) if len(kinds) == 1 else None
-    machine = Machine(
-        memory_gb=max((node.size.get("memory", inf) for node in nodes.values()), default=inf) / 2**30,
-        gpus=max((node.size.get("GPU", 0.0) for node in nodes.values()), default=0.0),
-        gpu_memory_gb=GPU_MEMORY_GB.get(gpu_kind or ""),
-        cpus=max((node.size.get("CPU", 0.0) for node in nodes.values()), default=1.0),
-        has_bfloat16=gpu_kind not in WITHOUT_BFLOAT16,
-        gpu_kind=gpu_kind,
-    )
+    machine = largest_of(nodes)
     said = ", ".join(f"{kind.most} {kind.name}" for kind in types if not kind.is_head)
-    return problems or [f"every entry can be placed on what {file} allows ({said})"], machine, Cluster(nodes, gpu_kind)
+    return (
+        problems or [f"every entry can be placed on what {file} allows ({said})"],
+        machine,
+        Cluster(nodes, machine.gpu_kind),
+    )
 
 
 def print_plan(console: Console, plan: Plan) -> None:

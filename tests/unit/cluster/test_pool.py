@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -10,7 +10,8 @@ from ray.exceptions import ActorDiedError
 
 from cluster import pool as pools
 from cluster.errors import ClusterTrouble
-from cluster.placement import Ticket
+from cluster.nodes import Outlook
+from cluster.placement import Node, Ticket
 from cluster.pool import Pool
 from cluster.ray_process import Worker
 from cluster.resources import Shape, Size
@@ -18,6 +19,7 @@ from cluster.rooms import Room
 
 SMALL, LARGE, SCORING = Shape("trainer", 1, 0), Shape("trainer", 4, 0), Shape("evaluator", 1, 0)
 NOTHING = Shape("trainer", 0, 0)
+OUTLOOK = Outlook({"a": Node({})}, {}, set(), is_autoscaled=False)
 TRAINING, EVALUATION = Shape("trainer", 2, 1), Shape("evaluator", 0, 1)
 
 
@@ -80,9 +82,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakedRay]:
     monkeypatch.setattr(Room, "give_up", lambda room: faked.give_up(room))
     monkeypatch.setattr(Worker, "start", lambda shape, part, *_: FakedWorker(shape, part))
     monkeypatch.setattr(pools, "placed", faked.placed)
-    monkeypatch.setattr(pools, "living_nodes", lambda: {"a": None})
-    monkeypatch.setattr(pools, "refusals", lambda shapes: {})
-    monkeypatch.setattr(pools, "not_placeable", lambda: None)
+    monkeypatch.setattr(pools, "outlook", lambda shapes: OUTLOOK)
     for name in ("LOOK_SECONDS", "PATIENCE_SECONDS", "NEWS_SECONDS"):
         monkeypatch.setattr(pools, name, 0.01)
     return faked
@@ -271,7 +271,7 @@ def test_an_error_of_ray_reaches_everybody_who_waits(ray: FakedRay, monkeypatch:
 
 
 def test_where_an_autoscaler_is_idle_rooms_are_given_back(ray: FakedRay, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pools, "not_placeable", set)
+    monkeypatch.setattr(pools, "outlook", lambda shapes: replace(OUTLOOK, is_autoscaled=True))
     monkeypatch.setattr(pools, "IDLE_SECONDS", 0.05)
 
     async def scenario() -> None:
