@@ -4,8 +4,9 @@ TournamentError
 ├── UserError        the user's config, data or call is wrong          exit code 1
 │   └── BrokenRecord     a file of the run directory is torn, or another version's
 ├── Forfeit          a competitor's own failure: it loses its round, the round goes on
-└── ClusterTrouble   the cluster or the evaluator failed, not a competitor; go on with the same
-                     command                                           exit code 3
+├── ClusterTrouble   the cluster or the evaluator failed, not a competitor; go on with the same
+│                    command                                           exit code 3
+└── LimitReached     the tournament would cost more than it may; go on with a higher limit     exit code 3
 
 Each carries one line for a person, naming the file, key or row. They live in the lowest layer because
 every layer raises them.
@@ -35,6 +36,10 @@ class Forfeit(TournamentError):
 
 class ClusterTrouble(TournamentError):
     """Work failed through no fault of a competitor; the tournament stops and can be gone on with."""
+
+
+class LimitReached(TournamentError):
+    """The tournament has cost, or would cost, more than it may: it stops, and can be gone on with."""
 
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE)

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from cluster import placement
 from cluster.errors import ClusterTrouble, TournamentError
 from cluster.last_words import ended_itself, exit_code
-from cluster.resources import Shape
+from cluster.resources import Held, Shape
 from cluster.workers import TRAINER, WorkerDied, failure, lateness, nothing
 
 T = TypeVar("T")
@@ -82,13 +82,13 @@ class InProcessWorkers:
         *args: Any,
         priority: int = TRAINER,
         deadline_seconds: float | None = None,
-        placed: Callable[[], None] = nothing,
+        placed: Callable[[Held], None] = nothing,
     ) -> T:
         """As the protocol says."""
         turns = self._evaluators if shape.role == "evaluator" else self._trainers
         await turns.take(priority)
         try:
-            placed()
+            placed(shape.held())
             return await self._in_thread(function, args, deadline_seconds)
         finally:
             turns.give_back()

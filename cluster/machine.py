@@ -5,11 +5,14 @@ import os
 import re
 import shutil
 import subprocess
+from math import inf
 from pathlib import Path
 
 import psutil
 
+from cluster.placement import Nodes
 from cluster.records import Record
+from cluster.resources import ACCELERATOR_LABEL
 
 GPU_MEMORY_GB = {
     "V100": 16, "T4": 15, "A10G": 22, "L4": 22, "L40S": 45, "A100": 40, "A100-40G": 40, "A100-80G": 80, "H100": 80,
@@ -55,22 +58,18 @@ def machine_here() -> Machine:
     )
 
 
-def largest_machine() -> Machine:
-    """The most memory, CPUs and GPUs that a node of the connected cluster has. A GPU's memory follows from its name."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    prefix = "accelerator_type:"
-    kinds = {name.removeprefix(prefix) for node in nodes for name in node if name.startswith(prefix)}
+def largest_of(nodes: Nodes) -> Machine:
+    """The most memory, CPUs and GPUs that one of these nodes has. A GPU's memory follows from its name."""
+    kinds = {node.labels.get(ACCELERATOR_LABEL, "") for node in nodes.values() if node.size.get("GPU")}
     sizes = [GPU_MEMORY_GB.get(kind) for kind in kinds]
     known = [size for size in sizes if size is not None]
     return Machine(
-        memory_gb=max((node.get("memory", 0.0) for node in nodes), default=0.0) / 2**30,
-        gpus=max((node.get("GPU", 0.0) for node in nodes), default=0.0),
+        memory_gb=max((node.size.get("memory", inf) for node in nodes.values()), default=inf) / 2**30,
+        gpus=max((node.size.get("GPU", 0.0) for node in nodes.values()), default=0.0),
         gpu_memory_gb=min(known) if known and len(known) == len(sizes) else None,
-        cpus=max((node.get("CPU", 0.0) for node in nodes), default=1.0),
+        cpus=max((node.size.get("CPU", 0.0) for node in nodes.values()), default=1.0),
         has_bfloat16=not kinds & set(WITHOUT_BFLOAT16),
-        gpu_kind=_only(kinds),
+        gpu_kind=_only(kinds) or None,
     )
 
 

@@ -8,13 +8,13 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 from cluster import placement
 from cluster.errors import ClusterTrouble
 from cluster.metrics import show
-from cluster.nodes import living_nodes, refusals
+from cluster.nodes import outlook
 from cluster.placement import Ticket
-from cluster.ray_private import not_placeable
 from cluster.ray_process import Worker
 from cluster.resources import Shape
 from cluster.rooms import Room, placed
@@ -76,9 +76,9 @@ class Pool:
     def enter(self, room: Room, shape: Shape) -> Worker:
         """The process of `room` for `shape`. Any coordinator will do for a gang: it holds nothing itself."""
         spare = next((worker for worker in self._coordinators if shape.gang and worker.may_coordinate(shape)), None)
-        if spare is not None and room.worker is None:
+        if spare is not None and not room.workers:
             self._coordinators.remove(spare)
-            room.shape, room.worker = shape, replace(spare, shape=shape, group=room.group, nodes=room.nodes)
+            room.workers = [replace(spare, shape=shape, group=room.group, nodes=room.nodes)]
         return room.enter(shape, self._environment)
 
     def leave(self, room: Room, lost: bool) -> None:
@@ -88,7 +88,7 @@ class Pool:
         if lost or (has_ended and room.shape.gang):
             self._give_up(room)
         else:
-            room.worker = None if has_ended else room.worker
+            room.workers = [worker for worker in room.workers if not worker.dead]
             room.since = time.monotonic()
             self._idle.append(room)
             if self._is_autoscaled:
@@ -118,7 +118,7 @@ class Pool:
             self._busy.append(room)
             self._waiting.pop(ticket).set_result(room)
             placement.count_overtaking(ticket, self._waiting)
-        for room in [room for room in self._idle if room.worker is None]:  # nobody is left who wants it
+        for room in [room for room in self._idle if not room.workers]:  # nobody is left who wants it
             self._idle.remove(room)
             self._give_up(room)
         wanted = placement.may_start(self._waiting)[:MAX_ASKED]
@@ -139,17 +139,20 @@ class Pool:
 
     def _next_served(self) -> tuple[Ticket, Room] | None:
         """Who starts now and where: in a warm process, else where nobody works, else in the place of another's."""
-        needs = {room.shape.need for room in self._idle}
+        in_vain = set[tuple[Any, ...]]()
         for ticket in placement.may_start(self._waiting):
             shape = ticket.shape
-            fitting = [room for room in self._idle if room.fits(shape)] if shape.need in needs else []
+            if shape.need in in_vain:
+                continue
+            fitting = [room for room in self._idle if room.fits(shape)]
             if not shape.size:  # there is always room for it, so nobody ends for it
                 fitting = [room for room in fitting if room.is_warm_for(shape)] or [Room.ask(shape)]
             if fitting:
-                room = min(fitting, key=lambda room: (not room.is_warm_for(shape), room.worker is not None))
+                room = min(fitting, key=lambda room: (not room.is_warm_for(shape), len(room.workers)))
                 if room in self._idle:
                     self._idle.remove(room)
                 return ticket, room
+            in_vain.add(shape.need)
         return None
 
     async def _look(self) -> None:
@@ -191,24 +194,22 @@ class Pool:
         """Give its place back to Ray; a gang's coordinator stays for the next."""
         if room.shape.gang and room.worker is not None and not room.worker.dead:
             self._coordinators.append(room.worker)
-            room.worker = None
+            room.workers = []
         room.give_up()
 
     async def _check_homes(self) -> None:
         """Forget rooms on lost nodes; tell those whom the cluster, or its autoscaler, cannot hold, when it stays so."""
         shapes = {ticket.shape for ticket in self._waiting}
-        living, too_large, unplaced = await asyncio.to_thread(
-            lambda: (living_nodes(), refusals(shapes), not_placeable())
-        )
-        self._checked, self._is_autoscaled = time.monotonic(), unplaced is not None
-        for room in [room for room in self._idle if not living.keys() >= {*room.nodes}]:
+        seen = await asyncio.to_thread(outlook, shapes)
+        self._checked, self._is_autoscaled = time.monotonic(), seen.is_autoscaled
+        for room in [room for room in self._idle if not seen.living.keys() >= {*room.nodes}]:
             self._idle.remove(room)
             self._give_up(room)
         # What an autoscaler has no node for may only wait for our own work to end.
-        stuck = unplaced if unplaced and not (self._busy or self._idle) else set[str]()
+        stuck = set[str]() if self._busy or self._idle else seen.unplaced
         needs = {room.shape.need for room in self._asked if room.id in stuck}
         for ticket, served in list(self._waiting.items()):
-            words = too_large.get(ticket.shape)
+            words = seen.refused.get(ticket.shape)
             if words is None and ticket.shape.need in needs:
                 words = f"waits for {ticket.shape.words}, for which the cluster's autoscaler has no node"
             if words is None:

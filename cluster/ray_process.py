@@ -21,12 +21,12 @@ from ray.exceptions import (
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from cluster import lent_group
+from cluster import gpu_memory, lent_group
 from cluster.environment import settle_in
 from cluster.errors import TournamentError
 from cluster.last_words import KILLED_FOR_MEMORY, Vitals, has_gone, how_it_ended, keep_note, note_exit, vitals
 from cluster.ray_private import logs_folder
-from cluster.resources import Shape
+from cluster.resources import Shape, Size
 from cluster.workers import WorkerDied, failure
 
 NODE_POLL_SECONDS = 5.0
@@ -43,18 +43,23 @@ DEAD = (*_ENDED, ActorUnavailableError)
 class _Actor:
     """One process that runs whatever function it is given, one at a time."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], gpus: float) -> None:
         settle_in(environment)
+        self.gpus = gpus
         self.note = logs_folder() / f"last-words-{os.getpid()}-{uuid.uuid4().hex[:8]}.txt"
         keep_note(self.note)
 
     def stand(self) -> tuple[str, Vitals]:
         return str(ray.get_runtime_context().get_node_id()), vitals(self.note)
 
+    def rest(self) -> None:
+        gpu_memory.rest()
+
     def call(
         self, group: PlacementGroup | None, nodes: list[str], function: Callable[..., Any], args: tuple[Any, ...]
     ) -> Any:
         lent_group.lend(group, nodes)
+        gpu_memory.stay_within(self.gpus)
         try:
             return function(*args)
         except SystemExit as error:
@@ -77,22 +82,23 @@ class Worker:
 
     @classmethod
     def start(
-        cls, shape: Shape, group: PlacementGroup | None, nodes: list[str], environment: dict[str, str]
+        cls, shape: Shape, part: Size, group: PlacementGroup | None, nodes: list[str], environment: dict[str, str]
     ) -> "Worker":
-        """Start an actor. A coordinator stands beside the driver, whose node is not spot, or its gang on one node."""
+        """Start an actor that takes `part` of the group. A coordinator stands beside the driver, whose node is not
+        spot, or its gang on one node."""
         held: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0}
         if shape.gang:
             # Not soft: of 16 that started at once, Ray put 15 on other nodes, where a coordinator keeps a machine busy.
             where = nodes[0] if shape.one_node else _this_node()
             held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(where, soft=False)
         elif group is not None:
-            held = {"num_cpus": shape.cpus, "num_gpus": shape.gpus, "memory": shape.size.get("memory")}
+            held = {"num_cpus": part.get("CPU", 0), "num_gpus": part.get("GPU", 0), "memory": part.get("memory")}
             held["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
         name = (
             f"{shape.role}{'-gang' if shape.gang else ''}-{uuid.uuid4().hex[:8]}"  # for whoever reads Ray's dashboard
         )
         actor = _Actor.options(name=name, **held)  # type: ignore[attr-defined]
-        return cls(shape, group, nodes, actor.remote(environment))
+        return cls(shape, group, nodes, actor.remote(environment, 0.0 if shape.gang else shape.gpus))
 
     def may_coordinate(self, shape: Shape) -> bool:
         """Whether a gang's process that is free may be another gang's."""
@@ -101,6 +107,10 @@ class Worker:
     async def answer(self) -> None:
         """Wait until it has started, or find that a warm one is still there: raises one of DEAD if not."""
         self.node_id, self.vitals = await self.handle.stand.remote()
+
+    async def rest(self) -> None:
+        """Have an idle process give back what it keeps on its GPU."""
+        await self.handle.rest.remote()
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run `function(*args)` in the process; errors as in `cluster.workers`. It goes on when this is cancelled."""

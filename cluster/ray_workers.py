@@ -19,7 +19,7 @@ from cluster.nodes import living_nodes, possible_nodes, refusals
 from cluster.placement import Ticket
 from cluster.pool import Pool
 from cluster.ray_process import DEAD, Worker
-from cluster.resources import Shape
+from cluster.resources import ACCELERATOR_LABEL, Held, Shape
 from cluster.rooms import Room
 from cluster.text import plain
 from cluster.workers import KEEPS_ITS_PROCESS, TRAINER, WorkerDied, lateness, nothing
@@ -39,7 +39,8 @@ class RayWorkers:
 
     def __init__(self, environment: dict[str, str] | None = None, proof: Path | str | None = None) -> None:
         self._pool = Pool(environment or {})
-        self._fit, self._proof = set(living_nodes()), proof
+        self._nodes = living_nodes()
+        self._fit, self._proof = {*self._nodes}, proof
         self._numbers = itertools.count()
 
     @cached_property
@@ -63,17 +64,18 @@ class RayWorkers:
         *args: Any,
         priority: int = TRAINER,
         deadline_seconds: float | None = None,
-        placed: Callable[[], None] = nothing,
+        placed: Callable[[Held], None] = nothing,
     ) -> T:
         """As the protocol says."""
         room = await self._take(Ticket(priority, next(self._numbers), shape))
         assert room.worker is not None
         lost = False
         try:
-            placed()
+            placed(shape.held(self._kinds(room.nodes)))
             return await self._run(room.worker, deadline_seconds, function, *args)
-        except WorkerDied as died:
-            lost = died.node_lost
+        except ClusterTrouble as trouble:
+            lost = isinstance(trouble, WorkerDied) and trouble.node_lost
+            room.end_others()
             raise
         finally:
             self._pool.leave(room, lost)
@@ -101,6 +103,7 @@ class RayWorkers:
             try:
                 await self._require_fit(room.nodes)
                 await self._pool.enter(room, ticket.shape).answer()
+                await room.rest_others()
             except DEAD as error:
                 self._pool.leave(room, lost=True)
                 failed += not was_warm
@@ -119,6 +122,12 @@ class RayWorkers:
             if unfit := await asyncio.to_thread(unfit_nodes, self._proof, newcomers):
                 raise ClusterTrouble("; ".join(unfit))
             self._fit |= newcomers
+
+    def _kinds(self, nodes: Iterable[str]) -> list[str]:
+        """Of the GPUs of each of these nodes; empty where it does not say."""
+        if {*nodes} - self._nodes.keys():
+            self._nodes |= living_nodes()
+        return [self._nodes[node].labels.get(ACCELERATOR_LABEL, "") if node in self._nodes else "" for node in nodes]
 
     def close(self) -> None:
         """End every process, and every call that runs in one."""

@@ -1,6 +1,7 @@
 """What work asks of the cluster: resources as a user writes them, and the shape of the process that holds them."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self
@@ -14,6 +15,9 @@ ACCELERATOR_LABEL = "ray.io/accelerator-type"
 
 Size = dict[str, float]
 """Amounts by Ray's names (CPU, GPU, memory in bytes); of a process only those that are not 0."""
+GPU, CPU = "GPU", "CPU"
+Held = dict[str, float]
+"""Devices by kind: GPUs by Ray's names for them, GPU where that is not known; CPU where no GPU is held."""
 
 
 class Resources(Settings):
@@ -88,6 +92,13 @@ class Shape:
     def size(self) -> Size:
         """Of one worker."""
         return _size(self.cpus, self.gpus, self.memory_gb)
+
+    def held(self, kinds: Sequence[str] = ()) -> Held:
+        """The devices of all its workers. `kinds` are those of the GPUs of each one's node, where known."""
+        if not self.gpus:
+            return {CPU: self.cpus * self.workers} if self.cpus else {}
+        known = [kind or GPU for kind in kinds] + [GPU] * self.workers
+        return {kind: count * self.gpus for kind, count in Counter(known[: self.workers]).items()}
 
     @property
     def words(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from cluster.errors import ClusterTrouble
-from cluster.resources import Shape
+from cluster.resources import Held, Shape
 from cluster.staging import FOLLOW_SECONDS, Stage, pack
 from cluster.tree import GROWS, SMALL_BYTES, Change, Content
 from cluster.workers import TRAINER, Workers, nothing
@@ -54,7 +54,7 @@ class StagedWorkers:
         *args: Any,
         priority: int = TRAINER,
         deadline_seconds: float | None = None,
-        placed: Callable[[], None] = nothing,
+        placed: Callable[[Held], None] = nothing,
     ) -> T:
         """As the protocol says."""
         async with self._in_turn:  # who came first also asks for a place first

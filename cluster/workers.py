@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from cluster.errors import ClusterTrouble, Forfeit, UserError
-from cluster.resources import Shape
+from cluster.resources import Held, Shape
 from cluster.text import plain
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class DeadlinePassed(ClusterTrouble):
     """A call did not end in time and was ended, with its process."""
 
 
-def nothing() -> None:
+def nothing(held: Held) -> None:
     """What is done where nothing is to be done."""
 
 
@@ -62,14 +62,14 @@ class Workers(Protocol):
         *args: Any,
         priority: int = TRAINER,
         deadline_seconds: float | None = None,
-        placed: Callable[[], None] = nothing,
+        placed: Callable[[Held], None] = nothing,
     ) -> T:
         """Run `function(*args)` in a process of that shape, in its turn, and return what it returns.
 
-        `placed` is called when a process has been given, before the function starts; the deadline counts from
-        there. A call that is cancelled or late has its process killed, and it has ended when this returns. The
-        function has to be one that can be imported by its name. A shape that asks for nothing and is no gang
-        has room always: whoever makes such calls limits their number.
+        `placed` is called when a process has been given, with the devices that it holds, before the function starts;
+        the deadline counts from there. A call that is cancelled or late has its process killed, and it has ended when
+        this returns. The function has to be one that can be imported by its name. A shape that asks for nothing and is
+        no gang has room always: whoever makes such calls limits their number.
 
         A TournamentError of the function comes through as it was raised, any other error as ClusterTrouble.
         Raises WorkerDied when the process ends under the call, DeadlinePassed when the call is late, and

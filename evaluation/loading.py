@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.errors import Forfeit
+from cluster.gpu_memory import kept_until_rest
 from cluster.rounding import Rounding
 from cluster.text import plain
 from evaluation.submissions.adapters import merged
@@ -17,6 +18,7 @@ from evaluation.submissions.asked import dtype_of, empty_model, files_of, weight
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 _kept: dict[tuple[Any, ...], Any] = {}
+kept_until_rest(_kept.clear)
 
 
 @contextmanager

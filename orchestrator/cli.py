@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from cluster.errors import ClusterTrouble, TournamentError, UserError
+from cluster.errors import ClusterTrouble, LimitReached, TournamentError, UserError
 from competitors.kinds import Recipe
 from orchestrator.config.loading import AUTO, load_config
 from orchestrator.config.tournament import TournamentConfig
@@ -361,7 +361,12 @@ def going_on() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except (ClusterTrouble, KeyboardInterrupt, OSError) as error:  # OSError: the disk is full, or went away
+    except (
+        ClusterTrouble,
+        LimitReached,
+        KeyboardInterrupt,
+        OSError,
+    ) as error:  # OSError: the disk is full, or went away
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         again = f"with the same command: {command_name()} {shlex.join(sys.argv[1:])}"
         if JOB_VARIABLE in os.environ:

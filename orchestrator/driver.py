@@ -189,7 +189,8 @@ def _on_ray(
     """Workers of a Ray of our own, or of the cluster that was joined, while the block lasts; says what there is, and
     what will not fit."""
     from cluster.connect import connected
-    from cluster.machine import largest_machine, machine_here
+    from cluster.machine import machine_here
+    from cluster.nodes import largest_machine
     from cluster.ray_workers import RayWorkers
 
     is_here = address in OF_OUR_OWN

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.digest import model_sha256
-from cluster.errors import BrokenRecord, Forfeit, UserError
+from cluster.errors import BrokenRecord, Forfeit, LimitReached, UserError
+from cluster.metered import ACCOUNT, Metered
 from cluster.resources import Shape
 from cluster.workers import Workers
 from competitors.builtin.bases import build
@@ -35,6 +36,7 @@ from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import has_ended
 from orchestrator.rounds.competition import compete_in_round
 from orchestrator.rounds.context import Context
+from orchestrator.rounds.costs import Costs
 from orchestrator.rounds.entry import reject
 from orchestrator.rounds.evaluators import Evaluators
 from orchestrator.rounds.judging import Settled, judge
@@ -56,25 +58,40 @@ class Tournament:
         workers: Workers,
         tell: Callable[[TournamentEvent], None],
     ) -> None:
-        evaluators = Evaluators(config, run, workers)
+        metered = Metered(workers)
+        evaluators = Evaluators(config, run, metered)
         withheld = [run.root, *raw_places(config.data.source, config_folder)]
-        self.context = Context(config, run, config_folder, workers, evaluators, tell, withheld)
+        self.context = Context(config, run, config_folder, metered, evaluators, tell, withheld)
+        self.costs, self.too_dear = Costs(config, run, metered), list[LimitReached]()
         self.config, self.dir, self.evaluators, self.tell = config, run, evaluators, tell
         self.fetching: dict[str, asyncio.Lock] = {}
         self.prompts = [(row.prompt, row.completion) for row in read_split(run.split("test"))]
 
     async def run(self) -> None:
-        """All lineages and references, side by side; returns when every round is on record."""
+        """All lineages and references, side by side; returns when every round is on record.
+
+        LimitReached where a round would cost too much: when all that had begun before is settled.
+        """
         self._refuse_impossible()
-        async with asyncio.TaskGroup() as group:
-            for lineage in self.config.lineages:
-                group.create_task(self.run_lineage(lineage))
-            for reference in self.config.references:
-                if reference.model is not None:
-                    group.create_task(self.score_reference(reference, reference.model))
+        self.costs.require_left()
+        try:
+            async with asyncio.TaskGroup() as both:
+                watch = both.create_task(self.costs.watch())
+                async with asyncio.TaskGroup() as group:
+                    for lineage in self.config.lineages:
+                        group.create_task(self.run_lineage(lineage))
+                    for reference in self.config.references:
+                        if reference.model is not None:
+                            group.create_task(self.score_reference(reference, reference.model))
+                watch.cancel()
+        finally:
+            self.costs.record()
+        if self.too_dear:
+            raise self.too_dear[0]
 
     async def run_lineage(self, lineage: Lineage) -> None:
         """The rounds of one lineage: all train from one seed, each is scored as it lands, then the verdict."""
+        ACCOUNT.set(lineage.name)
         base = await self.base(lineage)
         promotion = Promotion(self.context, base, self.prompts, self._blends)
         await promotion.sample(base, self.dir.round(lineage.name, 0))
@@ -82,7 +99,12 @@ class Tournament:
         history: list[Settled] = []
         corpus = await self.corpus(lineage, base) if self.config.is_allocated else None
         while True:
-            opened = self.open_round(lineage, history, corpus)
+            try:
+                opened = self.open_round(lineage, history, corpus)
+            except LimitReached as too_dear:
+                self.too_dear.append(too_dear)
+                self.tell(Noted(f"{too_dear}"))
+                return
             if history:
                 await promotion.drop_continuations(history[-1].verdict, opened and opened[1], seed)
             if opened is None:
@@ -92,20 +114,25 @@ class Tournament:
             scored = await compete_in_round(self.context, roster, rounds, seed, champion, base)
             planned = [config.rounds_as_of(number) for number in range(1, roster.round + 1)]
             verdict, seed, champion = await self.settle(roster, champion, seed, scored, history, planned, promotion)
+            self.costs.end(lineage.name)
             history.append(Settled(roster, verdict))
 
     def open_round(
         self, lineage: Lineage, history: list[Settled], corpus: Corpus | None
     ) -> tuple[TournamentConfig, Roster] | None:
-        """The next round's roster, on record, with the config as changed by then; None after the last round."""
+        """The next round's roster, on record, with the config as changed by then; None after the last round.
+
+        LimitReached where it would cost too much.
+        """
         number = len(history) + 1
         with self.dir.changing():
             config = self.dir.with_changes(self.config)
             if has_ended(config, [settled.verdict for settled in history]):
                 return None
-            roster = self.dir.roster(lineage.name, number)
-            if roster is None:
-                roster = next_field(self.dir, config, lineage.name, history, corpus, self.context.workers)
+            there = self.dir.roster(lineage.name, number)
+            roster = there or next_field(self.dir, config, lineage.name, history, corpus, self.context.workers)
+            self.costs.begin(roster, [settled.roster for settled in history])
+            if there is None:
                 self.dir.write(roster, self.dir.round(lineage.name, number) / "roster.json")
         self.tell(RoundBegan(roster, config.all_rounds))
         return config, roster

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from cluster.errors import ClusterTrouble, Forfeit, UserError
-from cluster.resources import Shape
+from cluster.resources import Held, Shape
 from cluster.workers import EVALUATOR, TRAINER, DeadlinePassed, WorkerDied, Workers
 
 SMALL = Shape("trainer", 1, 0)
@@ -77,10 +77,10 @@ async def until(what: Callable[[], Any]) -> None:
 def test_a_result_comes_back_and_who_waits_is_told_of_the_start(workers: Workers, tmp_path: Path):
     async def scenario() -> None:
         assert await workers.call(SMALL, add, 2, 3) == 5
-        call = workers.call(SMALL, work, tmp_path, "it", placed=lambda: note(tmp_path, "placed"))
+        call = workers.call(SMALL, work, tmp_path, "it", placed=lambda held: note(tmp_path, f"placed:{held}"))
         (tmp_path / "it").touch()
         assert await call == "it"
-        assert log(tmp_path) == ["placed", "+it", "-it"]
+        assert log(tmp_path) == ["placed:{'CPU':", "1}", "+it", "-it"]
 
     asyncio.run(scenario())
 
@@ -104,7 +104,7 @@ def test_our_errors_come_through_and_others_are_said_in_a_line(workers: Workers)
 
 
 def test_an_error_of_who_waits_leaves_the_place_free(workers: Workers, tmp_path: Path):
-    def no() -> None:
+    def no(held: Held) -> None:
         raise UserError("not now")
 
     async def scenario() -> None:

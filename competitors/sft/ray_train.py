@@ -18,6 +18,7 @@ from ray.train.v2.api.exceptions import ControllerError, PreemptionError, Worker
 
 from cluster.environment import settle_in
 from cluster.errors import ClusterTrouble, Forfeit
+from cluster.gpu_memory import stay_within
 from cluster.lent_group import train_callbacks
 from cluster.ray_private import is_health_check_failure
 from cluster.text import plain
@@ -104,6 +105,7 @@ def _work(config: dict[str, Any]) -> None:
     """One worker. Nothing that reads the environment is imported before it is set."""
     settle_in(config["environment"])
     brief: Brief = config["brief"]
+    stay_within(brief.resources.gpus_where(False))
     rank = get_context().get_world_rank()
     from competitors.sft.training import train
 

@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from cluster.records import Settings
-from cluster.resources import Resources
+from cluster.prices import ACCELERATORS
+from cluster.records import Settings, nearest
+from cluster.resources import CPU, GPU, Resources
 from competitors.contract import Allowance
 from evaluation.harness import HarnessTask
 from orchestrator.field.whole_budget import Whole
@@ -117,12 +118,15 @@ class Limits(Settings):
     over its minutes, or has not reported for `silence_minutes`; its last checkpoint is then its submission. What
     an evaluator is asked for (inspecting, scoring, merging, sampling) is ended after `evaluation_minutes` and
     tried again elsewhere.
+
+    `cost` is what the whole tournament may cost by `cluster.prices`: it stops, resumable, before it has cost more.
     """
 
     startup_minutes: float = Field(30, gt=0)
     grace_minutes: float = Field(5, gt=0)
     silence_minutes: float = Field(30, gt=0)
     evaluation_minutes: float = Field(120, gt=0)
+    cost: float | None = Field(None, gt=0, description="of the whole tournament, by cluster.prices")
 
 
 class Guardrail(Settings):
@@ -172,6 +176,9 @@ class Cluster(Settings):
     storage: str | None = Field(
         None, description="a folder that all nodes share, or s3://bucket/…, gs://bucket/…, az://container/…"
     )
+    prices: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        {}, description="of an hour of a GPU by Ray's name for its kind; GPU: any other; CPU: of what holds no GPU"
+    )
 
     @field_validator("storage")
     @classmethod
@@ -179,6 +186,14 @@ class Cluster(Settings):
         if value is not None and "://" in value and not value.startswith(OBJECT_STORES):
             raise ValueError(f"{value}: give a folder that all nodes share, or one of {', '.join(OBJECT_STORES)}")
         return value
+
+    @field_validator("prices")
+    @classmethod
+    def _of_known_devices(cls, prices: dict[str, float]) -> dict[str, float]:
+        for kind in prices:
+            if kind not in (known := [*ACCELERATORS, GPU, CPU]):
+                raise ValueError(f'there is no kind of device "{kind}"{nearest(kind, known)}')
+        return prices
 
     @property
     def bucket(self) -> str | None:

@@ -143,6 +143,12 @@ class TournamentConfig(Settings):
                     raise ValueError(f"competitors[{recipe.name}].resources.gpus: without any it spends no GPU hours")
         return self
 
+    @model_validator(mode="after")
+    def _limit_has_prices(self) -> "TournamentConfig":
+        if self.limits.cost is not None and not self.cluster.prices:
+            raise ValueError("limits.cost: goes with cluster.prices, such as {H100: 3.5}, of an hour of a GPU")
+        return self
+
     @property
     def is_allocated(self) -> bool:
         """Whether the allocation decides who enters a round: with a whole budget, unless its rounds are equal."""

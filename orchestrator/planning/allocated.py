@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from pydantic import Field
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -48,6 +49,7 @@ class PlannedAllocation(Record):
     """Over the data that the whole budget makes; None where it is of time."""
     usage: Usage | None
     """Of the cluster; None where it is not known which."""
+    rosters: list[Roster] = Field([], exclude=True)
 
 
 def plan_allocation(
@@ -103,6 +105,7 @@ def _planned(
         share_on_ingredients=blended,
         passes=whole.total / corpus.tokens if whole.unit == "tokens" else None,
         usage=None if cluster is None else usage(plan, rosters, cluster, base),
+        rosters=rosters,
     )
 
 

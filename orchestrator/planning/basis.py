@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from cluster.errors import UserError
-from cluster.machine import Machine, largest_machine, machine_here
+from cluster.machine import Machine, machine_here
 from competitors.kinds import Recipe
 from evaluation.data import sources
 from evaluation.data.rendering import render
@@ -68,6 +68,7 @@ def shape_of(spec: str, key: str, config_folder: Path) -> BaseShape:
 def machine_of(address: str | None) -> Machine:
     """The machine to train on: the largest of the cluster that a tournament would join, else this one."""
     from cluster.connect import connected
+    from cluster.nodes import largest_machine
 
     address = address or os.environ.get("RAY_ADDRESS")
     if address in (None, "local"):

@@ -5,7 +5,6 @@ Works without GPU, network or weights: what is not here is said to be unchecked,
 
 import os
 import tempfile
-from math import inf
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
@@ -14,10 +13,10 @@ from rich.table import Table
 
 from cluster.cluster_file import nodes_of, read_cluster
 from cluster.errors import UserError
-from cluster.machine import GPU_MEMORY_GB, WITHOUT_BFLOAT16, Machine, largest_machine, machine_here
+from cluster.machine import Machine, largest_of, machine_here
 from cluster.placement import Node, refusal
 from cluster.records import Record
-from cluster.resources import ACCELERATOR_LABEL, Shape
+from cluster.resources import Shape
 from evaluation.data.sources import HUB
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
@@ -27,6 +26,8 @@ from orchestrator.planning.model_shape import describe_base
 from orchestrator.planning.power import Power, power_of, too_few_rows
 from orchestrator.planning.power import in_words as power_in_words
 from orchestrator.planning.preparation import check_inputs, make_data
+from orchestrator.planning.schedule import Schedule, equal_rounds, races_in_vain, schedule
+from orchestrator.planning.schedule import in_words as schedule_in_words
 from orchestrator.planning.usage import Cluster, assumption
 from orchestrator.planning.usage import in_words as usage_in_words
 
@@ -65,6 +66,8 @@ class Plan(Record):
     """Upper bound for training, all entries one after the other; None without a budget of minutes."""
     gpu_hours: float | None
     """The same by the GPUs that they hold; None also where there is none."""
+    schedule: Schedule | None
+    """On the cluster; None where it is not known which, or what of a whole budget each round gets."""
     power: Power
     """What gain these rows can prove."""
     warnings: list[str]
@@ -111,8 +114,11 @@ def make_plan(
     ]
     if any(recipe.resources.gpus == "auto" for recipe in config.competitors):
         assumptions.append("an entry without resources.gpus takes one GPU where the cluster has any")
+    scheduled = None if cluster is None else _scheduled(config, config_file, cluster, allocations)
+    in_vain = [] if cluster is None else races_in_vain(config, cluster)
     kind = cluster.gpu_kind if cluster else None
-    if kind and config.budget.total_tokens and any(one.usage and one.usage.hours for one in allocations):
+    by_tokens = config.budget.minutes is None and config.budget.total_gpu_hours is None
+    if kind and by_tokens and scheduled is not None and scheduled.hours is not None:
         assumptions.append(assumption(kind))
     if machine is None or (machine.gpus and not machine.gpu_memory_gb):
         unchecked.append("whether each entry's memory is there: that of the cluster's GPUs is not known here")
@@ -129,12 +135,39 @@ def make_plan(
         training_tokens=_tokens_in_all(config, trainings),
         training_hours=None if hours is None else hours * trainings,
         gpu_hours=None if hours is None or not gpus else gpus * hours * per_round,
+        schedule=scheduled,
         power=power_of(config),
-        warnings=[*warnings(config, config_file.parent, machine), *too_few_rows(config)],
+        warnings=[
+            *warnings(config, config_file.parent, machine),
+            *too_few_rows(config),
+            *_too_dear(config, scheduled),
+            *in_vain,
+        ],
         assumptions=assumptions,
         unchecked=unchecked,
         placement=placement,
     )
+
+
+def _scheduled(
+    config: TournamentConfig, config_file: Path, cluster: Cluster, allocations: list[PlannedAllocation]
+) -> Schedule | None:
+    """How the tournament fills the cluster; None where the rounds of a lineage are not known."""
+    shapes = {one.name: describe_base(one.base, config_file.parent) for one in config.lineages}
+    if config.is_allocated:
+        rounds = {one.lineage: one.rosters for one in allocations}
+    else:
+        rounds = {name: equal_rounds(config, name, cluster.has_gpus) for name in shapes}
+    if rounds.keys() != shapes.keys():
+        return None
+    return schedule([(rounds[name], shape) for name, shape in shapes.items()], cluster, config.cluster.prices)
+
+
+def _too_dear(config: TournamentConfig, scheduled: Schedule | None) -> list[str]:
+    limit, cost = config.limits.cost, scheduled.cost if scheduled else None
+    if limit is None or cost is None or cost <= limit:
+        return []
+    return [f"limits.cost: {limit:,.2f} stops it before its end: it may cost {cost:,.2f}"]
 
 
 def _machine_of(config: TournamentConfig) -> tuple[Machine, Cluster] | tuple[None, None]:
@@ -200,7 +233,7 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
     """What the cluster at `address` cannot place, its largest machine, and all of it."""
     from cluster.connect import connected
     from cluster.errors import ClusterTrouble
-    from cluster.nodes import possible_nodes
+    from cluster.nodes import largest_machine, possible_nodes
     from cluster.ray_workers import RayWorkers
 
     problems = []
@@ -225,18 +258,13 @@ def _on_paper(config: TournamentConfig, file: Path) -> tuple[list[str], Machine,
     has_gpus = any(node.size.get("GPU") for node in nodes.values())
     shapes = {r.name: Shape.of("trainer", r.resources, has_gpus, r.is_gang) for r in config.competitors}
     problems = [f"competitors[{name}] {words}" for name, shape in shapes.items() if (words := refusal(shape, nodes))]
-    kinds = {kind.node.labels.get(ACCELERATOR_LABEL) for kind in types if kind.node.size.get("GPU")}
-    gpu_kind = next(iter(kinds)) if len(kinds) == 1 else None
-    machine = Machine(
-        memory_gb=max((node.size.get("memory", inf) for node in nodes.values()), default=inf) / 2**30,
-        gpus=max((node.size.get("GPU", 0.0) for node in nodes.values()), default=0.0),
-        gpu_memory_gb=GPU_MEMORY_GB.get(gpu_kind or ""),
-        cpus=max((node.size.get("CPU", 0.0) for node in nodes.values()), default=1.0),
-        has_bfloat16=gpu_kind not in WITHOUT_BFLOAT16,
-        gpu_kind=gpu_kind,
-    )
+    machine = largest_of(nodes)
     said = ", ".join(f"{kind.most} {kind.name}" for kind in types if not kind.is_head)
-    return problems or [f"every entry can be placed on what {file} allows ({said})"], machine, Cluster(nodes, gpu_kind)
+    return (
+        problems or [f"every entry can be placed on what {file} allows ({said})"],
+        machine,
+        Cluster(nodes, machine.gpu_kind),
+    )
 
 
 def print_plan(console: Console, plan: Plan) -> None:
@@ -254,6 +282,9 @@ def print_plan(console: Console, plan: Plan) -> None:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     tokens = "" if plan.training_tokens is None else f", at most {plan.training_tokens:,} training tokens"
     console.print(f"{_counted(plan.trainings, 'training')}{tokens}, {_hours(plan)}", highlight=False)
+    if plan.schedule is not None:
+        line = schedule_in_words(plan.schedule)
+        console.print(f"on this cluster: {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(power_in_words(plan.power), markup=False, highlight=False, soft_wrap=True)
     for title, lines in (
         ("warning", plan.warnings),

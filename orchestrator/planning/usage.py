@@ -86,13 +86,21 @@ def usage(plan: Plan, rosters: Sequence[Roster], cluster: Cluster, base: BaseSha
         used_by_line=max((_held_at_once(plan, roster, devices) for roster in after), default=0.0),
         used_alone=held_alone,
         times_alone=took / alone,
-        hours=took / 3600 if by_time else _hours(took, cluster, base),
+        hours=took / 3600 if by_time else hours_on_one(took, cluster, base),
     )
 
 
 def operations(recipe: Recipe) -> float:
     """Floating-point operations of a training token and a parameter."""
     return OPERATIONS_OF_ADAPTERS if isinstance(recipe, SftRecipe) and recipe.adapter else OPERATIONS
+
+
+def hours_on_one(cost: float, cluster: Cluster, base: BaseShape | None) -> float | None:
+    """Of `cost` operations for each parameter, one after another on one GPU."""
+    speed = GPU_TFLOPS.get(cluster.gpu_kind or "")
+    if base is None or speed is None or not cluster.has_gpus:
+        return None
+    return cost * base.parameters / (speed * 1e12 * UTILISATION) / 3600
 
 
 def in_words(one: Usage, lineage: str) -> str:
@@ -116,14 +124,6 @@ def assumption(gpu_kind: str) -> str:
         f" adapter, at {UTILISATION:.0%} of the {GPU_TFLOPS[gpu_kind]:g} TFLOPS of a {gpu_kind}; gangs are as fast as"
         " their workers together"
     )
-
-
-def _hours(cost: float, cluster: Cluster, base: BaseShape | None) -> float | None:
-    """Of `cost` operations for each parameter, one after another on one GPU."""
-    speed = GPU_TFLOPS.get(cluster.gpu_kind or "")
-    if base is None or speed is None or not cluster.has_gpus:
-        return None
-    return cost * base.parameters / (speed * 1e12 * UTILISATION) / 3600
 
 
 def _duration(plan: Plan, roster: Roster, devices: float) -> float:

@@ -53,6 +53,7 @@ class RunDirectory:
         self.own_tasks = self.data / "harness_tasks"
         self.leaderboard_file = self.root / "leaderboard.json"
         self.report_file = self.root / "report.html"
+        self.spent_file = self.root / "spent.json"
 
     def split(self, split: Split) -> Path:
         """File of a split's rows."""

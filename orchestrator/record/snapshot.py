@@ -23,6 +23,7 @@ from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.record.events import EntryState, State
 from orchestrator.record.records import Inspection, ModelFolder, Samples, Verdict
 from orchestrator.record.run_directory import RunDirectory, looks_of, read_json
+from orchestrator.record.spent import Spent
 
 R = TypeVar("R", bound=Record)
 
@@ -167,6 +168,7 @@ class Snapshot:
     """Of those that are scored, by name."""
     manifest: Manifest | None
     environment: Any
+    spent: Spent = field(default_factory=Spent)
     times: Times = field(default_factory=dict)
     """Of the config."""
     reference_times: Times = field(default_factory=dict)
@@ -217,6 +219,7 @@ class SnapshotReader:
                 references={name: card for name, card in cards.items() if card is not None},
                 manifest=self._record(Manifest, self.run.manifest_file),
                 environment=self._unless_known(self.run.environment_file, lambda: read_json(self.run.environment_file)),
+                spent=self._record(Spent, self.run.spent_file) or Spent(),
                 times=times,
                 reference_times={name: when["scorecard.json"] for name, when in written.items() if when},
             )

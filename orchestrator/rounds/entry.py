@@ -145,7 +145,7 @@ class Entry:
         located = self.recipe.located(self.context.config_folder).kept_from(self.context.withheld)
         call = asyncio.create_task(
             self.context.workers.call(
-                self.shape, compete, brief, located, priority=TRAINER, placed=lambda: self._placed(watch)
+                self.shape, compete, brief, located, priority=TRAINER, placed=lambda _: self._placed(watch)
             )
         )
         races, ended, racing = Races(), None, self.racing

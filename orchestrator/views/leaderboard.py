@@ -135,6 +135,8 @@ class Leaderboard(Record):
     state: State
     lineages: list[LineageRow]
     references: list[ReferenceRow]
+    cost: float | None = None
+    """So far; None where there are no prices."""
 
     @property
     def figures(self) -> list[Figure]:
@@ -162,6 +164,7 @@ def build(snapshot: Snapshot, state: State) -> Leaderboard:
             for one in snapshot.config.references
             if one.model is not None and (card := snapshot.references.get(one.name)) is not None
         ],
+        cost=snapshot.spent.cost,
     )
 
 

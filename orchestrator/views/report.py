@@ -146,6 +146,7 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
         intervals=lambda row: intervals(row, config.selection.margin_nats),
         open_rounds=OPEN_ROUNDS,
         manifest=snapshot.manifest,
+        spent=snapshot.spent,
         environment=_pretty(snapshot.environment),
         config_yaml=discreet(config.to_yaml()),
         config_file=snapshot.run.config_file,

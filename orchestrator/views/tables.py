@@ -147,6 +147,8 @@ def print_status(console: Console, snapshot: Snapshot, board: Leaderboard) -> No
         if row.rounds and row.rounds[-1].recipes:
             print_line(console, f"{row.name}, recipes over their runs in round {row.rounds[-1].round}:")
             _print_about_recipes(console, row.rounds[-1])
+    if words := snapshot.spent.in_words:
+        print_line(console, f"cost so far: {words}")
 
 
 def _field_of(snapshot: Snapshot, lineage: LineageSnapshot, number: int) -> list[RosterEntry]:

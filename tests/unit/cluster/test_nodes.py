@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster import nodes
-from cluster.nodes import living_nodes, possible_nodes, refusals
+from cluster.nodes import Outlook, largest_machine, living_nodes, outlook, possible_nodes, refusals
 from cluster.placement import Node
 from cluster.resources import Shape
 
@@ -58,7 +58,9 @@ def test_on_a_head_of_ray_up_the_types_are_those_of_its_config(said: dict[str, A
     assert len(possible_nodes()) == 2 + 3 + 3
     assert not refusals([replace(ONE, labels=(("ray.io/market-type", "spot"),))])
     assert refusals([replace(ONE, labels=(("ray.io/market-type", "on-demand"),))])
-    del said
+    # The first autoscaler's nodes do not name their type to Ray, and yet machines come and go.
+    assert said["not placeable"] is None
+    assert outlook([]).is_autoscaled
 
 
 def test_what_no_node_could_hold_is_refused_but_not_where_there_may_be_others(said: dict[str, Any]):
@@ -69,3 +71,16 @@ def test_what_no_node_could_hold_is_refused_but_not_where_there_may_be_others(sa
     assert refusals([LARGE])
     said["types"], said["not placeable"] = [], set()  # an autoscaler that does not say what it may start
     assert refusals([LARGE]) == {}
+
+
+def test_the_outlook_of_those_who_wait(said: dict[str, Any]):
+    assert outlook([ONE, LARGE]) == Outlook(living_nodes(), refusals([LARGE]), set(), is_autoscaled=False)
+    said["not placeable"] = {"a group"}
+    assert outlook([ONE, LARGE]) == Outlook(living_nodes(), {}, {"a group"}, is_autoscaled=True)
+    said["types"] = [("gpus", {"CPU": 8, "GPU": 8}, 3)]
+    assert [*outlook([ONE, LARGE]).refused] == [LARGE]
+
+
+def test_the_largest_machine_is_of_those_that_live(said: dict[str, Any]):
+    said["types"] = [("huge", {"CPU": 800, "GPU": 80}, 3)]
+    assert (largest_machine().cpus, largest_machine().gpus) == (8, 8)

@@ -2,32 +2,45 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from ray.exceptions import ActorDiedError
 
 from cluster import placement
 from cluster import pool as pools
 from cluster.errors import ClusterTrouble
-from cluster.placement import Ticket
+from cluster.nodes import Outlook
+from cluster.placement import Node, Ticket
 from cluster.pool import Pool
-from cluster.resources import Shape
+from cluster.ray_process import Worker
+from cluster.resources import Shape, Size
 from cluster.rooms import Room
 
 SMALL, LARGE, SCORING = Shape("trainer", 1, 0), Shape("trainer", 4, 0), Shape("evaluator", 1, 0)
 NOTHING = Shape("trainer", 0, 0)
+OUTLOOK = Outlook({"a": Node({})}, {}, set(), is_autoscaled=False)
+TRAINING, EVALUATION = Shape("trainer", 2, 1), Shape("evaluator", 0, 1)
 
 
 @dataclass(eq=False)
 class FakedWorker:
-    """A process that never is."""
+    """A process that never is, and takes `part` of its room."""
 
     shape: Shape
+    part: Size
     dead: bool = False
+    rested: int = 0
+    fails: Exception | None = None
 
     def kill(self) -> None:
         self.dead = True
+
+    async def rest(self) -> None:
+        self.rested += 1
+        if self.fails:
+            raise self.fails
 
 
 @dataclass
@@ -35,6 +48,7 @@ class FakedRay:
     """What Ray would hold: so many CPUs, placed in the order in which they were asked for."""
 
     cpus: float
+    gpus: float = 1
     asked: list[Room] = field(default_factory=list)
     held: list[Room] = field(default_factory=list)
 
@@ -46,15 +60,17 @@ class FakedRay:
     def placed(self, rooms: list[Room]) -> list[tuple[Room, list[str]]]:
         found = []
         for room in [room for room in self.asked if room in rooms]:
-            if sum(held.shape.cpus for held in self.held) + room.shape.cpus <= self.cpus:
+            holders = [*self.held, room]
+            cpus, gpus = (sum(getattr(one.shape, what) for one in holders) for what in ("cpus", "gpus"))
+            if cpus <= self.cpus and gpus <= self.gpus:
                 self.asked.remove(room)
                 self.held.append(room)
                 found.append((room, ["a"]))
         return found
 
     def give_up(self, room: Room) -> None:
-        if room.worker is not None:
-            room.worker.kill()
+        for worker in room.workers:
+            worker.kill()
         for rooms in (self.asked, self.held):
             if room in rooms:
                 rooms.remove(room)
@@ -65,10 +81,9 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakedRay]:
     faked = FakedRay(4)
     monkeypatch.setattr(Room, "ask", faked.ask)
     monkeypatch.setattr(Room, "give_up", lambda room: faked.give_up(room))
+    monkeypatch.setattr(Worker, "start", lambda shape, part, *_: FakedWorker(shape, part))
     monkeypatch.setattr(pools, "placed", faked.placed)
-    monkeypatch.setattr(pools, "living_nodes", lambda: {"a": None})
-    monkeypatch.setattr(pools, "refusals", lambda shapes: {})
-    monkeypatch.setattr(pools, "not_placeable", lambda: None)
+    monkeypatch.setattr(pools, "outlook", lambda shapes: OUTLOOK)
     for name in ("LOOK_SECONDS", "PATIENCE_SECONDS", "NEWS_SECONDS"):
         monkeypatch.setattr(pools, name, 0.01)
     return faked
@@ -84,10 +99,8 @@ class Played:
         async def waits() -> Room:
             room = await self.pool.room_for(Ticket(priority, next(self.numbers), shape))
             self.served.append((name, room))
-            if room.worker is None or room.shape != shape:
-                if room.worker is not None:
-                    room.worker.kill()
-                room.shape, room.worker = shape, FakedWorker(shape)  # type: ignore[assignment]
+            self.pool.enter(room, shape)
+            await room.rest_others()
             return room
 
         return asyncio.create_task(waits())
@@ -137,6 +150,78 @@ def test_who_comes_together_is_looked_at_once_and_the_most_urgent_goes_first(
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
+
+    asyncio.run(scenario())
+
+
+def test_on_one_gpu_a_trainer_and_an_evaluator_keep_their_processes(ray: FakedRay):
+    async def scenario() -> None:
+        played = Played()
+        room = await played.wait("train", TRAINING)
+        trainer: Any = room.worker
+        played.pool.leave(room, lost=False)
+        for turn in range(1, 3):
+            assert await played.wait("score", EVALUATION, priority=0) is room
+            evaluator: Any = room.worker
+            assert (evaluator.shape, trainer.rested, trainer.dead) == (EVALUATION, turn, False)
+            played.pool.leave(room, lost=False)
+            assert await played.wait("train", TRAINING) is room
+            assert room.workers == [evaluator, trainer]
+            assert evaluator.rested == turn
+            played.pool.leave(room, lost=False)
+        assert ray.held == [room]
+        assert [trainer.part, evaluator.part] == [{"CPU": 2, "GPU": 0.5}, {"CPU": 0, "GPU": 0.5}]
+        # Another trainer that fits takes the place of its like.
+        other = Shape("trainer", 1, 1)
+        assert await played.wait("other", other) is room
+        assert (trainer.dead, evaluator.dead, room.worker and room.worker.shape) == (True, False, other)
+        played.pool.leave(room, lost=False)
+        # What asks for more than was held has to have a room of its own.
+        assert await played.wait("large", Shape("trainer", 3, 1)) is not room
+        assert evaluator.dead
+
+    asyncio.run(scenario())
+
+
+def test_a_process_that_does_not_give_back_what_it_keeps_is_ended(ray: FakedRay):
+    async def scenario() -> None:
+        played = Played()
+        room = await played.wait("train", TRAINING)
+        trainer: Any = room.worker
+        trainer.fails = ActorDiedError()
+        played.pool.leave(room, lost=False)
+        await played.wait("score", EVALUATION)
+        assert trainer.dead
+        assert [worker.shape for worker in room.workers] == [EVALUATION]
+        trainer, evaluator = await enter_beside(played, room)
+        room.end_others()
+        assert (evaluator.dead, trainer.dead, room.workers) == (True, False, [trainer])
+
+    async def enter_beside(played: Played, room: Room) -> tuple[Any, Any]:
+        evaluator = room.worker
+        played.pool.leave(room, lost=False)
+        assert await played.wait("train", TRAINING) is room
+        return room.worker, evaluator
+
+    asyncio.run(scenario())
+
+
+def test_several_gpus_and_cpus_are_not_shared(ray: FakedRay):
+    ray.gpus = 2
+    assert not Room(Shape("trainer", 1, 2), None).fits(Shape("evaluator", 0, 2))
+    assert not Room(Shape("trainer", 1, 0), None).fits(Shape("evaluator", 0.5, 0))
+    assert not Room(TRAINING, None).fits(Shape("evaluator", 0, 0.5))
+    assert not Room(TRAINING, None).fits(Shape("evaluator", 0, 1, labels=(("kind", "new"),)))
+    assert not Room(TRAINING, None).fits(Shape("evaluator", 0, 1, memory_gb=1))
+
+    async def scenario() -> None:
+        played = Played()
+        room = await played.wait("train", Shape("trainer", 1, 2))
+        trainer: Any = room.worker
+        assert trainer.part == {"CPU": 1, "GPU": 2}
+        played.pool.leave(room, lost=False)
+        assert await played.wait("score", Shape("evaluator", 1, 2)) is room
+        assert trainer.dead
 
     asyncio.run(scenario())
 
@@ -215,7 +300,7 @@ def test_an_error_of_ray_reaches_everybody_who_waits(ray: FakedRay, monkeypatch:
 
 
 def test_where_an_autoscaler_is_idle_rooms_are_given_back(ray: FakedRay, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pools, "not_placeable", set)
+    monkeypatch.setattr(pools, "outlook", lambda shapes: replace(OUTLOOK, is_autoscaled=True))
     monkeypatch.setattr(pools, "IDLE_SECONDS", 0.05)
 
     async def scenario() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.errors import LimitReached
 from orchestrator import cli
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
@@ -196,6 +197,22 @@ def test_a_run_directory_of_another_config(tmp_path: Path, config: dict[str, Any
     assert code == 1
     assert "belongs to another config: rounds: 4 is 1 there" in error
     assert (tmp_path / "run" / "tournament.yaml").read_text() == before
+
+
+def test_a_limit_that_is_reached_stops_and_can_be_gone_on_with(
+    tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def reached(*_: Any) -> None:
+        raise LimitReached("limits.cost: 9.90 of 10.00 is spent: raise it to go on")
+
+    monkeypatch.setattr("orchestrator.driver.run_tournament", reached)
+    file = tmp_path / "t.yaml"
+    file.write_text(yaml.safe_dump(config))
+    code, said = call(capsys, "run", str(file), "--run-dir", str(tmp_path / "run"))
+    assert code == 3
+    stopped, go_on = said.splitlines()
+    assert stopped == "stopped: limits.cost: 9.90 of 10.00 is spent: raise it to go on"
+    assert go_on.startswith("go on with the same command: ")
 
 
 def test_a_folder_that_holds_something_else(tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]):

@@ -26,6 +26,8 @@ WITHDRAWN = [{"from_round": 2, "withdraw": "a"}]
 def test_what_is_computed_must_not_differ_and_where_it_runs_may():
     elsewhere = {"cluster": {"address": "auto"}, "tracking": {"json_lines": True}, "limits": {"grace_minutes": 1}}
     assert differences(config(**elsewhere), config()) == []
+    dearer = {"cluster": {"prices": {"H100": 3.5}}, "limits": {"cost": 200}}
+    assert differences(config(**dearer), config()) == []
     assert differences(config(rounds=3), config()) == ["rounds: 3 is 2 there"]
     more = config(competitors=[{"name": "b", "kind": "unchanged"}])
     assert "competitors.b.kind: unchanged is absent there" in differences(more, config())

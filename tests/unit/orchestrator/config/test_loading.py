@@ -64,6 +64,12 @@ def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: 
             '"a b" and "a/b" would lie in one folder',
         ),
         ("cluster.storage=hdfs://bucket/runs", "give a folder that all nodes share, or one of s3://, gs://, az://"),
+        ("cluster.prices={H10O: 3.5}", 'cluster.prices: there is no kind of device "H10O"; did you mean "H100"?'),
+        ("cluster.prices={H100: 0}", "cluster.prices.H100: Input should be greater than 0"),
+        ("cluster.prices={H100: -1}", "cluster.prices.H100: Input should be greater than 0"),
+        ("cluster.prices={H100: .inf}", "cluster.prices.H100: Input should be a finite number"),
+        ("limits.cost=0", "limits.cost: Input should be greater than 0"),
+        ("limits.cost=10", "limits.cost: goes with cluster.prices, such as {H100: 3.5}"),
     ],
 )
 def test_mistakes_are_one_line(config: Path, override: str, message: str):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cluster.resources import Shape
+from cluster.resources import Held, Shape
 from cluster.workers import nothing
 from orchestrator.config.sections import Limits
 from orchestrator.field.model_ref import BASE
@@ -34,10 +34,15 @@ class SlowToEnd:
         pass
 
     async def call(
-        self, shape: Shape, function: Callable[..., Any], *args: Any, placed: Callable[[], None] = nothing, **more: Any
+        self,
+        shape: Shape,
+        function: Callable[..., Any],
+        *args: Any,
+        placed: Callable[[Held], None] = nothing,
+        **more: Any,
     ) -> Any:
         self.called.append(function.__name__)
-        placed()
+        placed(shape.held())
         try:
             await asyncio.Event().wait()
         finally:

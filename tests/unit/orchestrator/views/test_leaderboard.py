@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> RunDirectory:
 def test_the_file_has_the_contracts_keys_and_one_for_each_figure(run: RunDirectory) -> None:
     data = json.loads(leaderboard.write(run, build(read(run), "running")).read_text())
     figures = {f"test_{name}" for name in FIGURES}
-    assert set(data) == {"format", "tournament", "state", "lineages", "references"}
+    assert set(data) == {"format", "tournament", "state", "lineages", "references", "cost"}
     for lineage in data["lineages"]:
         assert set(lineage) == {
             "name",

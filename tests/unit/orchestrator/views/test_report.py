@@ -16,6 +16,7 @@ from evaluation.scorecard import Scorecard
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
 from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.spent import Spent
 from orchestrator.views.columns import RECIPE_COLUMNS
 from orchestrator.views.leaderboard import Leaderboard, build
 from orchestrator.views.report import change, describe, intervals, write_report
@@ -217,6 +218,13 @@ def test_other_peoples_text_stays_text(tmp_path: Path) -> None:
     names = [trace["name"] for trace in page.figures["test-loss"]["data"]]
     assert not any("<" in name for name in names)  # plotly's text is HTML too
     assert sum("&lt;img src=x" in name for name in names) == 2
+
+
+def test_what_it_cost_is_said_where_there_are_prices(tmp_path: Path, whole: Whole) -> None:
+    assert "In money" not in whole[1].text
+    _, run = fabricate(tmp_path / "run", rounds=1)
+    run.write(Spent(seconds={"llama": {"H100": 9000.0}}, prices={"H100": 4.0}), run.spent_file)
+    assert "In money, scoring and lost work included: 10.00 (2.50 hours of H100)." in render(run).text
 
 
 @pytest.mark.parametrize("settled", [{}, {"llama": 0}, {"llama": 1}, {"llama": 2, "sn9": 0}])

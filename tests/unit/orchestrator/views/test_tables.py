@@ -10,6 +10,7 @@ from cluster.text import harmless
 from evaluation.figures import FIGURES
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.spent import Spent
 from orchestrator.views.columns import RECIPE_COLUMNS, shown_in
 from orchestrator.views.leaderboard import build
 from orchestrator.views.tables import champion_folder, print_leaderboard, print_outcome, print_status
@@ -54,6 +55,17 @@ def test_recipes_have_a_table_of_their_own_only_where_they_are_repeated(tmp_path
     shown = printed(run, "status")
     assert all(one.words in shown for one in second)
     assert first[1].words not in shown
+
+
+def test_status_says_what_it_cost_where_there_are_prices(tmp_path: Path) -> None:
+    _, run = fabricate(tmp_path / "run", rounds=1)
+    spent = Spent(seconds={"llama": {"H100": 7200.0}, "": {"H100": 1800.0, "CPU": 360.0}}, limit=200.0)
+    run.write(spent, run.spent_file)
+    assert "cost" not in printed(run, "status")
+    assert build(read(run), "finished").cost is None
+    run.write(spent.model_copy(update={"prices": {"H100": 4.0}}), run.spent_file)
+    assert "cost so far: 10.00 of at most 200.00 (0.10 hours of CPU, 2.50 hours of H100)\n" in printed(run, "status")
+    assert build(read(run), "finished").cost == 10
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
