@@ -41,8 +41,9 @@ def hunter(marker: str, **settings: Any) -> dict[str, Any]:
 def found_by(run: Path) -> list[str]:
     """What the hunter has found, and where."""
     said = (run / "lineages/l/round-001/hunter/log.txt").read_text()
-    heard: list[str] = json.loads(said.splitlines()[-1])
-    return heard
+    (heard,) = (line for line in said.splitlines() if line.startswith("["))  # the last line says how it ended
+    found: list[str] = json.loads(heard)
+    return found
 
 
 def a_held_out_row(config: TournamentConfig, folder: Path) -> str:

@@ -8,7 +8,7 @@ import pytest
 from cluster.errors import UserError
 from evaluation.data.splits import Manifest, read_held_out, read_split
 from orchestrator.planning import preparation
-from orchestrator.planning.preparation import check_inputs, download_models, make_data
+from orchestrator.planning.preparation import check_inputs, bring_models, make_data
 from tests.faked import ROWS, faked_config
 
 
@@ -48,5 +48,5 @@ def test_only_hub_models_are_downloaded_each_to_its_folder(tmp_path: Path, monke
     monkeypatch.setattr(preparation.model_sources, "download", lambda spec, folder, key: asked.append((spec, folder)))
     lineages = [{"name": n, "base": b} for n, b in (("a", "org/model"), ("b", "builtin:tiny-bpe"))]
     config = faked_config(tmp_path, lineages=[*lineages, {"name": "c", "base": str(tmp_path / "base")}])
-    download_models(config, tmp_path / "mine.yaml", lambda spec: tmp_path / spec.replace("/", "-"))
+    bring_models(config, tmp_path / "mine.yaml", lambda spec: tmp_path / spec.replace("/", "-"))
     assert asked == [("org/model", tmp_path / "org-model")]
