@@ -8,7 +8,7 @@ import pytest
 from cluster.errors import UserError
 from evaluation.data.splits import Manifest, read_held_out, read_split
 from orchestrator.planning import preparation
-from orchestrator.planning.preparation import check_inputs, bring_models, make_data
+from orchestrator.planning.preparation import bring_models, check_inputs, make_data
 from tests.faked import ROWS, faked_config
 
 
