@@ -81,9 +81,9 @@ class StoredFolder(LocalStore):
                     yield data
 
 
-def stored_folder(given: str) -> StoredFolder | None:
-    """A folder to look at whose record lies in an object store: at the URL `given`, or as the folder `given` says
-    itself. None of any other folder. UserError where nothing lies there."""
+def stored_folder(given: str) -> StoredFolder:
+    """A folder to look at whose record lies in an object store: at the URL `given`, or as the working copy `given` says
+    itself. UserError where nothing lies there."""
     if "://" in given:
         store = ObjectStore(given, QUICK)
         here = cache_root() / "looked-at" / hashlib.sha256(store.url.encode()).hexdigest()[:16] / Path(store.url).name
@@ -93,7 +93,7 @@ def stored_folder(given: str) -> StoredFolder | None:
             raise UserError(f"{given}: no tournament lies there")
         return folder
     mark = Path(given) / MARK
-    return StoredFolder(Path(given).absolute(), ObjectStore(mark.read_text().strip())) if mark.is_file() else None
+    return StoredFolder(Path(given).absolute(), ObjectStore(mark.read_text(encoding="utf-8").strip()))
 
 
 def bring(url: str, dest: Path) -> Path:

@@ -21,7 +21,7 @@ from cluster.errors import ClusterTrouble, LimitReached, TournamentError, UserEr
 from competitors.kinds import Recipe
 from orchestrator.config.loading import AUTO, load_config
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.record.run_directory import STORED, RunDirectory
+from orchestrator.record.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     from orchestrator.record.snapshot import Snapshot
@@ -332,13 +332,7 @@ def _snapshot(run_dir: str) -> "Snapshot":
     """What is on record in a run directory; UserError where it is none."""
     from orchestrator.record.snapshot import SnapshotReader
 
-    if "://" not in run_dir and not (Path(run_dir) / STORED).is_file():
-        return SnapshotReader(RunDirectory(Path(run_dir))).read()
-    from cluster.working_copy import stored_folder
-
-    folder = stored_folder(run_dir)
-    assert folder is not None
-    return SnapshotReader(RunDirectory(folder.root, folder)).read()
+    return SnapshotReader(RunDirectory.at(run_dir)).read()
 
 
 def command_name() -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import ValidationError
@@ -54,6 +54,16 @@ class RunDirectory:
         self.leaderboard_file = self.root / "leaderboard.json"
         self.report_file = self.root / "report.html"
         self.spent_file = self.root / "spent.json"
+
+    @classmethod
+    def at(cls, given: str) -> Self:
+        """The run directory at a path, or a copy of the one at a URL of an object store, to look at."""
+        if "://" not in given and not (Path(given) / STORED).is_file():
+            return cls(Path(given))
+        from cluster.working_copy import stored_folder
+
+        folder = stored_folder(given)
+        return cls(folder.root, folder)
 
     def split(self, split: Split) -> Path:
         """File of a split's rows."""
