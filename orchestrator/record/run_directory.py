@@ -65,6 +65,12 @@ class RunDirectory:
         folder = stored_folder(given)
         return cls(folder.root, folder)
 
+    @property
+    def lies_at(self) -> str | None:
+        """The URL where it lies in an object store, if this is a working copy."""
+        mark = self.root / STORED
+        return mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
+
     def split(self, split: Split) -> Path:
         """File of a split's rows."""
         return self.data / file_of(split)

@@ -197,12 +197,17 @@ def print_outcome(console: Console, run: RunDirectory, board: Leaderboard, comma
             f"{lineage.name}: test loss {loss_in_words(first.test)} -> {loss_in_words(last.test)}, champion"
             f" {last.champion}: {champion_folder(run, lineage.name, last.champion)}",
         )
-    print_line(console, f"report: {run.report_file}")
-    print_line(console, f"MLflow: {command} ui {run.root}")
+    if run.lies_at is not None:
+        print_line(console, f"report: {run.lies_at}/{run.report_file.name}")
+        print_line(console, f"champions, and all else: {command} export {run.lies_at} DEST, or fetch")
+    else:
+        print_line(console, f"report: {run.report_file}")
+        print_line(console, f"MLflow: {command} ui {run.root}")
 
 
 def champion_folder(run: RunDirectory, lineage: str, champion: ModelRef) -> str:
     """Where a champion's model lies."""
     if champion.is_base:
         return "the base model: no entry proved better"
-    return str(run.round(lineage, champion.round) / "champion")
+    folder = run.round(lineage, champion.round) / "champion"
+    return str(folder) if run.lies_at is None else folder.relative_to(run.root).as_posix()

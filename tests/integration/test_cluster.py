@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import subprocess
+import sysconfig
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +25,14 @@ from tests.ray_nodes import REPOSITORY, Nodes, call, cluster, python_of
 pytestmark = pytest.mark.cluster
 CONFIG = "configs/heterogeneous.yaml"
 PATIENCE_SECONDS = 3600.0
-SMALLER = ("budget.tokens=16000", "evaluation.samples=1", "competitors.search.trials=2")
+LIBRARIES = sysconfig.get_path("purelib")
+"""Of the nodes' Python, which has them from elsewhere: its sandbox is told so."""
+SMALLER = (
+    "budget.tokens=16000",
+    "evaluation.samples=1",
+    "competitors.search.trials=2",
+    f"competitors.own-loop.read=[{LIBRARIES}]",
+)
 """Than the config: on two cores this machine is a cluster, two servers, and the same tournament alone."""
 
 
@@ -78,9 +86,10 @@ def test_a_heterogeneous_tournament_survives_the_loss_of_a_node(services: Servic
     submit = ["job", "submit", "--address", nodes.dashboard, "--working-dir", ".", "--", *run]
     log = tmp_path / "said.txt"
     with log.open("w") as said:
+        told_at_once = nodes.environment | {"PYTHONUNBUFFERED": "1"}
         job = subprocess.Popen(
             [str(nodes.python), "-m", "ray.scripts.scripts", *submit],
-            cwd=REPOSITORY, env=nodes.environment, stdout=said, stderr=subprocess.STDOUT, text=True,
+            cwd=REPOSITORY, env=told_at_once, stdout=said, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         until(lambda: re.search(r"round 1 full-\S+: \d+% of the budget", log.read_text()), job)
         lost = nodes.processes.pop()

@@ -156,3 +156,13 @@ def test_outcome_says_where_everything_is(tmp_path: Path) -> None:
     assert f"MLflow: tournament ui {run.root}" in text
     assert champion_folder(run, "llama", BASE) == "the base model: no entry proved better"
     assert champion_folder(run, "llama", ModelRef("a", 2)).endswith("round-002/champion")
+
+
+def test_outcome_of_a_run_in_a_bucket_names_no_folder_that_goes_with_its_machine(tmp_path: Path) -> None:
+    _, run = fabricate(tmp_path / "run", lineages=("llama",))
+    (run.root / ".storage").write_text("s3://bucket/runs/run\n")
+    text = printed(run, "outcome", width=1000)
+    assert str(tmp_path) not in text
+    assert "report: s3://bucket/runs/run/report.html" in text
+    assert "tournament export s3://bucket/runs/run DEST" in text
+    assert "champion full@2: lineages/llama/round-002/champion" in text
