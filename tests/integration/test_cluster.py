@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -45,10 +46,10 @@ class Services:
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
-    s3, mlflow = tmp_path_factory.mktemp("s3"), Path("/tmp") / f"mlflow-{os.getpid()}"
-    mlflow.mkdir()
-    with pytest.MonkeyPatch.context() as patch, seaweed(s3) as store:
-        with mlflow_server(mlflow, store, patch) as tracking:
+    s3 = tmp_path_factory.mktemp("s3")
+    with TemporaryDirectory(dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch, seaweed(s3) as store:
+        os.chmod(folder, 0o711)  # PostgreSQL has a user of its own
+        with mlflow_server(Path(folder), store, patch) as tracking:
             with cluster((2, 2), store.variables(store.address) | tracking.variables) as nodes:
                 yield Services(nodes, store.url, tracking)
 
