@@ -36,7 +36,7 @@ def test_it_ends_as_on_one_machine_and_is_looked_at_from_outside(
     laptop = python_of(tmp_path / "laptop", REPOSITORY)
 
     def tournament(*arguments: str) -> str:
-        done = call(laptop, "-m", "orchestrator", *arguments, environment=on.environment)
+        done = call(laptop, "-m", "orchestrator", *arguments, environment=on.environment, seconds=900)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
