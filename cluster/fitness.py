@@ -16,6 +16,9 @@ from cluster.text import last_line, plain
 PACKAGES = ("cluster", "competitors", "evaluation", "orchestrator")
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "pyarrow", "numpy")
 """What trains and scores: another version of it may end in other losses."""
+CPU_BUILD = "+cpu"
+KIND = "accelerator_type:"
+"""Begins the resource that Ray adds to a node where it has found an accelerator; one that is only said has none."""
 ANSWER_SECONDS = 120.0
 """So long a node may take to answer: it may have to fetch our packages first."""
 
@@ -31,14 +34,16 @@ def versions() -> dict[str, str | None]:
     return found
 
 
-def lacking(wanted: dict[str, str | None], proof: Path | str | None) -> list[str]:
+def lacking(wanted: dict[str, str | None], proof: Path | str | None, accelerator: str | None = None) -> list[str]:
     """What this machine lacks, in words; `proof` is a file that it finds if it shares the file's folder, or the URL of
-    an object store that it has to be let into."""
+    an object store that it has to be let into. `accelerator` is the kind that Ray has found in it."""
     here = versions()
     lacks = [f"our package {name}" for name in PACKAGES if importlib.util.find_spec(name) is None]
     for library, there in wanted.items():
         if there is not None and here[library] != there:
             lacks.append(f"{library} {there}" + (f" (it has {here[library]})" if here[library] else ""))
+    if accelerator is not None and here["torch"] is not None and version("torch").endswith(CPU_BUILD):
+        lacks.append(f"a torch for its {accelerator} (it has {version('torch')})")
     if isinstance(proof, Path) and not proof.exists():
         lacks.append(f"the folder {proof.parent}, which all nodes have to share")
     if isinstance(proof, str) and not lacks:
@@ -63,9 +68,14 @@ def unfit_nodes(proof: Path | str | None, asked: Collection[str] | None = None) 
 
     def ask(node: str) -> Any:
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(lacking).remote(versions(), proof)
+        question = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(lacking)
+        return question.remote(versions(), proof, kinds[node])
 
     living = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    kinds = {
+        node["NodeID"]: next((name.removeprefix(KIND) for name in node["Resources"] if name.startswith(KIND)), None)
+        for node in ray.nodes()
+    }
     answers = {node: ask(node) for node in living if asked is None or node in asked}
     unfit = {}
     for node, answer in answers.items():

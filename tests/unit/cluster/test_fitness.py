@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from cluster import fitness
 from cluster.fitness import lacking, versions
 
 
@@ -17,3 +20,18 @@ def test_what_is_missing_or_another_version_or_not_shared_is_said(tmp_path: Path
         f"trl 0.0.1 (it has {versions()['trl']})",
         f"the folder {tmp_path / 'run'}, which all nodes have to share",
     ]
+
+
+@pytest.mark.parametrize(("build", "lacks"), [("2.13.0+cpu", True), ("2.13.0", False), ("2.13.0+cu130", False)])
+def test_an_image_without_cuda_on_a_node_with_a_gpu_is_said(monkeypatch: pytest.MonkeyPatch, build: str, lacks: bool):
+    monkeypatch.setattr(fitness, "version", lambda name: build if name == "torch" else "1")
+    wanted = {"torch": "2.13.0"}
+    assert lacking(wanted, None, "L40S") == (["a torch for its L40S (it has 2.13.0+cpu)"] if lacks else [])
+    assert lacking(wanted, None) == []
+
+
+def test_a_store_that_does_not_let_the_machine_in_is_said(tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    assert lacking({}, f"file://{tmp_path}/store") == []
+    (lack,) = lacking({}, f"file://{tmp_path}/nothing")
+    assert lack.startswith(f"a way into the storage: storage: file://{tmp_path}/nothing: ")
