@@ -69,6 +69,7 @@ class Entry:
         if submission is None:
             submission = await self.train()
             await asyncio.to_thread(conclude, self.brief.log_file, f"{submission.status}: {submission.reason}")
+            await asyncio.to_thread(run.store.keep, self.folder)  # its logs were written without the store
             run.write(submission, self.folder / "submission.json")
         if submission.status == "forfeit":
             self._go("forfeit", submission.reason)

@@ -8,10 +8,11 @@ import pytest
 from cluster import staged_workers, staging, tree, working_copy
 from cluster.object_store import ObjectStore
 from cluster.staged_workers import StagedWorkers
-from cluster.working_copy import WorkingCopy
+from cluster.working_copy import WorkingCopy, bring
+from competitors.contract import Brief
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.snapshot import Snapshot
-from tests.faked import FakedWorkers, allocated, climbing, faked_config, play
+from tests.faked import FakedWorkers, allocated, climbing, faked_config, hand_in, play
 from tests.unit.orchestrator.test_loop import Stopped, models, outcome
 
 
@@ -54,8 +55,7 @@ def play_stored(config: TournamentConfig, folder: Path, store: ObjectStore) -> S
         snapshot = play(config, folder, StagedWorkers(FakedWorkers(climbing), copy), copy)
         copy.close()
     finally:
-        copy._closing.set()
-        copy._beats.join()
+        copy._stop_beating()
     return snapshot
 
 
@@ -82,3 +82,24 @@ def test_it_goes_on_elsewhere_after_any_loss(
         again, _ = run(f"store {last}", f"again {last}")
         assert outcome(again) == outcome(whole), f"lost at change {last}, landed: {landed}"
         assert models(again) == models(whole), f"lost at change {last}, landed: {landed}"
+
+
+def test_an_entry_s_log_is_on_record_as_it_was_left(inputs: Path, tmp_path: Path):
+    """Plain, without passwords in addresses, and with how the entry ended."""
+
+    def talkative(brief: Brief) -> None:
+        brief.log_file.write_text("\x1b[31mred\x1b[0m at postgresql://me:tops3cret@db/mlflow\n")
+        hand_in(brief)
+
+    (tmp_path / "store").mkdir()
+    store = ObjectStore(f"file://{tmp_path}/store")
+    copy = WorkingCopy(tmp_path / "run", store).open()
+    config = faked_config(inputs, rounds=1, cluster={"storage": "s3://somewhere"})
+    play(config, tmp_path / "run", StagedWorkers(FakedWorkers(acts={"a": talkative}), copy), copy)
+    copy.close()
+    bring(store.url, tmp_path / "fetched")
+    logs = [folder / "lineages/l/round-001/a/log.txt" for folder in (tmp_path / "run", tmp_path / "fetched")]
+    here, there = (log.read_text() for log in logs)
+    assert there == here
+    assert there.startswith("red at postgresql://…@db/mlflow\n")
+    assert there.endswith("delivered: used its budget\n")
