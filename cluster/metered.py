@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from cluster.resources import Held, Shape
-from cluster.workers import TRAINER, Workers, nothing
+from cluster.workers import TRAINER, OverWorkers, Workers, nothing
 
 T = TypeVar("T")
 
@@ -22,26 +22,13 @@ Accounts = dict[str, Held]
 """Seconds of devices, by account and kind."""
 
 
-class Metered:
+class Metered(OverWorkers):
     """The workers it is made of, for one tournament."""
 
     def __init__(self, workers: Workers) -> None:
-        self._workers = workers
+        super().__init__(workers)
         self._ended: Accounts = {}
         self._running: dict[object, tuple[str, float, Held]] = {}
-
-    @property
-    def has_gpus(self) -> bool:
-        """As the protocol says."""
-        return self._workers.has_gpus
-
-    def refuse_impossible(self, shape: Shape, what: str) -> None:
-        """As the protocol says."""
-        self._workers.refuse_impossible(shape, what)
-
-    def room(self, shape: Shape) -> int:
-        """As the protocol says."""
-        return self._workers.room(shape)
 
     async def call(
         self,
@@ -66,10 +53,6 @@ class Metered:
         finally:
             if (running := self._running.pop(call, None)) is not None:
                 self._ended = added(self._ended, _used(*running, until=time.monotonic()))
-
-    def close(self) -> None:
-        """As the protocol says."""
-        self._workers.close()
 
     def seconds(self, ahead: float = 0.0) -> Accounts:
         """What was held until now, or will have been so many seconds from now if what runs goes on."""

@@ -11,14 +11,14 @@ from cluster.errors import ClusterTrouble
 from cluster.resources import Held, Shape
 from cluster.staging import FOLLOW_SECONDS, Stage, pack
 from cluster.tree import GROWS, SMALL_BYTES, Change, Content
-from cluster.workers import TRAINER, Workers, nothing
+from cluster.workers import TRAINER, OverWorkers, Workers, nothing
 from cluster.working_copy import WorkingCopy
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class StagedWorkers:
+class StagedWorkers(OverWorkers):
     """`cluster.workers.Workers` that works on a `WorkingCopy`, by those that run functions on their own machines.
 
     An argument of a call may say what it is about: `works_in`, a folder that is all the call's own, and that is
@@ -27,25 +27,17 @@ class StagedWorkers:
     """
 
     def __init__(self, workers: Workers, copy: WorkingCopy) -> None:
-        self._workers, self._copy = workers, copy
+        super().__init__(workers)
+        self._copy = copy
         self._in_turn = asyncio.Lock()
-
-    @property
-    def has_gpus(self) -> bool:
-        """As the protocol says."""
-        return self._workers.has_gpus
 
     def refuse_impossible(self, shape: Shape, what: str) -> None:
         """As the protocol says."""
-        self._workers.refuse_impossible(_on_one_node(shape), what)
+        super().refuse_impossible(_on_one_node(shape), what)
 
     def room(self, shape: Shape) -> int:
         """As the protocol says."""
-        return self._workers.room(replace(shape, one_node=True))
-
-    def close(self) -> None:
-        """As the protocol says."""
-        self._workers.close()
+        return super().room(replace(shape, one_node=True))
 
     async def call(
         self,
@@ -121,8 +113,8 @@ class _Exchange:
     def _take(self) -> None:
         for number, data in self.out.after(self.taken):
             change = Change.model_validate_json(data)
-            self.known |= {*change.files, *change.grown}
             texts = {*change.files, *change.grown}
+            self.known |= texts
             if not change.removed and all(name.endswith(GROWS) for name in texts):
                 self.copy.show(change)
                 self.shown |= texts

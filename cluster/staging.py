@@ -24,7 +24,8 @@ from cluster.errors import ClusterTrouble, UserError
 from cluster.histories import History
 from cluster.node_cache import NodeCache, cache_root
 from cluster.object_store import ObjectStore
-from cluster.tree import GROWS, Change, Content, Grown, Looks, content_of, looks_below
+from cluster.store import Looks, looks_of
+from cluster.tree import GROWS, Change, Content, Grown, content_of, looks_below
 
 FOLLOW_SECONDS = 2.0
 OF_A_MACHINE = ("running",)
@@ -204,8 +205,8 @@ class _Record:
                 assert content.data is not None
                 path = self.top / name
                 path.write_bytes(content.data)
-                status = path.stat()
-                self.told[name] = Looks(status.st_ino, status.st_size, status.st_mtime_ns)
+                if (looks := looks_of(path)) is not None:
+                    self.told[name] = looks
 
     def _looks(self, below: str | None = None) -> dict[str, Looks]:
         top = self.top if below is None else self.top / below

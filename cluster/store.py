@@ -11,11 +11,13 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 TEMPORARY = ".tmp"
 """How the name of a file that is being written ends; what is left of a killed program is of no use."""
 WEIGHTS = ".safetensors"
+STORAGE_MARK = ".storage"
+"""In a folder that is the copy of one in an object store: it names that."""
 
 
 class Store(Protocol):
@@ -171,6 +173,23 @@ class LocalStore:
 
 LOCAL = LocalStore()
 """The store of whoever writes beside its own work: competitors, evaluators, views."""
+
+
+class Looks(NamedTuple):
+    """What tells that a file was written anew."""
+
+    inode: int
+    written_ns: int
+    size: int
+
+
+def looks_of(path: Path) -> Looks | None:
+    """How the file at `path` looks now; None where there is none."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Looks(status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _temporary(path: Path) -> Path:

@@ -7,13 +7,12 @@ file, and goes on meaning the same. Hidden files are nobody's but their own mach
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import ConfigDict
 
 from cluster.blobs import Blob, Blobs
 from cluster.records import Record
-from cluster.store import LOCAL
+from cluster.store import LOCAL, Looks, looks_of
 
 SMALL_BYTES = 256 << 10
 """What is larger is a blob."""
@@ -50,14 +49,6 @@ class Change(_WithBytes):
     grown: dict[str, Grown] = {}
 
 
-class Looks(NamedTuple):
-    """What tells that a file was written anew."""
-
-    inode: int
-    size: int
-    written_ns: int
-
-
 def files_below(top: Path) -> Iterator[tuple[str, Path]]:
     """Every file in a folder that is part of it, with its name there; links are not followed, and not part of it."""
     if not top.is_dir():
@@ -73,14 +64,8 @@ def files_below(top: Path) -> Iterator[tuple[str, Path]]:
 
 def looks_below(top: Path) -> dict[str, Looks]:
     """How each file of a folder looks now."""
-    found = {}
-    for name, path in files_below(top):
-        try:
-            status = path.stat()
-        except FileNotFoundError:  # gone meanwhile
-            continue
-        found[name] = Looks(status.st_ino, status.st_size, status.st_mtime_ns)
-    return found
+    found = ((name, looks_of(path)) for name, path in files_below(top))
+    return {name: looks for name, looks in found if looks is not None}  # without what is gone meanwhile
 
 
 def stood_in_for(path: Path) -> Blob | None:

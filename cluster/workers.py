@@ -82,6 +82,30 @@ class Workers(Protocol):
         ...
 
 
+class OverWorkers:
+    """`Workers` that do more than those that they are made of, and leave the rest to these; but for `call`."""
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+
+    @property
+    def has_gpus(self) -> bool:
+        """As the protocol says."""
+        return self._workers.has_gpus
+
+    def refuse_impossible(self, shape: Shape, what: str) -> None:
+        """As the protocol says."""
+        self._workers.refuse_impossible(shape, what)
+
+    def room(self, shape: Shape) -> int:
+        """As the protocol says."""
+        return self._workers.room(shape)
+
+    def close(self) -> None:
+        """As the protocol says."""
+        self._workers.close()
+
+
 def failure(function: Callable[..., Any], error: BaseException) -> ClusterTrouble:
     """What is raised for an error of the function that is none of ours."""
     said = plain(error)

@@ -23,8 +23,8 @@ from cluster.errors import ClusterTrouble, UserError
 from cluster.histories import History
 from cluster.node_cache import cache_root
 from cluster.object_store import QUICK, ObjectStore
-from cluster.store import LOCAL, LocalStore
-from cluster.tree import Change, Content, Looks
+from cluster.store import LOCAL, STORAGE_MARK, LocalStore, Looks, looks_of
+from cluster.tree import Change, Content
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,6 @@ AT_ONCE = 32
 BEAT_SECONDS = 10.0
 DRIVER = "driver"
 """The key of what the program that writes to a store says every now and then, while it does."""
-MARK = ".storage"
-"""Names the store that a folder is the working copy of."""
 
 
 class TakenOver(UserError):
@@ -67,7 +65,7 @@ class StoredFolder(LocalStore):
         for data in self._read_all():
             state = tree.after(state, Change.model_validate_json(data))
             self._last += 1
-        LOCAL.write_text(self.root / MARK, f"{self.store.url}\n")
+        LOCAL.write_text(self.root / STORAGE_MARK, f"{self.store.url}\n")
         self.root.chmod(0o700)  # held-out rows lie there
         tree.apply(Change(files=state), self.root, self.blobs)
 
@@ -92,7 +90,7 @@ def stored_folder(given: str) -> StoredFolder:
         if not folder._last:
             raise UserError(f"{given}: no tournament lies there")
         return folder
-    mark = Path(given) / MARK
+    mark = Path(given) / STORAGE_MARK
     return StoredFolder(Path(given).absolute(), ObjectStore(mark.read_text(encoding="utf-8").strip()))
 
 
@@ -104,7 +102,7 @@ def bring(url: str, dest: Path) -> Path:
     with LOCAL.writing(folder.root) as temporary:
         StoredFolder(temporary, folder.store).look()
         tree.make_whole(temporary, folder.blobs)
-        LOCAL.remove(temporary / MARK)
+        LOCAL.remove(temporary / STORAGE_MARK)
         if not any(temporary.iterdir()):
             raise UserError(f"{url}: no tournament lies there")
     return dest
@@ -144,7 +142,7 @@ class WorkingCopy(StoredFolder):
 
     def _restore(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        for path in self.root.iterdir() if (self.root / MARK).is_file() else ():
+        for path in self.root.iterdir() if (self.root / STORAGE_MARK).is_file() else ():
             if not path.name.startswith(".") and path.name not in self.views:
                 LOCAL.remove(path)
         super()._restore()
@@ -211,13 +209,12 @@ class WorkingCopy(StoredFolder):
         return found
 
     def _content(self, name: str, path: Path) -> Content:
-        status = path.stat()
-        looks = Looks(status.st_ino, status.st_size, status.st_mtime_ns)
+        looks = looks_of(path)
         known = self._known.get(name)
         if known is not None and known[0] == looks:
             return known[1]
         content = tree.content_of(path, self.blobs)
-        if content.blob is not None:  # what is small is read as fast
+        if content.blob is not None and looks is not None:  # what is small is read as fast
             self._known[name] = looks, content
         return content
 
@@ -245,7 +242,7 @@ class WorkingCopy(StoredFolder):
     def _refuse_other_folder(self) -> None:
         if not self.root.is_dir():
             return
-        mark = self.root / MARK
+        mark = self.root / STORAGE_MARK
         there = mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
         if there != self.store.url and any(not path.name.startswith(".") for path in self.root.iterdir()):
             kept = f"the working copy of {there}" if there else "not empty, and no working copy of a store"

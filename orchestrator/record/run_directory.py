@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from cluster.errors import BrokenRecord, UserError
 from cluster.records import Record
-from cluster.store import LOCAL, TEMPORARY, Store
+from cluster.store import LOCAL, STORAGE_MARK, TEMPORARY, Store
 from evaluation.data.split import Split
 from evaluation.data.splits import file_of
 from orchestrator.config.comparison import differences
@@ -30,9 +30,7 @@ R = TypeVar("R", bound=Record)
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The one in C, which takes an eighth of the time: a config is read again at every round's beginning."""
-STORED = ".storage"
-"""There in a working copy of a run that lies in an object store."""
-PREPARED = (".lock", ".changes.lock", STORED, "data", "models", "environment.json", "mlflow.json")
+PREPARED = (".lock", ".changes.lock", STORAGE_MARK, "data", "models", "environment.json", "mlflow.json")
 """What lies in a run directory before its config does: a preparation that did not end well."""
 
 HALF_WRITTEN = re.compile(rf"\..+\.[0-9a-f]{{8}}{re.escape(TEMPORARY)}")
@@ -58,7 +56,7 @@ class RunDirectory:
     @classmethod
     def at(cls, given: str) -> Self:
         """The run directory at a path, or a copy of the one at a URL of an object store, to look at."""
-        if "://" not in given and not (Path(given) / STORED).is_file():
+        if "://" not in given and not (Path(given) / STORAGE_MARK).is_file():
             return cls(Path(given))
         from cluster.working_copy import stored_folder
 
@@ -68,7 +66,7 @@ class RunDirectory:
     @property
     def lies_at(self) -> str | None:
         """The URL where it lies in an object store, if this is a working copy."""
-        mark = self.root / STORED
+        mark = self.root / STORAGE_MARK
         return mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
 
     def split(self, split: Split) -> Path:
@@ -209,12 +207,3 @@ def read_json(path: Path) -> Any:
         return None
     except (ValueError, RecursionError) as error:
         raise BrokenRecord(f"{path}: is cut off or damaged ({error}): remove it and go on") from error
-
-
-def looks_of(path: Path) -> tuple[int, int, int] | None:
-    """What tells that a file was written anew: its inode, time (ns) and size; None where there is none."""
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from cluster.errors import BrokenRecord
 from cluster.records import Record
+from cluster.store import looks_of
 from competitors.contract import Brief, Submission
 from evaluation.data.splits import Manifest
 from evaluation.scorecard import Scorecard
@@ -22,7 +23,7 @@ from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.record.events import EntryState, State
 from orchestrator.record.records import Inspection, ModelFolder, Samples, Verdict
-from orchestrator.record.run_directory import RunDirectory, looks_of, read_json
+from orchestrator.record.run_directory import RunDirectory, read_json
 from orchestrator.record.spent import Spent
 
 R = TypeVar("R", bound=Record)
@@ -301,4 +302,4 @@ ENTRY_FILES = ("brief.json", "submission.json", "inspection.json", "scorecard.js
 def _times(folder: Path, *names: str) -> dict[str, int]:
     """When each of these files was written, in milliseconds; without those that are not there."""
     looks = {name: looks_of(folder / name) for name in names}
-    return {name: status[1] // 1_000_000 for name, status in looks.items() if status is not None}
+    return {name: status.written_ns // 1_000_000 for name, status in looks.items() if status is not None}

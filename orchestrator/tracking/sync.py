@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.store import looks_of
 from cluster.text import plain
 from competitors.events import EventReader
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.events import State, TournamentEnded, TournamentEvent
-from orchestrator.record.run_directory import RunDirectory, looks_of
+from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import SnapshotReader
 from orchestrator.tracking import tree, words
 from orchestrator.tracking.ledger import Ledger, Sent, ledger_file
@@ -202,9 +203,9 @@ class MlflowTracker:
             self._send_progress(key, view.progress, view.attempt)
         for path in view.artifacts:
             looks = looks_of(path)
-            if looks is not None and str(looks) != self._ledger.runs[key].artifacts.get(path.name):
+            if looks is not None and str(tuple(looks)) != self._ledger.runs[key].artifacts.get(path.name):
                 store.log_file(sent.run_id, path)
-                self._update(key, artifacts=self._ledger.runs[key].artifacts | {path.name: str(looks)})
+                self._update(key, artifacts=self._ledger.runs[key].artifacts | {path.name: str(tuple(looks))})
         if view.model is not None and sent.model_version is None:
             self._update(key, model_version=store.register(sent.run_id, view.model))
         status = OPEN_RUNS[state] if view.status == "open" else view.status

@@ -23,12 +23,6 @@ def copy_at(tmp_path: Path, name: str = "copy") -> WorkingCopy:
     return WorkingCopy(tmp_path / name, ObjectStore(f"file://{tmp_path}/store"), ["report.html"])
 
 
-def stop_beating(copy: WorkingCopy) -> None:
-    """As one that was killed, or whose machine stands still."""
-    copy._closing.set()
-    copy._beats.join()
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in tree.files_below(folder)}
 
@@ -99,7 +93,7 @@ def test_it_comes_back_after_a_kill_at_any_change(tmp_path: Path):
     for last in numbers:
         killed = copy_at(tmp_path, last.name).open()
         states.append(set(contents(killed.root)))
-        stop_beating(killed)
+        killed._stop_beating()  # as one that was killed, or whose machine stands still
         last.unlink()
     assert len(numbers) == 10
     assert states[-1] == {"round-1/roster.json"}
@@ -129,7 +123,7 @@ def test_a_program_that_runs_is_not_taken_over(tmp_path: Path, monkeypatch: pyte
 
 def test_one_that_only_seemed_dead_can_do_no_harm(tmp_path: Path):
     slept = copy_at(tmp_path).open()
-    stop_beating(slept)
+    slept._stop_beating()
     now = copy_at(tmp_path, "now").open()
     now.write_text(now.root / "verdict.json", "now")
     with pytest.raises(TakenOver, match="another driver goes on"):
