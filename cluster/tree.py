@@ -69,18 +69,21 @@ def looks_below(top: Path) -> dict[str, Looks]:
 
 
 def stood_in_for(path: Path) -> Blob | None:
-    """The blob that the file at `path` stands for; None where it is what it seems."""
+    """The blob that the file at `path`, which we have put here, stands for; None where it is what it seems."""
+    if path.suffix in READ_HERE or not _looks_like_a_stand_in(path):
+        return None
+    return Blob.model_validate_json(path.read_bytes().removeprefix(STAND_IN.encode()))
+
+
+def _looks_like_a_stand_in(path: Path) -> bool:
     with path.open("rb") as file:
-        if file.read(len(STAND_IN)) != STAND_IN.encode():
-            return None
-        return Blob.model_validate_json(file.read(1000))
+        return file.read(len(STAND_IN)) == STAND_IN.encode()
 
 
 def content_of(path: Path, blobs: Blobs) -> Content:
-    """What the file at `path` holds, or what it stands for holds; a large one is in the store when this returns."""
-    if (blob := stood_in_for(path)) is not None:
-        return Content(blob=blob)
-    if path.stat().st_size > SMALL_BYTES:
+    """What the file at `path` holds; a large one is in the store when this returns. So is one that somebody made look
+    like a stand-in: what comes to lie in its place is a real one, of that text."""
+    if path.stat().st_size > SMALL_BYTES or _looks_like_a_stand_in(path):
         return Content(blob=blobs.put_file(path))
     return Content(data=path.read_bytes())
 

@@ -213,7 +213,8 @@ class WorkingCopy(StoredFolder):
         known = self._known.get(name)
         if known is not None and known[0] == looks:
             return known[1]
-        content = tree.content_of(path, self.blobs)
+        blob = tree.stood_in_for(path)
+        content = tree.content_of(path, self.blobs) if blob is None else Content(blob=blob)
         if content.blob is not None and looks is not None:  # what is small is read as fast
             self._known[name] = looks, content
         return content

@@ -142,6 +142,20 @@ def test_what_it_wrote_before_it_failed_comes_back_too(copy: WorkingCopy, how: s
     assert "entry/submission/config.json" in names(copy.root)
 
 
+def pretend(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "notes.json", "notes.txt"):
+        (folder / name).write_text(f'{tree.STAND_IN}{{"sha256": "{name}"')
+
+
+def test_what_only_looks_like_a_stand_in_stays_what_it_is(copy: WorkingCopy):
+    folder = copy.root / "entry" / "submission"
+    call(copy, pretend, folder)
+    seen = call(copy, look, folder)
+    assert len(seen) == 3
+    assert all(text.decode() == f'{tree.STAND_IN}{{"sha256": "{Path(name).name}"' for name, text in seen.items())
+
+
 def remove_some(work: Work) -> None:
     (work.works_in / "scratch" / "large.safetensors").unlink()
     (work.works_in / "small.json").unlink()
