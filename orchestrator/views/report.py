@@ -19,6 +19,7 @@ from orchestrator.record.snapshot import LineageSnapshot, Snapshot
 from orchestrator.views import charts
 from orchestrator.views.charts import Chart
 from orchestrator.views.columns import RECIPE_COLUMNS, shown_in
+from orchestrator.views.headline import Headline, headlines, in_a_sentence
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, LineageRow, RoundRow, build
 from orchestrator.views.overfitting import Fit, fits
 from orchestrator.views.tokens import line_of, tokens_of
@@ -26,17 +27,6 @@ from orchestrator.views.words import duration, signed
 
 OPEN_ROUNDS = 6
 """In a lineage of more rounds than these only the last one's table is unfolded."""
-
-
-@dataclass(frozen=True)
-class Headline:
-    """A row of a lineage's headline: the figures of a model's test rows, and how much lower the champion's loss is."""
-
-    what: str
-    detail: str
-    test: dict[str, float]
-    change: str
-    """Of the champion against this model, in words; empty for the champion."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +126,7 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
             _lineage_view(snapshot, lineage, board, row)
             for lineage, row in zip(snapshot.lineages, board.lineages, strict=True)
         ],
+        sentence=in_a_sentence(board),
         figures=board.figures,
         said=charts.said,
         columns=shown_in("report", config.selection.metric),
@@ -161,14 +152,6 @@ def describe(entry: RosterEntry) -> str:
     return "; ".join(part for part in (words[:120], repeats, entry.origin) if part)
 
 
-def change(ours: float | None, theirs: float | None) -> str:
-    """How our loss compares with theirs, in words; a dash where one of them is not known."""
-    if ours is None or not theirs:
-        return "–"
-    percent = f"{abs(1 - ours / theirs):.1%}"
-    return "the same" if percent == "0.0%" else f"{percent} {'lower' if ours < theirs else 'higher'}"
-
-
 def intervals(row: RoundRow, margin_nats: float) -> dict[str, Interval]:
     """The winner's improvement on the rows that prove, on the scale of the round."""
     known = {e.competitor: (e.improvement_low, e.improvement_seen) for e in row.entries}
@@ -192,7 +175,7 @@ def _lineage_view(snapshot: Snapshot, lineage: LineageSnapshot, board: Leaderboa
         return LineageView(row, [], [], train_charts, [], recipes)
     return LineageView(
         row=row,
-        headlines=_headlines(snapshot, board, row, recipes),
+        headlines=headlines(board, snapshot.config.references, row, recipes),
         ancestry=[_ancestor(row, model, recipes) for model in reversed(line_of(lineage, lineage.champion))],
         fits=fits(snapshot, lineage),
         tokens=tokens_of(lineage).in_words,
@@ -200,28 +183,6 @@ def _lineage_view(snapshot: Snapshot, lineage: LineageSnapshot, board: Leaderboa
         samples=_samples(lineage),
         recipes=recipes,
     )
-
-
-def _headlines(snapshot: Snapshot, board: Leaderboard, row: LineageRow, recipes: dict[str, str]) -> list[Headline]:
-    base, last = row.rounds[0], row.rounds[-1]
-    ours = last.test
-    if last.champion.competitor is None:
-        champion, detail = "champion: still the base model", "no entry has proved better yet"
-    else:
-        champion, detail = f"champion: {last.champion.in_words}", recipes[last.champion.competitor]
-    headlines = [
-        Headline("base model", row.base, base.test, change(ours.get("loss"), base.test.get("loss"))),
-        Headline(champion, detail, ours, ""),
-    ]
-    for r in board.references:
-        words = change(ours.get("bits_per_byte"), r.test.get("bits_per_byte")) + " per byte"
-        headlines.append(Headline(r.name, f"{r.model}, only scored", r.test, words))
-    for published in snapshot.config.references:
-        if values := published.published:
-            number = min(last.round, len(values) - 1)  # of the same round, as long as there is one
-            detail, words = f"published, after round {number}", change(ours.get("loss"), values[number]) + " per token"
-            headlines.append(Headline(published.name, detail, {"loss": values[number]}, words))
-    return headlines
 
 
 def _ancestor(row: LineageRow, model: ModelRef, recipes: dict[str, str]) -> Ancestor:

@@ -18,8 +18,9 @@ from orchestrator.record.events import State
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.spent import Spent
 from orchestrator.views.columns import RECIPE_COLUMNS
+from orchestrator.views.headline import change, in_a_sentence
 from orchestrator.views.leaderboard import Leaderboard, build
-from orchestrator.views.report import change, describe, intervals, write_report
+from orchestrator.views.report import describe, intervals, write_report
 from orchestrator.views.words import duration
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, REPEATED, fabricate, read, repeated_loss
@@ -134,6 +135,32 @@ def test_headline_compares_with_every_reference(whole: Whole) -> None:
     shown = [row for row in page.rows if row[0].startswith("instruct")]
     assert len(shown) == 2 + 1  # a headline each, and the chart as a table
     assert all(f"{board.references[0].test_loss:.4f}" in row[1] for row in shown)
+
+
+def test_first_come_the_result_in_a_sentence_and_the_chart(whole: Whole) -> None:
+    run, page = whole
+    board = board_of(run)
+    base, last = board.lineages[0].rounds[0], board.lineages[0].rounds[-1]
+    bytewise = change(last.test["bits_per_byte"], board.references[0].test["bits_per_byte"])
+    sentence = in_a_sentence(board)
+    assert sentence.startswith(
+        f"llama: test loss {base.test_loss:.4f} → {last.test_loss:.4f} in 3 rounds, per byte {bytewise} than that of"
+        " instruct; sn9: test loss "
+    )
+    assert next(iter(page.figures)) == "test-loss"
+    places = [page.text.index(one) for one in (sentence, "Test loss over rounds", "by competition", "base model")]
+    assert places == sorted(places)
+
+
+def test_sentence_where_nothing_has_won(tmp_path: Path) -> None:
+    everyone = {("llama", 1, c["name"]): FORFEIT for c in COMPETITORS}
+    _, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=1, forfeits=everyone, references=[])
+    loss = board_of(run).lineages[0].rounds[0].test_loss
+    assert (
+        in_a_sentence(board_of(run)) == f"llama: nothing has proved better than the base model ({loss:.4f}) in 1 round."
+    )
+    _, run = fabricate(tmp_path / "other", settled={"llama": 0})
+    assert in_a_sentence(board_of(run)) == "No round is settled yet."
 
 
 def test_samples_stand_side_by_side(whole: Whole) -> None:
