@@ -1,5 +1,7 @@
 """A cluster's config as `ray up` takes it: which nodes it may have. Read without Ray."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,11 @@ import yaml
 
 from cluster.errors import UserError
 from cluster.placement import Node, Nodes
+from cluster.resources import ACCELERATOR_LABEL
 
+ONE_NODE = re.compile(r"(\d+)x([A-Z][A-Za-z0-9-]*)")
+CPUS_OF_A_GPU = 16
+"""Of a node that is described in a word."""
 MANY = 1000
 """So many nodes of a type at most, where nothing sets a limit."""
 
@@ -23,13 +29,20 @@ class NodeType:
     is_head: bool = False
 
 
-def node_of(resources: dict[str, float], labels: dict[str, str]) -> Node:
+def node_of(resources: Mapping[str, float], labels: dict[str, str]) -> Node:
     """A node of those resources, by Ray's names."""
     return Node({name: float(resources[name]) for name in ("CPU", "GPU", "memory") if name in resources}, labels)
 
 
 def read_cluster(path: Path) -> list[NodeType]:
-    """The types of nodes, the head's among them, of a config for `ray up`. UserError where it is none."""
+    """The types of nodes, the head's among them, of a config for `ray up`; or one node in a word, as `8xH100`.
+
+    UserError where it is neither.
+    """
+    if (word := ONE_NODE.fullmatch(str(path))) and not path.exists():
+        gpus = int(word[1])
+        size = {"CPU": CPUS_OF_A_GPU * gpus, "GPU": gpus}
+        return [NodeType(str(path), node_of(size, {ACCELERATOR_LABEL: word[2]}), 1)]
     try:
         config: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         most = config.get("max_workers", MANY)

@@ -150,7 +150,8 @@ def plan(
     config: ConfigArgument,
     address: AddressOption = None,
     cluster: Annotated[
-        Path | None, typer.Option(help="A config for `ray up`: plan for that cluster on paper, at its largest.")
+        Path | None,
+        typer.Option(help="Plan on paper: a config for `ray up`, at its largest, or one node in a word, as 8xH100."),
     ] = None,
     set_: SetOption = None,
     json: JsonOption = False,

@@ -83,7 +83,7 @@ def estimate(recipe: SftRecipe, base: BaseShape, max_tokens: int, on_gpu: bool) 
     trained = trained_tensors(recipe, base)
     count = sum(trained)
     weights = _base_bytes(recipe, base, compute) + (4.0 * count if recipe.adapter else 0.0)
-    gradients, state = 4.0 * count, _state_bytes(recipe) * count
+    gradients, state = 4.0 * count, state_bytes(recipe) * count
     if recipe.adapter and recipe.adapter.splits_the_seed:
         state += 4.0 * count  # the adapter as it was at its start
     stage, offload = zero_stage(recipe)
@@ -147,7 +147,7 @@ def _base_bytes(recipe: SftRecipe, base: BaseShape, compute: float) -> float:
     return (base.parameters - linear) * compute + linear * per_weight
 
 
-def _state_bytes(recipe: SftRecipe) -> float:
+def state_bytes(recipe: SftRecipe) -> float:
     """Bytes of optimizer state per trained parameter."""
     momentum = 4.0 if recipe.optimizer == "sgd" and recipe.optimizer_args.get("momentum") else 0.0
     return momentum + STATE_BYTES.get(recipe.optimizer, 2.0 if "8bit" in recipe.optimizer else 8.0)

@@ -57,11 +57,16 @@ def module_of(parameter: str) -> str:
 
 
 def describe_base(spec: str, config_folder: Path) -> BaseShape | None:
-    """The shape of a base that is built in or on this machine; None for another, or one that says too little."""
+    """The shape of a base that is built in, on this machine or in the hub's cache, or known by its name; None for
+    another, or one that says too little."""
+    from orchestrator.planning.known_shapes import KNOWN
+
     if spec.startswith(model_sources.BUILTIN):
         return _builtin(spec.removeprefix(model_sources.BUILTIN))
-    folder = model_sources.locate(spec, config_folder)
-    return None if folder is None else describe_folder(folder)
+    folder = model_sources.locate(spec, config_folder) or model_sources.cached(spec)
+    if folder is None:
+        return KNOWN[spec].shape if spec in KNOWN else None
+    return describe_folder(folder)
 
 
 def describe_folder(folder: Path) -> BaseShape | None:

@@ -18,6 +18,18 @@ def locate(spec: str, config_folder: Path) -> Path | None:
     return None
 
 
+def cached(spec: str) -> Path | None:
+    """Where the hub's cache has a hub model's config.json, and its weights if they were fetched; no network."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(spec, "config.json")
+    except HFValidationError:  # no name of the hub
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def check_folder(folder: Path, key: str) -> None:
     """UserError unless `folder` is a whole Hugging Face model folder with a tokenizer."""
     if not (folder / "config.json").is_file():

@@ -19,8 +19,12 @@ from cluster.records import Record
 from cluster.resources import Shape
 from evaluation.data.sources import HUB
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.roster import Roster
 from orchestrator.planning import model_sources
 from orchestrator.planning.allocated import PlannedAllocation, allocation_table, in_words, plan_allocation
+from orchestrator.planning.disk import Disk, disk
+from orchestrator.planning.disk import in_words as disk_in_words
+from orchestrator.planning.known_shapes import KNOWN
 from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
 from orchestrator.planning.model_shape import describe_base
 from orchestrator.planning.power import Power, power_of, too_few_rows
@@ -68,6 +72,8 @@ class Plan(Record):
     """The same by the GPUs that they hold; None also where there is none."""
     schedule: Schedule | None
     """On the cluster; None where it is not known which, or what of a whole budget each round gets."""
+    disk: Disk | None = None
+    """Of the run directory; None where a model's shape is not known, or what of a whole budget each round gets."""
     power: Power
     """What gain these rows can prove."""
     warnings: list[str]
@@ -114,10 +120,14 @@ def make_plan(
     ]
     if any(recipe.resources.gpus == "auto" for recipe in config.competitors):
         assumptions.append("an entry without resources.gpus takes one GPU where the cluster has any")
-    scheduled = None if cluster is None else _scheduled(config, config_file, cluster, allocations)
+    shapes = {one.name: describe_base(one.base, config_file.parent) for one in config.lineages}
+    rounds = _rounds(config, has_gpus, allocations)
+    scheduled = None
+    if cluster is not None and rounds is not None:
+        scheduled = schedule([(rounds[name], shape) for name, shape in shapes.items()], cluster, config.cluster.prices)
     in_vain = [] if cluster is None else races_in_vain(config, cluster)
     kind = cluster.gpu_kind if cluster else None
-    by_tokens = config.budget.minutes is None and config.budget.total_gpu_hours is None
+    by_tokens = config.budget.tokens is not None or config.budget.total_tokens is not None
     if kind and by_tokens and scheduled is not None and scheduled.hours is not None:
         assumptions.append(assumption(kind))
     if machine is None or (machine.gpus and not machine.gpu_memory_gb):
@@ -136,6 +146,7 @@ def make_plan(
         training_hours=None if hours is None else hours * trainings,
         gpu_hours=None if hours is None or not gpus else gpus * hours * per_round,
         schedule=scheduled,
+        disk=None if rounds is None else disk(config, config_file.parent, rounds, shapes),
         power=power_of(config),
         warnings=[
             *warnings(config, config_file.parent, machine),
@@ -149,18 +160,14 @@ def make_plan(
     )
 
 
-def _scheduled(
-    config: TournamentConfig, config_file: Path, cluster: Cluster, allocations: list[PlannedAllocation]
-) -> Schedule | None:
-    """How the tournament fills the cluster; None where the rounds of a lineage are not known."""
-    shapes = {one.name: describe_base(one.base, config_file.parent) for one in config.lineages}
-    if config.is_allocated:
-        rounds = {one.lineage: one.rosters for one in allocations}
-    else:
-        rounds = {name: equal_rounds(config, name, cluster.has_gpus) for name in shapes}
-    if rounds.keys() != shapes.keys():
-        return None
-    return schedule([(rounds[name], shape) for name, shape in shapes.items()], cluster, config.cluster.prices)
+def _rounds(
+    config: TournamentConfig, has_gpus: bool, allocations: list[PlannedAllocation]
+) -> dict[str, list[Roster]] | None:
+    """Who enters the rounds of each lineage; None where that is not known."""
+    if not config.is_allocated:
+        return {one.name: equal_rounds(config, one.name, has_gpus) for one in config.lineages}
+    rounds = {one.lineage: one.rosters for one in allocations}
+    return rounds if rounds.keys() == {one.name for one in config.lineages} else None
 
 
 def _too_dear(config: TournamentConfig, scheduled: Schedule | None) -> list[str]:
@@ -203,11 +210,21 @@ def _entry(
 def _unchecked_models(config: TournamentConfig, config_file: Path) -> list[str]:
     named = [(f"lineages[{x.name}].base", x.base) for x in config.lineages]
     named += [(f"references[{r.name}].model", r.model) for r in config.references if r.model]
-    return [
-        f"{key}: {spec} is not on this machine: that it exists, its size and its memory"
+    away = [
+        (key, spec)
         for key, spec in named
         if not spec.startswith(model_sources.BUILTIN) and model_sources.locate(spec, config_file.parent) is None
     ]
+    return [f"{key}: {spec} is not on this machine: that it exists{_size_of_hub_model(spec)}" for key, spec in away]
+
+
+def _size_of_hub_model(spec: str) -> str:
+    """Where the size of a model that is not here comes from, if from anywhere."""
+    if model_sources.cached(spec) is not None:
+        return "; its size is that of its config in the hub's cache"
+    if spec not in KNOWN:
+        return ", its size and its memory"
+    return f"; its size is from a table{': ' + KNOWN[spec].assumed if KNOWN[spec].assumed else ''}"
 
 
 def _unchecked_data(config: TournamentConfig, config_file: Path) -> list[str]:
@@ -285,6 +302,8 @@ def print_plan(console: Console, plan: Plan) -> None:
     if plan.schedule is not None:
         line = schedule_in_words(plan.schedule)
         console.print(f"on this cluster: {line}", markup=False, highlight=False, soft_wrap=True)
+    if plan.disk is not None:
+        console.print(disk_in_words(plan.disk), markup=False, highlight=False, soft_wrap=True)
     console.print(power_in_words(plan.power), markup=False, highlight=False, soft_wrap=True)
     for title, lines in (
         ("warning", plan.warnings),

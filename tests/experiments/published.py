@@ -234,8 +234,8 @@ def text(name: str) -> str:
         for held in forms
         for title, lineage, _ in held.lineages
     ]
-    commit = (equal.snapshot.environment or {}).get("git", {})
-    made = f"Commit {str(commit.get('commit', '?'))[:12]}, seed {equal.snapshot.config.seed}."
+    commit = (equal.snapshot.environment or {}).get("git_commit")
+    made = f"Commit {str(commit)[:12]}, seed {equal.snapshot.config.seed}."
     lines = [
         f"Test loss after each competition, in nats per completion token, and in brackets bits per byte. {made}",
         "",

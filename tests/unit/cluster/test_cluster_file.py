@@ -18,6 +18,14 @@ def test_the_files_here_allow_a_head_and_their_workers():
         assert {node.labels.get("ray.io/accelerator-type") for node in nodes.values()} == {kind, None}
 
 
+def test_one_node_in_a_word():
+    (node,) = nodes_of(read_cluster(Path("8xA100-80G"))).values()
+    assert node.size == {"CPU": 128, "GPU": 8}
+    assert node.labels == {"ray.io/accelerator-type": "A100-80G"}
+    with pytest.raises(UserError, match="8 x H100: cannot be read"):
+        read_cluster(Path("8 x H100"))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

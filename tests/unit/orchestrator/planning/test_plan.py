@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from cluster.machine import Machine
+from orchestrator.config.loading import load_config
 from orchestrator.field.shorthand import expand
 from orchestrator.planning import plan as planning
 from orchestrator.planning.plan import make_plan, print_plan
@@ -46,6 +47,23 @@ def test_gpu_hours_are_those_of_gpus_that_are_there(tmp_path: Path, monkeypatch:
     text = said(tmp_path, monkeypatch, 0, **minutes)
     assert "4 trainings, at most 2.0 hours of training, without a GPU" in text
     assert "GPU hours" not in text
+
+
+def test_the_published_experiment_is_planned_without_weights_or_network():
+    file = Path(__file__).parents[4] / "configs" / "gradients-lamini.yaml"
+    plan = make_plan(load_config(file), file, None, Path("8xH100"))
+    memory = {entry.competitor: entry.memory_gb for entry in plan.entries if entry.lineage == "llama-3.2"}
+    assert all(amount is not None and 6.4 < amount < 80 for amount in memory.values())
+    assert plan.warnings == []
+    assert plan.schedule is not None
+    assert plan.schedule.hours is not None
+    assert plan.schedule.devices_at_once == 8
+    assert plan.disk is not None
+    assert plan.disk.kept > 5 * 2 * 4 * 6.4  # the whole models that are handed in, at least
+    assert [line for line in plan.assumptions if "TFLOPS of a H100" in line]
+    away = [line for line in plan.unchecked if "base" in line]
+    assert [line.partition("; ")[2].partition(":")[0] for line in away] == ["its size is from a table"] * 2
+    assert "taken to be as large as Llama 3.2 3B" in away[1]
 
 
 def test_a_cluster_on_paper_is_planned_for_at_its_largest(tmp_path: Path):

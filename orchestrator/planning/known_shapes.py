@@ -1,0 +1,57 @@
+"""The sizes of a few models of the hub, so that a plan needs neither their weights nor a network.
+
+Of what is on this machine, or in the hub's cache, the sizes are read; this is for the rest. Sizes are those of the
+models' own config.json files as published; `assumed` says where one was not seen.
+"""
+
+from dataclasses import dataclass
+
+from orchestrator.planning.model_shape import BaseShape, llama, size_of
+
+
+@dataclass(frozen=True)
+class Known:
+    """A Llama of the hub by its sizes."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    key_value_heads: int
+    vocabulary: int = 128_256
+    context: int = 131_072
+    tied: bool = True
+    assumed: str = ""
+    """Why these may not be its sizes."""
+
+    @property
+    def shape(self) -> BaseShape:
+        """As if it were read from its files, stored in 16 bits."""
+        key_value = self.hidden // self.heads * self.key_value_heads
+        tensors = llama(self.layers, self.hidden, self.intermediate, key_value, self.vocabulary, self.tied)
+        return BaseShape(
+            layers=self.layers,
+            hidden=self.hidden,
+            intermediate=self.intermediate,
+            heads=self.heads,
+            key_value_size=key_value,
+            vocabulary=self.vocabulary,
+            stored_bytes=2 * sum(size_of(one) for one in tensors.values()),
+            tensors=tensors,
+            context=self.context,
+        )
+
+
+_1B = Known(layers=16, hidden=2048, intermediate=8192, heads=32, key_value_heads=8)
+_3B = Known(layers=28, hidden=3072, intermediate=8192, heads=24, key_value_heads=8)
+_8B = Known(layers=32, hidden=4096, intermediate=14_336, heads=32, key_value_heads=8, tied=False)
+_SN9 = Known(28, 3072, 8192, 24, 8, assumed="described as a 3B model; taken to be as large as Llama 3.2 3B")
+KNOWN = {
+    "meta-llama/Llama-3.2-1B": _1B,
+    "meta-llama/Llama-3.2-1B-Instruct": _1B,
+    "meta-llama/Llama-3.2-3B": _3B,
+    "meta-llama/Llama-3.2-3B-Instruct": _3B,
+    "meta-llama/Llama-3.1-8B": _8B,
+    "meta-llama/Llama-3.1-8B-Instruct": _8B,
+    "samoline/tensoralchemistdev01__sv17-with-tokenizer": _SN9,
+}
