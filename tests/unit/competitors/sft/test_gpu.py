@@ -1,10 +1,15 @@
 """What only a GPU can show: bfloat16 autocast, 8-bit optimizers, Liger kernels, a 4-bit base."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from transformers import AutoTokenizer
 
 from cluster.resources import Resources
@@ -14,9 +19,10 @@ from competitors.events import read_events
 from competitors.output import model_form
 from evaluation import loading
 from evaluation.submissions.inspection import inspect
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_rows, write_jsonl
 from tests.unit.competitors.making import brief_in, sft_recipe, weights
 
+ROOT = Path(__file__).parents[4]
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine"),
@@ -29,7 +35,19 @@ def gpu_brief(tmp_path: Path, seed_model: Path, train_data: Path) -> Brief:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"optimizer": "adamw_bnb_8bit"}, {"liger": True}, {"dtype": "float16"}, {"gradient_checkpointing": True}],
+    [
+        {},
+        {"optimizer": "adamw_bnb_8bit"},
+        {"optimizer": "paged_adamw_8bit"},
+        {"optimizer": "lion_8bit"},
+        {"optimizer": "ademamix_8bit"},
+        {"optimizer": "adamw_torch_8bit"},
+        {"liger": True},
+        {"liger": True, "packing": True, "batch_size": 1},
+        {"dtype": "float16"},
+        {"gradient_checkpointing": True},
+    ],
+    ids=str,
 )
 def test_a_gpu_entry_delivers_and_keeps_float32_weights(
     settings: dict[str, Any], tmp_path: Path, seed_model: Path, train_data: Path
@@ -74,3 +92,56 @@ def test_adapters_over_a_bfloat16_pass_stand_on_the_seed(
     assert submission.status == "delivered", submission.reason
     assert {t.dtype for t in weights(brief.output_dir).values()} == {torch.float32}
     inspect(brief.output_dir, "adapter", seed_model)
+
+
+def test_packed_rows_under_flash_attention_do_not_see_each_other(tmp_path: Path, train_data: Path):
+    """The first step's loss is that of the same rows apart: nothing is attended to across their borders."""
+    pytest.importorskip("flash_attn")
+    seed = tiny_model(tmp_path / "seed", hidden=64)
+    losses = []
+    for name, settings in (
+        ("packed", {"packing": True, "attention": "flash_attention_2", "batch_size": 1}),
+        ("apart", {"attention": "sdpa", "batch_size": 1, "gradient_accumulation": 8}),
+    ):
+        brief = gpu_brief(tmp_path / name, seed, train_data)
+        submission = compete(brief, sft_recipe(**settings))
+        assert submission.status == "delivered", submission.reason
+        losses.append(next(event.loss for event in read_events(brief.progress_file) if event.event == "step"))
+    assert losses[0] == pytest.approx(losses[1], abs=0.1)  # bfloat16, and other rows in a step
+
+
+@pytest.mark.parametrize("stage", ["zero2", "zero3", "zero3-offload"])
+def test_a_gang_over_two_gpus_learns_what_one_learns(stage: str, tmp_path: Path):
+    if torch.cuda.device_count() < 2:
+        pytest.skip("fewer than two GPUs")
+    tiny_model(tmp_path / "base", hidden=64)
+    write_jsonl(tmp_path / "rows.jsonl", tiny_rows(400))
+    common = {"kind": "sft", "learning_rate": 0.01, "warmup": 0, "dtype": "float32"}
+    gang = common | {"name": "gang", "deepspeed": stage, "batch_size": 4, "resources": {"workers": 2, "gpus": 1}}
+    config = {
+        "name": "gang",
+        "data": {"source": "rows.jsonl", "prompt": "{instruction} \n", "completion": "{response}", "max_tokens": 64}
+        | {"validation": 100, "test": 50},
+        "lineages": [{"name": "tiny", "base": "base"}],
+        "rounds": 1,
+        "budget": {"steps": 20},
+        "competitors": [gang, common | {"name": "alone", "batch_size": 8, "resources": {"gpus": 1}}],
+    }
+    (tmp_path / "gang.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "orchestrator", "run", "gang.yaml", "--run-dir", "run"]
+    subprocess.run(command, cwd=tmp_path, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    rounds = json.loads((tmp_path / "run/leaderboard.json").read_text())["lineages"][0]["rounds"]
+    losses = {entry["competitor"]: entry["validation_loss"] for entry in rounds[1]["entries"]}
+    assert losses["gang"] == pytest.approx(losses["alone"], abs=0.15)  # each has its own order of the rows
+    assert losses["gang"] < rounds[0]["validation_loss"] - 1
+
+
+def test_scores_in_bfloat16_are_near_those_in_float32(tmp_path: Path):
+    seed = tiny_model(tmp_path / "seed", hidden=64)
+    row = torch.arange(4, 24)[None].cuda()
+    losses = []
+    for dtype in ("bfloat16", "float32"):
+        with loading.loaded(seed, None, dtype) as model, torch.no_grad():
+            assert model.device.type == "cuda"
+            losses.append(float(model(row, labels=row).loss))
+    assert losses[0] == pytest.approx(losses[1], abs=0.05)
