@@ -6,7 +6,7 @@ SET_UP := $(VENV)/.set-up
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-cluster lint bench experiment set-up clean
+.PHONY: run test test-cluster lint bench experiment published set-up clean
 
 run: $(SET_UP)
 	$(BIN)/tournament run configs/quickstart.yaml
@@ -36,6 +36,22 @@ experiment: $(SET_UP) $(if $(filter full,$(SIZE)),.chromium)
 	$(BIN)/python -m tests.experiments.table $(SIZE)
 	$(if $(filter full,$(SIZE)),$(BIN)/python -m tests.experiments.picture $(SIZE))
 
+# The published experiment on real models and data, which lie in ../shared: in equal rounds, and the same tokens as one
+# budget. NAME=flan is the larger of the two. The references are the same in both forms, so they are scored once.
+NAME ?= lamini
+TOKENS := $(if $(filter flan,$(NAME)),480_000,400_000)
+SMOLLM2 := runs/models/smollm2-135m-instruct
+published: $(SET_UP) .chromium .bubblewrap $(SMOLLM2)/config.json
+	$(BIN)/tournament run configs/experiments/$(NAME).yaml --run-dir runs/published/$(NAME)-equal
+	$(BIN)/tournament run configs/experiments/$(NAME).yaml --run-dir runs/published/$(NAME)-whole \
+	  --set 'budget={total_tokens: $(TOKENS)}' --set 'references=[]'
+	$(BIN)/python -m tests.experiments.published $(NAME)
+
+$(SMOLLM2)/config.json: | $(SET_UP)
+	@test -d ../shared/models || { echo "make published: ../shared/models and ../shared/data are not beside this checkout"; exit 1; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt gguf
+	$(BIN)/python ../shared/models/get_smollm2.py $(SMOLLM2)
+
 set-up: $(SET_UP)
 
 # torch goes first, alone: what follows then finds it there and does not fetch another build.
@@ -54,6 +70,13 @@ $(SET_UP): pyproject.toml constraints.txt
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
 	  echo "no Chromium, and none could be installed: the browser tests will be skipped"
+
+.PHONY: .bubblewrap
+.bubblewrap:
+	@command -v bwrap >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq bubblewrap >/dev/null; } || \
+	  echo "no bubblewrap, and none could be installed: programs of your own have no sandbox"
 
 .PHONY: .postgresql
 .postgresql:

@@ -9,7 +9,7 @@ rows than the mean, where there are more. docs/trust.md has how often this errs,
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import cbrt, sqrt
+from math import cbrt, log, sqrt
 from typing import Self
 
 import numpy as np
@@ -23,14 +23,24 @@ ENOUGH_TO_BE_TYPICAL = 8
 """A field of fewer is judged with entries of the rounds before."""
 MOST_SKEWED = -2.25
 """Where the gains of a field's models are typically more skewed than this, few rows lose much: whoever was picked from
-the field was picked for having few of them among the rows that choose, and its own gains no longer tell."""
-TAILS_UNSEEN = "entries are typically much worse on a few rows, and whoever leads may only not have met its own yet"
+the field was picked for having few of them among the rows that choose, and its own gains no longer tell. Then its bound
+allows for such rows that were not met."""
 MOST_OF_ONE_GROUP = 0.2
 """Where one group that loses has more of the gains' spread than this, others like it may not have been seen."""
 
 SAME_NATS = 1e-6
 """Per token: the same weights, merged in another way or from other factors, differ on no row by more than 2e-7; a model
 of 6,000 parameters and the same one step on, at a rate of 1e-6, differ by 6e-6 on some row, larger ones by more."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """How the gains of a model, or typically those of a field, lie on the side of the rows that lose."""
+
+    skewness: float
+    """Of the groups' gains."""
+    worst: float
+    """By how many nats the group that loses most falls behind the mean gain."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +54,40 @@ class Gain:
     groups: int
     doubt: str = ""
     """Why nothing is proven by these rows, however large the gain; empty where something can be."""
+    worst: float = 0.0
+    """By how many nats the group that loses most falls behind the mean gain."""
+    tokens: float = 1.0
+    """Of all rows that the mean is over."""
+    worst_unseen: float = 0.0
+    """By how many nats a group may fall behind of a kind that is not among the rows; 0 where there is no such kind."""
 
-    def of_a_field(self, skewness: float | None) -> Self:
-        """The same of the best of a field whose gains are typically so skewed: at least so are its own, on all the rows
-        that there are, though those on which it was picked show less."""
-        if skewness is None:
+    @property
+    def tail(self) -> Tail:
+        """What a field's typical one is made of."""
+        return Tail(self.skewness, self.worst)
+
+    def of_a_field(self, tail: Tail | None) -> Self:
+        """The same of the best of a field of typically such a tail: so is its own at least, on all the rows that there
+        are, though those on which it was picked show less; and where that is long, there may be rows as bad as the
+        field's worst of which these rows hold none."""
+        if tail is None:
             return self
-        doubt = self.doubt or (TAILS_UNSEEN if skewness <= MOST_SKEWED else "")
-        return replace(self, skewness=min(self.skewness, skewness), doubt=doubt)
+        unseen = tail.worst if tail.skewness <= MOST_SKEWED else 0.0
+        return replace(self, skewness=min(self.skewness, tail.skewness), worst_unseen=unseen)
+
+    def unseen(self, level: float) -> float:
+        """What rows of a kind that was not met cost the mean, in nats per token: of a kind that makes up a share q of
+        all groups none is met with a chance of (1 − q)^groups, so q is below −ln(level) / groups but for `level`."""
+        return -log(level) * self.worst_unseen / self.tokens
 
     def low(self, level: float) -> float:
-        """One-sided lower bound, which errs with a chance of `level` in (0, 0.5) at most."""
+        """One-sided lower bound, which errs with a chance of `level` in (0, 0.5) at most: where there may be rows that
+        were not met, half of that is theirs."""
+        if not self.worst_unseen:
+            return self._low(level)
+        return self._low(level / 2) - self.unseen(level / 2)
+
+    def _low(self, level: float) -> float:
         from scipy.stats import t
 
         if not self.standard_error:
@@ -119,6 +152,8 @@ def gain(over: RowResults, of: RowResults, *also: tuple[RowResults, RowResults])
         skewness=float((pooled**3).mean()) / spread**3 if spread else 0.0,
         groups=groups,
         doubt=_doubt(groups, pooled),
+        worst=float(-min(pooled.min(initial=0.0), 0.0)),
+        tokens=tokens,
     )
 
 
@@ -138,14 +173,16 @@ def row_distance(one: RowResults, other: RowResults) -> float:
     return float(np.sqrt(np.mean(((one.nats - other.nats)[counted] / one.tokens[counted]) ** 2)))
 
 
-def typical(skewness: Sequence[float], earlier: Sequence[float] = ()) -> float | None:
-    """How skewed the gains of a field over a champion typically are, on the rows that the best of it was picked on;
-    None where too few were asked. `earlier` are those of fields before, the latest first, for a small field.
+def typical(field: Sequence[Tail], earlier: Sequence[Tail] = ()) -> Tail | None:
+    """How the gains of a field over a champion typically lie, on the rows that the best of it was picked on; None where
+    too few were asked. `earlier` are those of fields before, the latest first, for a small field.
 
-    The median: one odd model says nothing of the others, and being picked does not move it.
+    Medians: one odd model says nothing of the others, and being picked does not move them.
     """
-    asked = [*skewness, *earlier[: max(ENOUGH_TO_BE_TYPICAL - len(skewness), 0)]]
-    return float(np.median(asked)) if len(asked) >= FEWEST_TO_BE_TYPICAL else None
+    asked = [*field, *earlier[: max(ENOUGH_TO_BE_TYPICAL - len(field), 0)]]
+    if len(asked) < FEWEST_TO_BE_TYPICAL:
+        return None
+    return Tail(*(float(np.median(part)) for part in zip(*((one.skewness, one.worst) for one in asked), strict=True)))
 
 
 def _by_group(over: RowResults, of: RowResults) -> tuple[float, Array, float]:

@@ -20,7 +20,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import cbrt, log, sqrt
+from math import cbrt, inf, log, sqrt
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -163,7 +163,7 @@ def check_proof(lineage: Path, verdict: Json, where: str, config: Json, spent: f
     yield Check(f"{where}: the winner has something to prove", proof is not None, leads)
     takes_title = False
     if proof is not None:
-        typical = typical_skewness(lineage, verdict["round"], config)
+        typical = typical_tail(lineage, verdict["round"], config)
         mean, low, is_doubted = gain(lineage, before, own, proof["level"], split, metric, typical)
         is_kept = [is_guarded(lineage, before, own, rule) for rule in config["selection"]["guardrails"]]
         takes_title = low > config["selection"]["margin_nats"] and not is_doubted and all(is_kept)
@@ -186,21 +186,26 @@ def by_group(lineage: Path, over: str, of: str, split: str, metric: str) -> tupl
     return mean, (gained - mean * tokens)[tokens > 0], float(tokens.sum())
 
 
-def typical_skewness(lineage: Path, number: int, config: Json) -> float | None:
-    """The median over a round's entries of how skewed their gains are, on rows that a winner was picked on.
+def typical_tail(lineage: Path, number: int, config: Json) -> tuple[float, float] | None:
+    """Medians over a round's entries, on rows that a winner was picked on: how skewed their gains are, and by how many
+    nats the worst group falls behind the mean gain.
 
     Of fewer than eight entries with those of the rounds before, over the champions that they met; None for two or less.
     """
-    skews: list[float] = []
+    tails: list[tuple[float, float]] = []
     for earlier in range(number, 0, -1):
         verdict = read(lineage / f"round-{earlier:03d}" / "verdict.json")
         split, metric = choosing(config, earlier), config["selection"]["metric"]
-        for one in verdict["entries"][: None if earlier == number else max(8 - len(skews), 0)]:
+        for one in verdict["entries"][: None if earlier == number else max(8 - len(tails), 0)]:
             model = f"{one['competitor']}@{earlier}"
             off = by_group(lineage, verdict["champion_before"], model, split, metric)[1]
             squares = float((off**2).mean())
-            skews.append(float((off**3).mean() / squares**1.5) if squares else 0.0)
-    return float(np.median(skews)) if len(skews) >= 3 else None
+            skew = float((off**3).mean() / squares**1.5) if squares else 0.0
+            tails.append((skew, max(0.0, -float(off.min()))))
+    if len(tails) < 3:
+        return None
+    skews, worst = zip(*tails, strict=True)
+    return float(np.median(skews)), float(np.median(worst))
 
 
 def is_guarded(lineage: Path, before: str, after: str, rule: Json) -> bool:
@@ -210,24 +215,33 @@ def is_guarded(lineage: Path, before: str, after: str, rule: Json) -> bool:
 
 
 def gain(
-    lineage: Path, over: str, of: str, chance: float, split: str, metric: str, typical: float | None
+    lineage: Path,
+    over: str,
+    of: str,
+    chance: float,
+    split: str,
+    metric: str,
+    typical: tuple[float, float] | None,
 ) -> tuple[float, float, bool]:
     """A model's mean gain on the rows that prove, its bound by Student (in Fisher's expansion) and Hall, any doubt.
 
-    It is at least as skewed as is `typical` of the entries that it was picked from.
+    It is at least as skewed as is `typical` of the entries that it was picked from. Where that is below -2.25, half the
+    chance is for a kind of rows of which none was met: at most -ln(chance) of them, as bad as the typical worst.
     """
     mean, off, tokens = by_group(lineage, over, of, "proof", metric)
     others = by_group(lineage, over, of, split, metric)[1]
+    tail, worst = typical if typical is not None else (inf, 0.0)
+    chance = chance / 2 if tail <= -2.25 and worst else chance
     both, n, z = np.concatenate([off, others]), len(off), NormalDist().inv_cdf(1 - chance)
     squares = float((both**2).sum())
     skew = float((both**3).mean() / (squares / len(both)) ** 1.5) if squares else 0.0
     student = z + (z**3 + z) / (4 * (n - 1)) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * (n - 1) ** 2)
     student += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * (n - 1) ** 3)
-    skew, t = skew if typical is None else min(skew, typical), student
+    skew, t = min(skew, tail), student
     hall = sqrt(n) * 3 / skew * (cbrt(1 + skew * (t / sqrt(n) - skew / (6 * n))) - 1) if abs(skew) > 1e-6 else t
     low = float(mean - max(student, hall) * sqrt((off**2).sum() * n / (n - 1)) / tokens)
-    doubted = n < 50 or bool((np.minimum(both, 0) ** 2).max() > 0.2 * squares > 0)
-    return mean, low, doubted or (typical is not None and typical <= -2.25)
+    low += log(chance) * worst / tokens if tail <= -2.25 else 0.0
+    return mean, low, n < 50 or bool((np.minimum(both, 0) ** 2).max() > 0.2 * squares > 0)
 
 
 def level(config: Json, number: int, spent: float) -> float:

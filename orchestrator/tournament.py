@@ -213,7 +213,7 @@ class Tournament:
             theirs, ours = (self._seen(roster.lineage, one, "proof") for one in (champion.model, model))
             looked_after = guarded(rules, *(self._proof_score(roster.lineage, one) for one in (champion.model, model)))
             both = (theirs, champion.validation), (ours, seen[name])
-            earlier = [one.skewness for settled in reversed(history) for one in settled.verdict.entries]
+            earlier = [one.tail for settled in reversed(history) for one in settled.verdict.entries]
             proof = prove(*both, chance, rules.margin_nats, looked_after, list(seen.values()), earlier)
         return judge(self.config, roster, champion, seed, scored, proof, history, seen)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evaluation.compare import Tail
 from evaluation.results import Array, RowResults
 from orchestrator.config.sections import Selection
 from orchestrator.field.model_ref import BASE, ModelRef
@@ -71,7 +72,7 @@ def false_titles(setup: Setup, seed: int) -> tuple[int, int]:
     rules = Selection(confidence=setup.confidence, seed=setup.seed_rule)  # type: ignore[arg-type]
     tokens = rng.integers(5, 60, 2 * setup.rows).astype(np.float64)
     champion = parent = _model(BASE, np.zeros(2 * setup.rows), tokens, 0.0, setup)
-    known, spent, false, titles, earlier = {BASE: champion}, 0.0, 0, 0, list[float]()
+    known, spent, false, titles, earlier = {BASE: champion}, 0.0, 0, 0, list[Tail]()
     for number in range(1, setup.rounds + 1):
         true_gain = setup.true_gains[number - 1] if number <= len(setup.true_gains) else 0.0
         children = {
@@ -93,7 +94,7 @@ def false_titles(setup: Setup, seed: int) -> tuple[int, int]:
         before = Candidate(champion.ref, champion.choosing), Candidate(parent.ref, parent.choosing)
         verdict = choose("l", number, *before, scored, rules, proof, spent)
         known |= {child.ref: child for child in children.values()}
-        earlier = [*(one.skewness for one in verdict.entries), *earlier]
+        earlier = [*(one.tail for one in verdict.entries), *earlier]
         titles += verdict.dethroned
         false += verdict.dethroned and known[verdict.champion].true_loss >= champion.true_loss
         champion, parent, spent = known[verdict.champion], known[verdict.seed_next], verdict.spent

@@ -4,6 +4,7 @@ from functools import cached_property
 from typing import ClassVar, Literal
 
 from cluster.records import Reason, Record, StoredPath
+from evaluation.compare import Tail
 from evaluation.submissions.examination import NEAR
 from orchestrator.field.model_ref import ModelRef
 
@@ -73,6 +74,13 @@ class Standing(Record):
     """Nats per token below the champion's loss, or by how much the metric that chooses is better."""
     skewness: float = 0.0
     """Of that gain, over groups of rows."""
+    worst: float = 0.0
+    """By how many nats the group that loses most falls behind that gain."""
+
+    @property
+    def tail(self) -> Tail:
+        """On the side of the rows that lose."""
+        return Tail(self.skewness, self.worst)
 
 
 class Guarded(Record):
@@ -102,6 +110,8 @@ class Proof(Record):
     """Of rows that belong together, as those of one prompt do."""
     doubt: str = ""
     """Why these rows prove nothing, however large the gain; empty where they can."""
+    unseen: float = 0.0
+    """What the bound allows, in nats per token, for rows as bad as the field's worst of which none were met."""
     guardrails: list[Guarded] = []
 
     @property

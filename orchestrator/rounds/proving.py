@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from competitors.contract import Brief
-from evaluation.compare import gain, typical
+from evaluation.compare import Tail, gain, typical
 from evaluation.evaluator import score_also
 from evaluation.figures import figure_of
 from evaluation.results import RowResults
@@ -30,13 +30,13 @@ def prove(
     margin_nats: float,
     guardrails: Sequence[Guarded] = (),
     field: Sequence[RowResults] = (),
-    earlier: Sequence[float] = (),
+    earlier: Sequence[Tail] = (),
 ) -> Proof:
     """Whether the winner is better, with a chance of `level` to be wrong. The rows that choose, by which it was picked,
     lend no more than the shape of the gains: the winner's, and that of the whole `field` that it was picked from, and
-    where that is small the skewness of `earlier` gains, the latest first."""
-    skewness = typical([gain(champion[1], one).skewness for one in field], earlier)
-    found = gain(champion[0], winner[0], (champion[1], winner[1])).of_a_field(skewness)
+    where that is small of `earlier` gains, the latest first."""
+    tail = typical([gain(champion[1], one).tail for one in field], earlier)
+    found = gain(champion[0], winner[0], (champion[1], winner[1])).of_a_field(tail)
     return Proof(
         improvement=found.mean,
         improvement_low=found.low(level),
@@ -45,6 +45,7 @@ def prove(
         rows=int((winner[0].tokens > 0).sum()),
         groups=found.groups,
         doubt=found.doubt,
+        unseen=found.unseen(level / 2),
         guardrails=list(guardrails),
     )
 

@@ -105,8 +105,15 @@ def choose(
 def _standing(name: str, loss: float, results: RowResults, champion: Candidate, metric: Figure) -> Standing:
     value = None if metric.name == "loss" else metric.of_cost(results.loss)
     improvement = champion.validation.loss - results.loss
-    skewness = gain(champion.validation, results).skewness
-    return Standing(competitor=name, validation_loss=loss, metric=value, improvement=improvement, skewness=skewness)
+    tail = gain(champion.validation, results).tail
+    return Standing(
+        competitor=name,
+        validation_loss=loss,
+        metric=value,
+        improvement=improvement,
+        skewness=tail.skewness,
+        worst=tail.worst,
+    )
 
 
 FLOOR_NATS = 1e-3
@@ -146,14 +153,26 @@ def _about_winner(
     kept = f"{champion.model.in_words} keeps the title."
     if proof.is_proven:
         better = (
-            f"{seen}, and we are {sure} that it is at least {proof.improvement_low:.4f}: this model is better{floor}"
+            f"{seen}, and we are {sure} that it is at least {proof.improvement_low:.4f}{_unseen(proof)}: this model is"
+            f" better{floor}"
         )
         if proof.takes_the_title:
             return [won, f"{better}, and {winner} takes the title."]
         return [won, f"{better}. But {_worse(proof.guardrails)}: {kept}"]
     if proof.doubt:
         return [won, f"{seen}, which proves nothing: {proof.doubt}. {kept}"]
-    return [won, f"{seen}; we can only be {sure} of {proof.improvement_low:+.4f}, which proves no gain{floor}. {kept}"]
+    low = f"{proof.improvement_low:+.4f}{_unseen(proof)}"
+    return [won, f"{seen}; we can only be {sure} of {low}, which proves no gain{floor}. {kept}"]
+
+
+def _unseen(proof: Proof) -> str:
+    """What the bound allows for rows that may not have been met, in words."""
+    if not proof.unseen:
+        return ""
+    return (
+        f" (entries are typically much worse on a few rows: {proof.unseen:.4f} are taken off for such rows that these"
+        " do not hold)"
+    )
 
 
 def _worse(guardrails: Sequence[Guarded]) -> str:

@@ -20,6 +20,7 @@ from orchestrator.views.overfitting import fits
 from orchestrator.views.tokens import line_of, tokens_of
 from orchestrator.views.words import duration, signed
 from tests.experiments.naive import Judged, judge
+from tests.experiments.published_picture import IMAGES, draw_published
 from tests.experiments.table import DOCS
 
 RUNS = Path(__file__).parents[2] / "runs" / "published"
@@ -276,6 +277,8 @@ def main() -> None:
     if begin in docs:
         before, rest = docs.split(begin)
         DOCS.write_text(f"{before}{begin}\n{told}{end}{rest.split(end)[1]}")
+    forms = [Held.read(name, form) for form in FORMS]
+    draw_published([(held.form, held.board) for held in forms], IMAGES / f"published-{name}.png")
     print(told)
 
 
