@@ -39,7 +39,7 @@ experiment: $(SET_UP) $(if $(filter full,$(SIZE)),.chromium)
 # The published experiment on real models and data, which lie in ../shared: in equal rounds, and the same tokens as one
 # budget. NAME=flan is the larger of the two. The references are the same in both forms, so they are scored once.
 NAME ?= lamini
-TOKENS := $(if $(filter flan,$(NAME)),480_000,400_000)
+TOKENS := $(if $(filter flan,$(NAME)),540_000,400_000)
 SMOLLM2 := runs/models/smollm2-135m-instruct
 published: $(SET_UP) .chromium .bubblewrap $(SMOLLM2)/config.json
 	$(BIN)/tournament run configs/experiments/$(NAME).yaml --run-dir runs/published/$(NAME)-equal
