@@ -37,14 +37,17 @@ experiment: $(SET_UP) $(if $(filter full,$(SIZE)),.chromium)
 	$(if $(filter full,$(SIZE)),$(BIN)/python -m tests.experiments.picture $(SIZE))
 
 # The published experiment on real models and data, which lie in ../shared: in equal rounds, and the same tokens as one
-# budget. NAME=flan is the larger of the two. The references are the same in both forms, so they are scored once.
+# budget. NAME=flan is the larger of the two, NAME=smollm2 starts from an instruct model. The references are the same in
+# both forms, so they are scored once.
 NAME ?= lamini
-TOKENS := $(if $(filter flan,$(NAME)),540_000,400_000)
+TOKENS_lamini := 400_000
+TOKENS_flan := 540_000
+TOKENS_smollm2 := 100_000
 SMOLLM2 := runs/models/smollm2-135m-instruct
 published: $(SET_UP) .chromium .bubblewrap $(SMOLLM2)/config.json
 	$(BIN)/tournament run configs/experiments/$(NAME).yaml --run-dir runs/published/$(NAME)-equal
 	$(BIN)/tournament run configs/experiments/$(NAME).yaml --run-dir runs/published/$(NAME)-whole \
-	  --set 'budget={total_tokens: $(TOKENS)}' --set 'references=[]'
+	  --set 'budget={total_tokens: $(TOKENS_$(NAME))}' --set 'references=[]'
 	$(BIN)/python -m tests.experiments.published $(NAME)
 
 $(SMOLLM2)/config.json: | $(SET_UP)

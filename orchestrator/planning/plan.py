@@ -14,9 +14,8 @@ from rich.table import Table
 from cluster.cluster_file import nodes_of, read_cluster
 from cluster.errors import UserError
 from cluster.machine import Machine, largest_of, machine_here
-from cluster.placement import Node, refusal
+from cluster.placement import Node, Nodes, refusal
 from cluster.records import Record
-from cluster.resources import Shape
 from evaluation.data.sources import HUB
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.roster import Roster
@@ -183,7 +182,7 @@ def _machine_of(config: TournamentConfig) -> tuple[Machine, Cluster] | tuple[Non
         return None, None
     here = machine_here()
     amounts = {"CPU": here.cpus, "GPU": float(here.gpus), "memory": here.memory_gb * 2**30}
-    return here, Cluster({"here": Node(amounts)}, here.gpu_kind)
+    return here, _cluster(config, {"here": Node(amounts)}, here)
 
 
 def _entry(
@@ -256,14 +255,13 @@ def _placement(config: TournamentConfig, address: str) -> tuple[list[str], Machi
     problems = []
     with connected(address) as resources:
         workers = RayWorkers({})
+        machine = largest_machine()
+        cluster = _cluster(config, possible_nodes(), machine)
         for recipe in config.competitors:
-            shape = Shape.of("trainer", recipe.resources, workers.has_gpus, recipe.is_gang)
             try:
-                workers.refuse_impossible(shape, f"competitors[{recipe.name}]")
+                workers.refuse_impossible(cluster.shape(recipe), f"competitors[{recipe.name}]")
             except ClusterTrouble as trouble:
                 problems.append(str(trouble))
-        machine = largest_machine()
-        cluster = Cluster(possible_nodes(), machine.gpu_kind)
     there = f"{resources.get('CPU', 0):g} CPUs and {resources.get('GPU', 0):g} GPUs"
     return problems or [f"every entry can be placed on the cluster at {address} ({there})"], machine, cluster
 
@@ -272,16 +270,20 @@ def _on_paper(config: TournamentConfig, file: Path) -> tuple[list[str], Machine,
     """The same of a cluster that is not there, with all the nodes that the file allows."""
     types = read_cluster(file)
     nodes = nodes_of(types)
-    has_gpus = any(node.size.get("GPU") for node in nodes.values())
-    shapes = {r.name: Shape.of("trainer", r.resources, has_gpus, r.is_gang) for r in config.competitors}
-    problems = [f"competitors[{name}] {words}" for name, shape in shapes.items() if (words := refusal(shape, nodes))]
     machine = largest_of(nodes)
+    cluster = _cluster(config, nodes, machine)
+    shapes = {recipe.name: cluster.shape(recipe) for recipe in config.competitors}
+    problems = [f"competitors[{name}] {words}" for name, shape in shapes.items() if (words := refusal(shape, nodes))]
     said = ", ".join(f"{kind.most} {kind.name}" for kind in types if not kind.is_head)
     return (
         problems or [f"every entry can be placed on what {file} allows ({said})"],
         machine,
-        Cluster(nodes, machine.gpu_kind),
+        cluster,
     )
+
+
+def _cluster(config: TournamentConfig, nodes: Nodes, machine: Machine) -> Cluster:
+    return Cluster(nodes, machine.gpu_kind, one_node=config.cluster.bucket is not None)
 
 
 def print_plan(console: Console, plan: Plan) -> None:

@@ -67,7 +67,7 @@ def schedule(
     for rosters, base in lineages:
         hours = [[(one, hours_of(one, cluster, base)) for one in r.entries if one.recipe.trains] for r in rosters]
         known &= all(one is not None for entries in hours for _, one in entries)
-        rounds.append([[Work(_shape(one, cluster), h or 1.0) for one, h in entries] for entries in hours])
+        rounds.append([[Work(cluster.shape(one.recipe), h or 1.0) for one, h in entries] for entries in hours])
     played = _Play(cluster)
     if not played.run(rounds):
         return None
@@ -91,7 +91,7 @@ def races_in_vain(config: TournamentConfig, cluster: Cluster) -> list[str]:
         return []
     names = []
     for recipe in config.competitors:
-        shape, free = Shape.of("trainer", recipe.resources, cluster.has_gpus, recipe.is_gang), dict(cluster.nodes)
+        shape, free = cluster.shape(recipe), dict(cluster.nodes)
         if recipe.trains and (places := _places(shape, free)) is not None:
             _take(shape, places, free, 1)
             names += [] if _places(scoring, free) is not None else [recipe.name]
@@ -125,10 +125,6 @@ def in_words(one: Schedule) -> str:
     held = ", ".join(f"{hours:,.2f} hours of {kind}" for kind, hours in sorted(one.device_hours.items()))
     priced = "" if one.cost is None else f", cost {one.cost:,.2f}"
     return f"{used}; {one.hours:,.2f} h from beginning to end{faster}, {held or 'no device'}{priced}"
-
-
-def _shape(entry: RosterEntry, cluster: Cluster) -> Shape:
-    return Shape.of("trainer", entry.recipe.resources, cluster.has_gpus, entry.recipe.is_gang)
 
 
 class _Play:
@@ -192,6 +188,9 @@ class _Play:
 def _places(shape: Shape, free: Nodes) -> dict[str, int] | None:
     """How many of its workers go to which node; None where there is no room for all of them now."""
     found, left = dict[str, int](), shape.workers if shape.size else 0
+    if shape.one_node:
+        name = next((name for name, node in free.items() if node.room(shape) >= left), None)
+        return None if name is None else {name: left}
     for name, node in free.items():
         if left and (here := min(left, node.room(shape))):
             found[name] = here

@@ -6,7 +6,7 @@ and 4 under an adapter, whose base needs no gradients of its own. A gang is take
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.machine import GPU_TFLOPS
 from cluster.placement import Nodes, cluster_room
@@ -31,6 +31,8 @@ class Cluster:
     nodes: Nodes
     gpu_kind: str | None = None
     """By Ray's name; None where it is not known, or they differ."""
+    one_node: bool = False
+    """Whether a gang has to fit on one node: its workers write to one folder, and in a bucket nodes share none."""
 
     @property
     def has_gpus(self) -> bool:
@@ -44,7 +46,12 @@ class Cluster:
 
     def room(self, worker: Resources) -> int:
         """How many such workers it holds when it is empty."""
-        return cluster_room(Shape.of("trainer", worker, self.has_gpus), self.nodes)
+        return cluster_room(replace(Shape.of("trainer", worker, self.has_gpus), one_node=self.one_node), self.nodes)
+
+    def shape(self, recipe: Recipe) -> Shape:
+        """What an entry of `recipe` asks of it."""
+        shape = Shape.of("trainer", recipe.resources, self.has_gpus, recipe.is_gang)
+        return replace(shape, one_node=self.one_node and shape.gang)
 
 
 class Usage(Record):
