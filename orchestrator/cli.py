@@ -65,7 +65,8 @@ def new(
     address: AddressOption = None,
 ) -> None:
     """Write a config for people who have no recipes: looks at the data, the base and the machine; then plan it."""
-    from orchestrator.planning.plan import make_plan, print_plan
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.planning.printed import print_plan
     from orchestrator.starting.new import write_config
 
     path = write_config(base, data, budget, out, address)
@@ -150,14 +151,14 @@ def plan(
     config: ConfigArgument,
     address: AddressOption = None,
     cluster: Annotated[
-        Path | None,
-        typer.Option(help="Plan on paper: a config for `ray up`, at its largest, or one node in a word, as 8xH100."),
+        Path | None, typer.Option(help="Plan on paper: a config for `ray up`, at its largest, or a node: 8xH100.")
     ] = None,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Show what would run, what it needs, and whether the cluster can place it. Trains nothing."""
-    from orchestrator.planning.plan import make_plan, print_plan
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.planning.printed import print_plan
 
     loaded = _load(config, set_, address)
     if cluster is not None and address is not None:

@@ -6,8 +6,6 @@ models' own config.json files as published; `assumed` says where one was not see
 
 from dataclasses import dataclass
 
-from orchestrator.planning.model_shape import BaseShape, llama, size_of
-
 
 @dataclass(frozen=True)
 class Known:
@@ -23,23 +21,6 @@ class Known:
     tied: bool = True
     assumed: str = ""
     """Why these may not be its sizes."""
-
-    @property
-    def shape(self) -> BaseShape:
-        """As if it were read from its files, stored in 16 bits."""
-        key_value = self.hidden // self.heads * self.key_value_heads
-        tensors = llama(self.layers, self.hidden, self.intermediate, key_value, self.vocabulary, self.tied)
-        return BaseShape(
-            layers=self.layers,
-            hidden=self.hidden,
-            intermediate=self.intermediate,
-            heads=self.heads,
-            key_value_size=key_value,
-            vocabulary=self.vocabulary,
-            stored_bytes=2 * sum(size_of(one) for one in tensors.values()),
-            tensors=tensors,
-            context=self.context,
-        )
 
 
 _1B = Known(layers=16, hidden=2048, intermediate=8192, heads=32, key_value_heads=8)

@@ -6,6 +6,7 @@ from typing import Any
 
 from cluster.records import Record
 from orchestrator.planning import model_sources
+from orchestrator.planning.known_shapes import KNOWN, Known
 
 BUILTIN_VOCABULARY = 1024
 """An upper bound: the tokenizers of the built-in bases come about with them."""
@@ -59,13 +60,11 @@ def module_of(parameter: str) -> str:
 def describe_base(spec: str, config_folder: Path) -> BaseShape | None:
     """The shape of a base that is built in, on this machine or in the hub's cache, or known by its name; None for
     another, or one that says too little."""
-    from orchestrator.planning.known_shapes import KNOWN
-
     if spec.startswith(model_sources.BUILTIN):
         return _builtin(spec.removeprefix(model_sources.BUILTIN))
     folder = model_sources.locate(spec, config_folder) or model_sources.cached(spec)
     if folder is None:
-        return KNOWN[spec].shape if spec in KNOWN else None
+        return _known(KNOWN[spec]) if spec in KNOWN else None
     return describe_folder(folder)
 
 
@@ -142,6 +141,23 @@ def _builtin(name: str) -> BaseShape | None:
         stored_bytes=4 * sum(size_of(shape) for shape in tensors.values()),
         tensors=tensors,
         context=CONTEXT_TOKENS,
+    )
+
+
+def _known(of: Known) -> BaseShape:
+    """As if it were read from its files, stored in 16 bits."""
+    key_value = of.hidden // of.heads * of.key_value_heads
+    tensors = llama(of.layers, of.hidden, of.intermediate, key_value, of.vocabulary, of.tied)
+    return BaseShape(
+        layers=of.layers,
+        hidden=of.hidden,
+        intermediate=of.intermediate,
+        heads=of.heads,
+        key_value_size=key_value,
+        vocabulary=of.vocabulary,
+        stored_bytes=2 * sum(size_of(one) for one in tensors.values()),
+        tensors=tensors,
+        context=of.context,
     )
 
 

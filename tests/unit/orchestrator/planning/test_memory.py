@@ -179,9 +179,10 @@ def test_plan_prints_the_warnings_and_what_needs_a_gpu(
 ):
     from rich.console import Console
 
-    from orchestrator.planning.plan import make_plan, print_plan
+    from orchestrator.planning.plan import make_plan
+    from orchestrator.planning.printed import print_plan
 
-    monkeypatch.setattr("orchestrator.planning.plan.machine_here", lambda: Machine(memory_gb=16, gpus=0))
+    monkeypatch.setattr("orchestrator.planning.place.machine_here", lambda: Machine(memory_gb=16, gpus=0))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     path = config_with(tmp_path, folder, [{"name": "four-bits", "adapter": {"method": "qlora", "rank": 4}}])
     plan = make_plan(load_config(path), path, None)

@@ -9,8 +9,9 @@ from rich.console import Console
 from cluster.machine import Machine
 from orchestrator.config.loading import load_config
 from orchestrator.field.shorthand import expand
-from orchestrator.planning import plan as planning
-from orchestrator.planning.plan import make_plan, print_plan
+from orchestrator.planning import place
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.printed import print_plan
 from tests.faked import faked_config
 
 CLUSTER = Path(__file__).parents[4] / "cluster"
@@ -19,7 +20,7 @@ LINEAGES = [{"name": name, "base": "builtin:tiny-bpe"} for name in ("l", "m")]
 
 def said(folder: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, **settings: Any) -> str:
     """The plan's text on a machine of so many GPUs."""
-    monkeypatch.setattr(planning, "machine_here", lambda: Machine(memory_gb=8, gpus=gpus, gpu_memory_gb=24))
+    monkeypatch.setattr(place, "machine_here", lambda: Machine(memory_gb=8, gpus=gpus, gpu_memory_gb=24))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     config = faked_config(folder, **settings)
     console = Console(width=200, record=True)

@@ -12,7 +12,8 @@ from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.next_round import first_roster, with_budget
 from orchestrator.field.roster import Roster
 from orchestrator.planning.model_shape import BaseShape
-from orchestrator.planning.plan import make_plan, print_plan
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.printed import print_plan
 from orchestrator.planning.schedule import Schedule, equal_rounds, in_words, races_in_vain, schedule
 from orchestrator.planning.usage import Cluster
 from tests.faked import allocated, faked_config

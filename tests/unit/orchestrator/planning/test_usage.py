@@ -13,7 +13,8 @@ from orchestrator.field.allocation import Plan
 from orchestrator.field.forecast import forecast
 from orchestrator.field.whole_budget import Allocation, Corpus, Whole
 from orchestrator.planning.model_shape import BaseShape
-from orchestrator.planning.plan import make_plan, print_plan
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.printed import print_plan
 from orchestrator.planning.usage import Cluster, Usage, assumption, in_words, usage
 from tests.faked import allocated
 
@@ -85,7 +86,7 @@ def test_plan_says_what_stands_idle_and_the_hours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     node = Machine(memory_gb=500, gpus=8, gpu_memory_gb=80, cpus=96, gpu_kind="H100")
-    monkeypatch.setattr("orchestrator.planning.plan.machine_here", lambda: node)
+    monkeypatch.setattr("orchestrator.planning.place.machine_here", lambda: node)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     plan = make_plan(allocated(tmp_path), tmp_path / "it.yaml", None)
     one = plan.allocations[0].usage

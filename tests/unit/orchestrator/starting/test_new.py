@@ -116,7 +116,7 @@ def test_a_list_in_the_place_of_auto_is_another_config(here: Path, capsys: pytes
 def test_gpus_are_budgeted_in_hours(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     node = Machine(memory_gb=500, gpus=4, gpu_memory_gb=80, cpus=64)
     monkeypatch.setattr("orchestrator.planning.basis.machine_here", lambda: node)
-    monkeypatch.setattr("orchestrator.planning.plan.machine_here", lambda: node)
+    monkeypatch.setattr("orchestrator.planning.place.machine_here", lambda: node)
     tournament(capsys, "new", "base", "sums.jsonl", "--budget", "2h")
     assert yaml.safe_load((here / "base-sums.yaml").read_text())["budget"] == {"total_gpu_hours": 8}
 
