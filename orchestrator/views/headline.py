@@ -40,14 +40,16 @@ def _outcome(row: LineageRow, references: Sequence[ReferenceRow]) -> str:
     best = min(known, key=lambda one: one.test["bits_per_byte"])
     against = change(last.test["bits_per_byte"], best.test["bits_per_byte"])
     which = best.name if len(known) == 1 else f"the best reference, {best.name}"
-    same = against == "the same"
-    return f"{words}, per byte {'as high as' if same else against + ' than'} that of {which}"
+    said = {"the same": "as high as"}.get(against, f"{against} {'as' if against.endswith('as high') else 'than'}")
+    return f"{words}, per byte {said} that of {which}"
 
 
 def change(ours: float | None, theirs: float | None) -> str:
     """How our loss compares with theirs, in words; a dash where one of them is not known."""
     if ours is None or not theirs:
         return "–"
+    if ours >= 2 * theirs > 0:
+        return f"{ours / theirs:.1f} times as high"
     percent = f"{abs(1 - ours / theirs):.1%}"
     return "the same" if percent == "0.0%" else f"{percent} {'lower' if ours < theirs else 'higher'}"
 

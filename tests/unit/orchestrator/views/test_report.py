@@ -332,6 +332,7 @@ def test_change_in_words() -> None:
     assert change(0.5, 2.0) == "75.0% lower"
     assert change(1.1, 1.0) == "10.0% higher"
     assert change(1.0, 1.00001) == "the same"
+    assert change(4.6, 2.0) == "2.3 times as high"
     assert change(None, 1.0) == change(1.0, None) == "–"
 
 
