@@ -40,8 +40,8 @@ experiment: $(SET_UP) $(if $(filter full,$(SIZE)),.chromium)
 # budget. NAME=flan is the larger of the two, NAME=smollm2 starts from an instruct model. The references are the same in
 # both forms, so they are scored once.
 NAME ?= lamini
-TOKENS_lamini := 400_000
-TOKENS_flan := 540_000
+TOKENS_lamini := 250_000
+TOKENS_flan := 300_000
 TOKENS_smollm2 := 100_000
 SMOLLM2 := runs/models/smollm2-135m-instruct
 published: $(SET_UP) .chromium .bubblewrap $(SMOLLM2)/config.json
