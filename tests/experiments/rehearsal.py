@@ -120,7 +120,7 @@ def rehearsed(config: Path, folder: Path) -> Path:
 
 
 class Watch:
-    """The most memory that the processes below this one took together, and the most that a folder held."""
+    """The most memory that a training process took, and the most that a folder held."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.one_process, self.disk = folder, 0, 0
@@ -139,7 +139,7 @@ class Watch:
         import psutil
 
         while not self._over.wait(1.0):
-            for one in psutil.Process().children(recursive=True):
+            for one in psutil.process_iter():  # Ray's are no children of ours
                 try:
                     if one.name().startswith("ray::compete"):
                         self.one_process = max(self.one_process, one.memory_info().rss)

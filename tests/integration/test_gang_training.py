@@ -61,6 +61,7 @@ MORE: dict[str, dict[str, Any]] = {
     "zero2-dora": {"deepspeed": "zero2", **DORA},
     "zero2-checkpointed": {"deepspeed": "zero2", "gradient_checkpointing": True},
     "zero2-packed": {"deepspeed": "zero2", "packing": True, "batch_size": 1},
+    "zero3-packed": {**ZERO3, "packing": True, "batch_size": 1},
     "zero2-fused": {"deepspeed": "zero2", "optimizer": "adamw_torch_fused"},
     "zero2-sgd": {"deepspeed": "zero2", "optimizer": "sgd", "learning_rate": 0.3},
     "zero2-rmsprop": {"deepspeed": "zero2", "optimizer": "rmsprop", "learning_rate": 0.001},
