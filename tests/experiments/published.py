@@ -94,12 +94,15 @@ def titles(forms: Sequence[Held]) -> list[str]:
     return markdown(head, rows)
 
 
-def at_equal_tokens(equal: Held, whole: Held) -> list[str]:
-    """How much lower one budget ends, on the same test rows."""
+def at_equal_tokens(forms: Sequence[Held]) -> list[str]:
+    """How much lower one budget ends than equal rounds, on the same test rows; nothing where one of them is not run."""
+    if len(forms) < len(FORMS):
+        return []
+    equal, whole = forms
     assert equal.snapshot.manifest is not None
     assert whole.snapshot.manifest is not None
     assert equal.snapshot.manifest.fingerprint == whole.snapshot.manifest.fingerprint, "their rows differ"
-    lines = []
+    lines = ["At equal tokens:", ""]
     for one, other in zip(equal.snapshot.lineages, whole.snapshot.lineages, strict=True):
         theirs, ours = (
             read_results(held.snapshot.run.scores(lineage.name, lineage.champion) / "losses.parquet", "test")
@@ -226,24 +229,26 @@ def _cell(text: str, longest: int = 220) -> str:
     return f"`{flat[:longest].replace('`', chr(39))}{'…' if len(flat) > longest else ''}`" if flat else "(nothing)"
 
 
+def forms_of(name: str) -> list[Held]:
+    """The forms of an experiment that are run."""
+    return [Held.read(name, form) for form in FORMS if (RUNS / f"{name}-{form}" / "leaderboard.json").is_file()]
+
+
 def text(name: str) -> str:
     """Everything that is said of an experiment."""
-    forms = [Held.read(name, form) for form in FORMS]
-    equal, whole = forms
+    forms = forms_of(name)
     judged = [
         (title, judge(held.snapshot, lineage, RUNS / f"{name}-judged" / held.form))
         for held in forms
         for title, lineage, _ in held.lineages
     ]
-    commit = (equal.snapshot.environment or {}).get("git_commit")
-    made = f"Commit {str(commit)[:12]}, seed {equal.snapshot.config.seed}."
+    commit = (forms[0].snapshot.environment or {}).get("git_commit")
+    made = f"Commit {str(commit)[:12]}, seed {forms[0].snapshot.config.seed}."
     lines = [
         f"Test loss after each competition, in nats per completion token, and in brackets bits per byte. {made}",
         "",
         *losses(forms),
-        "At equal tokens:",
-        "",
-        *at_equal_tokens(equal, whole),
+        *at_equal_tokens(forms),
         "The champions' lines:",
         "",
         *ancestry(forms),
@@ -259,8 +264,8 @@ def text(name: str) -> str:
         "",
         *who_won(forms),
         *costs(forms),
-        *data(equal),
-        *generations(whole),
+        *data(forms[0]),
+        *generations(forms[-1]),
     ]
     return "\n".join(lines)
 
@@ -277,8 +282,7 @@ def main() -> None:
     if begin in docs:
         before, rest = docs.split(begin)
         DOCS.write_text(f"{before}{begin}\n{told}{end}{rest.split(end)[1]}")
-    forms = [Held.read(name, form) for form in FORMS]
-    draw_published([(held.form, held.board) for held in forms], IMAGES / f"published-{name}.png")
+    draw_published([(one.form, one.board) for one in forms_of(name)], IMAGES / f"published-{name}.png")
     print(told)
 
 
