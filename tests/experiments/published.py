@@ -231,7 +231,7 @@ def _cell(text: str, longest: int = 220) -> str:
 
 def forms_of(name: str) -> list[Held]:
     """The forms of an experiment that are run."""
-    return [Held.read(name, form) for form in FORMS if (RUNS / f"{name}-{form}" / "leaderboard.json").is_file()]
+    return [Held.read(name, form) for form in FORMS if (RUNS / f"{name}-{form}" / "tournament.yaml").is_file()]
 
 
 def text(name: str) -> str:
