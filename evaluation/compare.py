@@ -26,7 +26,7 @@ MOST_SKEWED = -2.25
 the field was picked for having few of them among the rows that choose, and its own gains no longer tell. Then its bound
 allows for such rows that were not met."""
 MOST_OF_ONE_GROUP = 0.2
-"""Where one group that loses has more of the gains' spread than this, others like it may not have been seen."""
+"""Where one group that loses has more of the gains' spread than this, others like it may not have been met."""
 
 SAME_NATS = 1e-6
 """Per token: the same weights, merged in another way or from other factors, differ on no row by more than 2e-7; a model
@@ -59,7 +59,7 @@ class Gain:
     tokens: float = 1.0
     """Of all rows that the mean is over."""
     worst_unseen: float = 0.0
-    """By how many nats a group may fall behind of a kind that is not among the rows; 0 where there is no such kind."""
+    """By how many nats a group falls behind of a kind that may not have been met; 0 where there is no such kind."""
 
     @property
     def tail(self) -> Tail:
@@ -73,7 +73,8 @@ class Gain:
         if tail is None:
             return self
         unseen = tail.worst if tail.skewness <= MOST_SKEWED else 0.0
-        return replace(self, skewness=min(self.skewness, tail.skewness), worst_unseen=unseen)
+        worst = max(self.worst_unseen, unseen)
+        return replace(self, skewness=min(self.skewness, tail.skewness), worst_unseen=worst)
 
     def unseen(self, level: float) -> float:
         """What rows of a kind that was not met cost the mean, in nats per token: of a kind that makes up a share q of
@@ -146,14 +147,17 @@ def gain(over: RowResults, of: RowResults, *also: tuple[RowResults, RowResults])
     pooled = np.concatenate([deviations, *(_by_group(*pair)[1] for pair in also)])
     groups, squares = len(deviations), float((deviations**2).sum())
     spread = float((pooled**2).mean()) ** 0.5
+    worst = float(-min(pooled.min(initial=0.0), 0.0))
+    few = f"{groups} different prompts are too few, {FEWEST_GROUPS} are needed" if groups < FEWEST_GROUPS else ""
     return Gain(
         mean=mean,
         standard_error=sqrt(squares * groups / max(groups - 1, 1)) / tokens,
         skewness=float((pooled**3).mean()) / spread**3 if spread else 0.0,
         groups=groups,
-        doubt=_doubt(groups, pooled),
-        worst=float(-min(pooled.min(initial=0.0), 0.0)),
+        doubt=few,
+        worst=worst,
         tokens=tokens,
+        worst_unseen=worst if _is_most_of_one(pooled) else 0.0,
     )
 
 
@@ -197,11 +201,7 @@ def _by_group(over: RowResults, of: RowResults) -> tuple[float, Array, float]:
     return mean, (gained - mean * tokens)[counted], float(tokens.sum())
 
 
-def _doubt(groups: int, deviations: Array) -> str:
-    if groups < FEWEST_GROUPS:
-        return f"{groups} different prompts are too few, {FEWEST_GROUPS} are needed"
+def _is_most_of_one(deviations: Array) -> bool:
+    """Whether one group that loses has much of the spread."""
     squares = float((deviations**2).sum())
-    losing = np.minimum(deviations, 0.0)
-    if squares and float((losing**2).max()) > MOST_OF_ONE_GROUP * squares:
-        return "it is much worse on a few rows, and how many more such rows there are cannot be told"
-    return ""
+    return bool(squares) and float((np.minimum(deviations, 0.0) ** 2).max()) > MOST_OF_ONE_GROUP * squares

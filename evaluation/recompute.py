@@ -225,23 +225,25 @@ def gain(
 ) -> tuple[float, float, bool]:
     """A model's mean gain on the rows that prove, its bound by Student (in Fisher's expansion) and Hall, any doubt.
 
-    It is at least as skewed as is `typical` of the entries that it was picked from. Where that is below -2.25, half the
-    chance is for a kind of rows of which none was met: at most -ln(chance) of them, as bad as the typical worst.
+    It is at least as skewed as is `typical` of the entries that it was picked from. Where that is below -2.25, or one
+    group that loses is over a fifth of the spread, half the chance is for rows that were not met: at most -ln(chance)
+    of them, as bad as the typical worst, or as that group.
     """
     mean, off, tokens = by_group(lineage, over, of, "proof", metric)
     others = by_group(lineage, over, of, split, metric)[1]
+    both, n = np.concatenate([off, others]), len(off)
+    squares, losing = float((both**2).sum()), float(-min(both.min(), 0.0))
     tail, worst = typical if typical is not None else (inf, 0.0)
-    chance = chance / 2 if tail <= -2.25 and worst else chance
-    both, n, z = np.concatenate([off, others]), len(off), NormalDist().inv_cdf(1 - chance)
-    squares = float((both**2).sum())
+    unseen = max(worst * (tail <= -2.25), losing * (losing**2 > 0.2 * squares))
+    chance = chance / 2 if unseen else chance
+    z = NormalDist().inv_cdf(1 - chance)
     skew = float((both**3).mean() / (squares / len(both)) ** 1.5) if squares else 0.0
     student = z + (z**3 + z) / (4 * (n - 1)) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * (n - 1) ** 2)
     student += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * (n - 1) ** 3)
     skew, t = min(skew, tail), student
     hall = sqrt(n) * 3 / skew * (cbrt(1 + skew * (t / sqrt(n) - skew / (6 * n))) - 1) if abs(skew) > 1e-6 else t
     low = float(mean - max(student, hall) * sqrt((off**2).sum() * n / (n - 1)) / tokens)
-    low += log(chance) * worst / tokens if tail <= -2.25 else 0.0
-    return mean, low, n < 50 or bool((np.minimum(both, 0) ** 2).max() > 0.2 * squares > 0)
+    return mean, low + log(chance) * unseen / tokens, n < 50
 
 
 def level(config: Json, number: int, spent: float) -> float:

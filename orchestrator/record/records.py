@@ -111,7 +111,7 @@ class Proof(Record):
     doubt: str = ""
     """Why these rows prove nothing, however large the gain; empty where they can."""
     unseen: float = 0.0
-    """What the bound allows, in nats per token, for rows as bad as the field's worst of which none were met."""
+    """What the bound allows, in nats per token, for rows as bad as its own or its field's worst that were not met."""
     guardrails: list[Guarded] = []
 
     @property

@@ -170,8 +170,8 @@ def _unseen(proof: Proof) -> str:
     if not proof.unseen:
         return ""
     return (
-        f" (entries are typically much worse on a few rows: {proof.unseen:.4f} are taken off for such rows that these"
-        " do not hold)"
+        f" (it or its field is much worse on a few rows: {proof.unseen:.4f} are taken off for such rows that were"
+        " not met)"
     )
 
 

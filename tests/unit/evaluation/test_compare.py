@@ -91,11 +91,17 @@ def test_it_says_where_nothing_can_be_proven():
     rng = np.random.default_rng(5)
     few = gain(*models(1.0 + 0.01 * rng.standard_normal(FEWEST_GROUPS - 1), np.full(FEWEST_GROUPS - 1, 10.0)))
     assert "too few" in few.doubt
+
+
+def test_where_one_group_is_much_of_the_spread_the_bound_allows_for_others_like_it():
+    rng = np.random.default_rng(5)
     gains = 0.1 + 0.01 * rng.standard_normal(ROWS)
     gains[3] = -2.0
-    assert "much worse on a few rows" in gain(*models(gains, np.full(ROWS, 10.0))).doubt
+    found = gain(*models(gains, np.full(ROWS, 10.0)))
+    assert found.worst_unseen == found.worst == pytest.approx(10 * (2.0 + found.mean))
+    assert found.low(0.01) < 0.05 < gain(*models(gains + 0.2, np.full(ROWS, 10.0))).low(0.01) + 0.05
     gains[3] = 2.0  # much better on a few is no reason for doubt
-    assert not gain(*models(gains, np.full(ROWS, 10.0))).doubt
+    assert not gain(*models(gains, np.full(ROWS, 10.0))).worst_unseen
 
 
 def test_other_tokens_are_refused():
