@@ -218,8 +218,11 @@ def trains_on_gpu(recipe: RecipeBase, machine: Machine | None) -> bool:
     return recipe.resources.gpus_where(machine is None or machine.gpus > 0) > 0
 
 
-def warnings(config: TournamentConfig, config_folder: Path, machine: Machine | None) -> list[str]:
-    """What will go wrong with these entries on `machine` (None: nobody knows which), a line for each.
+def warnings(
+    config: TournamentConfig, config_folder: Path, machine: Machine | None, is_alone: bool = False
+) -> list[str]:
+    """What will go wrong with these entries on `machine` (None: nobody knows which), a line for each. `is_alone`: it is
+    all there is, so that the workers of a gang share its memory.
 
     What takes more memory than it asks for or there is, and what needs a GPU where there is none.
     """
@@ -236,7 +239,11 @@ def warnings(config: TournamentConfig, config_folder: Path, machine: Machine | N
             if needed is None:
                 continue
             where = f"competitors[{recipe.name}] on {lineage.name} takes about {needed.total:.1f} GB per worker"
-            lines += [f"{where}, more than {limit}" for limit in _exceeded(recipe, needed.total, on_gpu, machine)]
+            limits = _exceeded(recipe, needed.total, on_gpu, machine)
+            workers = recipe.resources.workers
+            if machine and is_alone and not on_gpu and needed.total < machine.memory_gb < workers * needed.total:
+                limits.append(f"{workers} of them find in the {machine.memory_gb:.1f} GB of the machine")
+            lines += [f"{where}, more than {limit}" for limit in limits]
     return lines
 
 

@@ -21,6 +21,11 @@ class Place:
     """What the cluster cannot place, or that it can place everything; empty where no cluster was asked."""
 
     @property
+    def is_one_machine(self) -> bool:
+        """Whether there is no other."""
+        return self.cluster is not None and len(self.cluster.nodes) == 1
+
+    @property
     def has_gpus(self) -> bool:
         """Whether it has any, or nobody knows."""
         return self.machine is None or self.machine.gpus > 0

@@ -111,7 +111,7 @@ def make_plan(
         disk=None if rounds is None else disk(config, config_file.parent, rounds, shapes),
         power=power_of(config),
         warnings=[
-            *warnings(config, config_file.parent, place.machine),
+            *warnings(config, config_file.parent, place.machine, place.is_one_machine),
             *too_few_rows(config),
             *_too_dear(config, scheduled),
             *([] if place.cluster is None else races_in_vain(config, place.cluster)),

@@ -174,6 +174,20 @@ def test_warnings_say_what_will_not_fit_and_what_will_forfeit(tmp_path: Path, fo
     assert warnings(config, tmp_path, None) == [on_a_cpu[2]]
 
 
+def test_the_workers_of_a_gang_share_the_memory_of_the_only_machine(tmp_path: Path, folder: Path):
+    gang = {"name": "gang", "deepspeed": "zero2", "resources": {"workers": 3}}
+    config = load_config(config_with(tmp_path, folder, [gang]))
+    needed = estimate_entry(
+        config.competitors[0], tmp_path, describe_base(config.lineages[0].base, tmp_path), 64, False
+    )
+    assert needed is not None
+    machine = Machine(memory_gb=2.5 * needed.total, gpus=0)
+    assert warnings(config, tmp_path, machine) == []
+    (line,) = warnings(config, tmp_path, machine, is_alone=True)
+    assert line.endswith(f"per worker, more than 3 of them find in the {machine.memory_gb:.1f} GB of the machine")
+    assert warnings(config, tmp_path, Machine(memory_gb=4 * needed.total, gpus=0), is_alone=True) == []
+
+
 def test_plan_prints_the_warnings_and_what_needs_a_gpu(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
