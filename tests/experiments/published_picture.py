@@ -47,7 +47,7 @@ def figure(boards: Sequence[tuple[str, Leaderboard]]) -> dict[str, Any]:
             "font": {"family": "Helvetica, Arial, sans-serif", "size": 15, "color": "#333"},
             "legend": {"orientation": "h", "x": 0, "y": 1.04, "yanchor": "bottom"},
             **{
-                axis: {**ticks, "domain": domain, "anchor": axis.replace("x", "y", 1)}
+                axis: {**ticks, "domain": domain, "anchor": axis.replace("xaxis", "y")}
                 for axis, domain in places.items()
             },
             **{
@@ -55,7 +55,7 @@ def figure(boards: Sequence[tuple[str, Leaderboard]]) -> dict[str, Any]:
                     "title": {"text": title},
                     "gridcolor": "#eee",
                     "rangemode": "tozero",
-                    "anchor": axis.replace("y", "x", 1),
+                    "anchor": axis.replace("yaxis", "x"),
                 }
                 for axis, title in zip(("yaxis", "yaxis2"), PANELS.values(), strict=True)
             },

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from evaluation.results import RowResults
@@ -71,6 +72,7 @@ def test_everything_is_said_of_both_forms(tmp_path: Path, monkeypatch: pytest.Mo
     assert text.count("what base of llama writes") == 3
     boards = [(held.form, held.board) for held in (published.Held.read("toy", form) for form in published.FORMS)]
     drawn = figure(boards)
+    go.Figure(drawn)  # raises what plotly does not take
     assert len(drawn["data"]) == 2 * (2 * 2 + 1)  # in both panels two lineages in two forms, and a reference
     assert [trace["y"][0] for trace in drawn["data"][:2]] == [row.rounds[0].test_loss for row in boards[0][1].lineages]
 
