@@ -185,13 +185,9 @@ def costs(forms: Sequence[Held]) -> list[str]:
     lines = []
     for held in forms:
         own = [e for _, _, row in held.lineages for r in row.rounds for e in r.entries]
-        began = held.snapshot.run.config_file.stat().st_mtime
-        ended = max(
-            one.folder.joinpath("verdict.json").stat().st_mtime for _, x, _ in held.lineages for one in x.settled
-        )
         lines.append(
-            f"- {held.form}: {duration(ended - began)} from start to the last verdict, {len(own)} entries,"
-            f" {duration(sum(e.device_seconds for e in own))} of CPU time held by them, scoring not in it."
+            f"- {held.form}: {len(own)} entries, which held {duration(sum(e.device_seconds for e in own))} of CPU time;"
+            " scoring is not in it."
         )
     return [*lines, ""]
 
