@@ -1,8 +1,10 @@
 """What a tournament's run directory comes to on disk, from the shapes of its bases. Pure functions.
 
 Kept are every entry's submission, the merged model of a round that an adapter may win, and the models that are fetched
-from the hub; whole models that are the same are hard links of one. While a round runs there is more: each entry's
-trunk with its optimizer's state, which the next round needs of one of them, and its checkpoints, two for a moment.
+from the hub; whole models that are the same are hard links of one. What would lose its change in the 16 bits of its
+seed is stored in float32, so that is what a whole model is taken to need. While a round runs there is more: each
+entry's trunk with its optimizer's state, which the next round needs of one of them, and its checkpoints, two for a
+moment.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,7 +51,7 @@ def disk(
         for roster in rounds[lineage]:
             recipes = [entry.recipe for entry in roster.entries]
             kept += sum(_submission(recipe, base) for recipe in recipes)
-            kept += base.stored_bytes * any(_is_adapter(recipe) for recipe in recipes)
+            kept += _whole(base) * any(_is_adapter(recipe) for recipe in recipes)
         passing += max((sum(_passing(e.recipe, base) for e in r.entries) for r in rounds[lineage]), default=0.0)
     return Disk(kept=kept / 2**30, round=passing / 2**30)
 
@@ -80,17 +82,21 @@ def _is_adapter(recipe: Recipe) -> bool:
 
 
 def _submission(recipe: Recipe, base: BaseShape) -> float:
-    """Bytes of what is handed in: an adapter as it was trained, else a model as the base is stored."""
+    """Bytes of what is handed in: an adapter as it was trained, else a whole model."""
     one = _trains(recipe, base)
     if one is None or one.adapter is None:
-        return float(base.stored_bytes)
+        return _whole(base)
     return FLOAT32 * sum(trained_tensors(one, base))
+
+
+def _whole(base: BaseShape) -> float:
+    return max(float(base.stored_bytes), FLOAT32 * base.parameters)
 
 
 def _passing(recipe: Recipe, base: BaseShape) -> float:
     """Bytes of what an entry leaves besides until the verdict: its checkpoints, which are trunks with their moments."""
     one = _trains(recipe, base)
     if one is None:  # of a soup, the means of trunks and moments; of a program of one's own, nothing is known
-        return (FLOAT32 + ADAM) * base.parameters if recipe.kind == "soup" else float(base.stored_bytes)
+        return (FLOAT32 + ADAM) * base.parameters if recipe.kind == "soup" else _whole(base)
     average = FLOAT32 if one.score_weights == "tail_average" else 0.0
     return CHECKPOINTS * (FLOAT32 + state_bytes(one) + average) * sum(trained_tensors(one, base))

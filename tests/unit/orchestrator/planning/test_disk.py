@@ -29,13 +29,13 @@ ADAPTER = FULL | {"name": "lora", "adapter": {"method": "lora", "rank": 1}}
 @pytest.mark.parametrize(
     ("competitors", "kept", "passing"),
     [
-        ([FULL], 2 * PARAMETERS, 2 * 12 * PARAMETERS),
-        ([FULL | {"optimizer": "lion_8bit"}], 2 * PARAMETERS, 2 * 5 * PARAMETERS),
-        ([FULL | {"score_weights": "tail_average"}], 2 * PARAMETERS, 2 * 16 * PARAMETERS),
-        ([ADAPTER], 4 * LORA + 2 * PARAMETERS, 2 * 12 * LORA),
-        ([FULL, SOUP], 4 * PARAMETERS, 2 * 12 * PARAMETERS + 12 * PARAMETERS),
-        ([SEARCH], 4 * 2 * LORA + 2 * PARAMETERS, 2 * 12 * 2 * LORA),
-        ([FULL, OWN], 4 * PARAMETERS, 2 * 12 * PARAMETERS + 2 * PARAMETERS),
+        ([FULL], 4 * PARAMETERS, 2 * 12 * PARAMETERS),
+        ([FULL | {"optimizer": "lion_8bit"}], 4 * PARAMETERS, 2 * 5 * PARAMETERS),
+        ([FULL | {"score_weights": "tail_average"}], 4 * PARAMETERS, 2 * 16 * PARAMETERS),
+        ([ADAPTER], 4 * LORA + 4 * PARAMETERS, 2 * 12 * LORA),
+        ([FULL, SOUP], 8 * PARAMETERS, 2 * 12 * PARAMETERS + 12 * PARAMETERS),
+        ([SEARCH], 4 * 2 * LORA + 4 * PARAMETERS, 2 * 12 * 2 * LORA),
+        ([FULL, OWN], 8 * PARAMETERS, 2 * 12 * PARAMETERS + 4 * PARAMETERS),
     ],
 )
 def test_two_rounds(tmp_path: Path, competitors: list[dict[str, Any]], kept: int, passing: int):
