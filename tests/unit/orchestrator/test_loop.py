@@ -13,6 +13,7 @@ from cluster.store import LocalStore
 from cluster.workers import WorkerDied
 from competitors.contract import Brief
 from competitors.events import reporter
+from evaluation.compare import Tail
 from orchestrator import tournament
 from orchestrator.config.loading import load_config
 from orchestrator.config.tournament import TournamentConfig
@@ -501,7 +502,7 @@ def test_tied_losses_and_falling_ones_are_told_apart(inputs: Path, tmp_path: Pat
 def test_a_small_field_is_judged_with_what_was_entered_before_it(
     inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    asked: list[list[float]] = []
+    asked: list[list[Tail]] = []
 
     def proved(*args: Any) -> Proof:
         asked.append(list(args[-1]))
@@ -509,6 +510,6 @@ def test_a_small_field_is_judged_with_what_was_entered_before_it(
 
     monkeypatch.setattr(tournament, "prove", proved)
     snapshot = play(faked_config(inputs, rounds=3), tmp_path / "run")
-    first, second, _ = ([one.skewness for one in v.entries] for v in snapshot.lineages[0].verdicts)
-    assert all(first + second)
+    first, second, _ = ([one.tail for one in v.entries] for v in snapshot.lineages[0].verdicts)
+    assert all(one.skewness and one.worst for one in first + second)
     assert asked == [[], first, [*second, *first]]
