@@ -157,7 +157,7 @@ def gain(over: RowResults, of: RowResults, *also: tuple[RowResults, RowResults])
         doubt=few,
         worst=worst,
         tokens=tokens,
-        worst_unseen=worst if _is_most_of_one(pooled) else 0.0,
+        worst_unseen=worst if worst**2 > MOST_OF_ONE_GROUP * float((pooled**2).sum()) else 0.0,
     )
 
 
@@ -199,9 +199,3 @@ def _by_group(over: RowResults, of: RowResults) -> tuple[float, Array, float]:
     counted = tokens > 0
     mean = float(gained.sum() / tokens.sum())
     return mean, (gained - mean * tokens)[counted], float(tokens.sum())
-
-
-def _is_most_of_one(deviations: Array) -> bool:
-    """Whether one group that loses has much of the spread."""
-    squares = float((deviations**2).sum())
-    return bool(squares) and float((np.minimum(deviations, 0.0) ** 2).max()) > MOST_OF_ONE_GROUP * squares

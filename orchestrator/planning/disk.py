@@ -9,6 +9,7 @@ moment.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 from cluster.records import Record
 from competitors.kinds import Recipe
@@ -18,7 +19,7 @@ from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.roster import Roster
 from orchestrator.planning.memory import state_bytes, trained_tensors
 from orchestrator.planning.model_shape import BaseShape, describe_base
-from orchestrator.planning.model_sources import BUILTIN, locate
+from orchestrator.planning.model_sources import is_away
 
 FLOAT32, ADAM = 4.0, 8.0
 """Bytes of a parameter, and of its two moments."""
@@ -51,7 +52,7 @@ def disk(
         for roster in rounds[lineage]:
             recipes = [entry.recipe for entry in roster.entries]
             kept += sum(_submission(recipe, base) for recipe in recipes)
-            kept += _whole(base) * any(_is_adapter(recipe) for recipe in recipes)
+            kept += _whole(base) * any(_is_adapter(_trains(recipe, base)) for recipe in recipes)
         passing += max((sum(_passing(e.recipe, base) for e in r.entries) for r in rounds[lineage]), default=0.0)
     return Disk(kept=kept / 2**30, round=passing / 2**30)
 
@@ -64,8 +65,7 @@ def in_words(one: Disk) -> str:
 def _fetched(config: TournamentConfig, config_folder: Path) -> float | None:
     """Bytes of the models that come from the hub; None where one's shape is not known."""
     named = {one.base for one in config.lineages} | {one.model for one in config.references if one.model}
-    away = [one for one in named if not one.startswith(BUILTIN) and locate(one, config_folder) is None]
-    shapes = [describe_base(one, config_folder) for one in away]
+    shapes = [describe_base(one, config_folder) for one in named if is_away(one, config_folder)]
     return None if None in shapes else float(sum(shape.stored_bytes for shape in shapes if shape))
 
 
@@ -76,17 +76,14 @@ def _trains(recipe: Recipe, base: BaseShape) -> SftRecipe | None:
     return recipe if isinstance(recipe, SftRecipe) else None
 
 
-def _is_adapter(recipe: Recipe) -> bool:
-    one = recipe.largest(lambda trial: trial.batch) if isinstance(recipe, SearchRecipe) else recipe
-    return isinstance(one, SftRecipe) and one.adapter is not None
+def _is_adapter(one: SftRecipe | None) -> TypeGuard[SftRecipe]:
+    return one is not None and one.adapter is not None
 
 
 def _submission(recipe: Recipe, base: BaseShape) -> float:
     """Bytes of what is handed in: an adapter as it was trained, else a whole model."""
     one = _trains(recipe, base)
-    if one is None or one.adapter is None:
-        return _whole(base)
-    return FLOAT32 * sum(trained_tensors(one, base))
+    return FLOAT32 * sum(trained_tensors(one, base)) if _is_adapter(one) else _whole(base)
 
 
 def _whole(base: BaseShape) -> float:

@@ -4,7 +4,7 @@ Of what is on this machine, or in the hub's cache, the sizes are read; this is f
 models' own config.json files as published; `assumed` says where one was not seen.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Known:
 _1B = Known(layers=16, hidden=2048, intermediate=8192, heads=32, key_value_heads=8)
 _3B = Known(layers=28, hidden=3072, intermediate=8192, heads=24, key_value_heads=8)
 _8B = Known(layers=32, hidden=4096, intermediate=14_336, heads=32, key_value_heads=8, tied=False)
-_SN9 = Known(28, 3072, 8192, 24, 8, assumed="described as a 3B model; taken to be as large as Llama 3.2 3B")
+_SN9 = replace(_3B, assumed="described as a 3B model; taken to be as large as Llama 3.2 3B")
 KNOWN = {
     "meta-llama/Llama-3.2-1B": _1B,
     "meta-llama/Llama-3.2-1B-Instruct": _1B,

@@ -64,7 +64,7 @@ def describe_base(spec: str, config_folder: Path) -> BaseShape | None:
         return _builtin(spec.removeprefix(model_sources.BUILTIN))
     folder = model_sources.locate(spec, config_folder) or model_sources.cached(spec)
     if folder is None:
-        return _known(KNOWN[spec]) if spec in KNOWN else None
+        return _of_sizes(KNOWN[spec]) if spec in KNOWN else None
     return describe_folder(folder)
 
 
@@ -128,24 +128,12 @@ def _builtin(name: str) -> BaseShape | None:
     if name not in BUILTIN_BASES:
         return None
     base = BUILTIN_BASES[name]
-    hidden, intermediate = base.hidden, base.intermediate
-    key_value = hidden * base.key_value_heads // base.heads
-    tensors = llama(base.layers, hidden, intermediate, key_value, BUILTIN_VOCABULARY, tied=True)
-    return BaseShape(
-        layers=base.layers,
-        hidden=hidden,
-        intermediate=intermediate,
-        heads=base.heads,
-        key_value_size=key_value,
-        vocabulary=BUILTIN_VOCABULARY,
-        stored_bytes=4 * sum(size_of(shape) for shape in tensors.values()),
-        tensors=tensors,
-        context=CONTEXT_TOKENS,
-    )
+    sizes = (base.layers, base.hidden, base.intermediate, base.heads, base.key_value_heads)
+    return _of_sizes(Known(*sizes, vocabulary=BUILTIN_VOCABULARY, context=CONTEXT_TOKENS), bytes_each=4)
 
 
-def _known(of: Known) -> BaseShape:
-    """As if it were read from its files, stored in 16 bits."""
+def _of_sizes(of: Known, bytes_each: int = 2) -> BaseShape:
+    """As if it were read from its files; so many bytes of each parameter are stored."""
     key_value = of.hidden // of.heads * of.key_value_heads
     tensors = llama(of.layers, of.hidden, of.intermediate, key_value, of.vocabulary, of.tied)
     return BaseShape(
@@ -155,7 +143,7 @@ def _known(of: Known) -> BaseShape:
         heads=of.heads,
         key_value_size=key_value,
         vocabulary=of.vocabulary,
-        stored_bytes=2 * sum(size_of(one) for one in tensors.values()),
+        stored_bytes=bytes_each * sum(size_of(one) for one in tensors.values()),
         tensors=tensors,
         context=of.context,
     )

@@ -18,6 +18,11 @@ def locate(spec: str, config_folder: Path) -> Path | None:
     return None
 
 
+def is_away(spec: str, config_folder: Path) -> bool:
+    """Whether a model is of the hub: neither built in nor on this machine."""
+    return not spec.startswith(BUILTIN) and locate(spec, config_folder) is None
+
+
 def cached(spec: str) -> Path | None:
     """Where the hub's cache has a hub model's config.json, and its weights if they were fetched; no network."""
     from huggingface_hub import try_to_load_from_cache

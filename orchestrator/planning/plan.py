@@ -199,11 +199,7 @@ def _entry(
 def _unchecked_models(config: TournamentConfig, config_file: Path) -> list[str]:
     named = [(f"lineages[{x.name}].base", x.base) for x in config.lineages]
     named += [(f"references[{r.name}].model", r.model) for r in config.references if r.model]
-    away = [
-        (key, spec)
-        for key, spec in named
-        if not spec.startswith(model_sources.BUILTIN) and model_sources.locate(spec, config_file.parent) is None
-    ]
+    away = [(key, spec) for key, spec in named if model_sources.is_away(spec, config_file.parent)]
     return [f"{key}: {spec} is not on this machine: that it exists{_size_of_hub_model(spec)}" for key, spec in away]
 
 

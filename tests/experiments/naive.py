@@ -27,10 +27,14 @@ LEVEL = 0.05
 class Change:
     """A round in which a rule gives the title to somebody new, or ours keeps it from a winner."""
 
-    round: int
     champion: ModelRef
     over: ModelRef
     on_test: Gain
+
+    @property
+    def round(self) -> int:
+        """In which the champion was made."""
+        return self.champion.round
 
     @property
     def is_noise(self) -> bool:
@@ -59,27 +63,28 @@ class Judged:
 def judge(snapshot: Snapshot, lineage: LineageSnapshot, folder: Path) -> Judged:
     """Apply the rules to a finished lineage. What test rows are still to be scored goes below `folder`."""
     rows = _Rows(snapshot, lineage, folder)
-    winners = [(v.round, ModelRef(v.winner, v.round)) for v in lineage.verdicts if v.winner is not None]
+    won = [(v, ModelRef(v.winner, v.round)) for v in lineage.verdicts if v.winner is not None]
+    winners = [winner for _, winner in won]
     always = _titles(winners, rows.on_test, lambda winner, champion: True)
     lower = _titles(winners, rows.on_test, lambda winner, champion: rows.chose(winner) < rows.chose(champion))
     ours, withheld = list[Change](), list[Change]()
-    for verdict, (number, winner) in zip((v for v in lineage.verdicts if v.winner is not None), winners, strict=True):
+    for verdict, winner in won:
         before = verdict.champion_before
-        change = Change(number, winner, before, gain(rows.on_test(before), rows.on_test(winner)))
+        change = Change(winner, before, gain(rows.on_test(before), rows.on_test(winner)))
         (ours if verdict.dethroned else withheld).append(change)
-    curve = [rows.on_test(BASE).loss, *(rows.on_test(winner).loss for _, winner in winners)]
+    curve = [rows.on_test(BASE).loss, *(rows.on_test(winner).loss for winner in winners)]
     return Judged(always, lower, ours, withheld, curve)
 
 
 def _titles(
-    winners: list[tuple[int, ModelRef]],
+    winners: list[ModelRef],
     on_test: Callable[[ModelRef], RowResults],
     takes_it: Callable[[ModelRef, ModelRef], bool],
 ) -> list[Change]:
     champion, changes = BASE, list[Change]()
-    for number, winner in winners:
+    for winner in winners:
         if takes_it(winner, champion):
-            changes.append(Change(number, winner, champion, gain(on_test(champion), on_test(winner))))
+            changes.append(Change(winner, champion, gain(on_test(champion), on_test(winner))))
             champion = winner
     return changes
 
@@ -111,14 +116,13 @@ class _Rows:
         run, out = self.snapshot.run, self.folder / self.lineage.name / str(model)
         if out.exists():
             return out
-        begun = out.with_name(f"{out.name}.begun")
-        begun.mkdir(parents=True, exist_ok=True)
+        out.mkdir(parents=True)
         for name in ("scorecard.json", "losses.parquet"):
-            shutil.copy(entry.folder / name, begun / name)
+            shutil.copy(entry.folder / name, out / name)
         seed = run.read(ModelFolder, run.round(self.lineage.name, model.round - 1) / "seed.json")
         assert seed is not None
         assert entry.inspection is not None
         base = Path(self.lineage.lineage.base)
-        job = scoring_job(run, self.snapshot.config, str(model), entry.folder / "submission", base, begun, model.round)
+        job = scoring_job(run, self.snapshot.config, str(model), entry.folder / "submission", base, out, model.round)
         score_also(as_submission(job, entry.inspection.form, seed.path or base), "test")
-        return begun.rename(out)
+        return out

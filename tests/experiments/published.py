@@ -5,6 +5,7 @@ docs/experiments.md too, where that has marks for it.
 """
 
 import argparse
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from orchestrator.views.tokens import line_of, tokens_of
 from orchestrator.views.words import duration, signed
 from tests.experiments.naive import Judged, judge
 from tests.experiments.published_picture import IMAGES, draw_published
-from tests.experiments.table import DOCS
+from tests.experiments.table import DOCS, between_marks
 
 RUNS = Path(__file__).parents[2] / "runs" / "published"
 FORMS = {"equal": "equal rounds", "whole": "one budget"}
@@ -80,12 +81,10 @@ def titles(forms: Sequence[Held]) -> list[str]:
     rows = []
     for held in forms:
         for name, lineage, _ in held.lineages:
-            known = {
-                fit.champion: fit for fit in fits(held.snapshot, lineage)[: sum(v.dethroned for v in lineage.verdicts)]
-            }
+            known = {(fit.champion, fit.over): fit for fit in fits(held.snapshot, lineage)}
             for verdict in lineage.verdicts:
                 if verdict.dethroned and verdict.proof is not None:
-                    fit, proof = known[verdict.champion], verdict.proof
+                    fit, proof = known[verdict.champion, verdict.champion_before], verdict.proof
                     gap = f"{signed(fit.gap.mean)} ({signed(fit.gap.low)} to {signed(fit.gap.high)})"
                     proven = f"{signed(proof.improvement)}, at least {signed(proof.improvement_low)}"
                     gains = [signed(fit.on_validation.mean), proven, signed(fit.on_test.mean), gap]
@@ -233,11 +232,12 @@ def forms_of(name: str) -> list[Held]:
 def text(name: str) -> str:
     """Everything that is said of an experiment."""
     forms = forms_of(name)
-    judged = [
-        (title, judge(held.snapshot, lineage, RUNS / f"{name}-judged" / held.form))
-        for held in forms
-        for title, lineage, _ in held.lineages
-    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        judged = [
+            (title, judge(held.snapshot, lineage, Path(scratch) / held.form))
+            for held in forms
+            for title, lineage, _ in held.lineages
+        ]
     commit = (forms[0].snapshot.environment or {}).get("git_commit")
     made = f"Commit {str(commit)[:12]}, seed {forms[0].snapshot.config.seed}."
     lines = [
@@ -273,11 +273,7 @@ def main() -> None:
     name = parser.parse_args().name
     told = text(name)
     LOCAL.write_text(RUNS / f"{name}.md", told)
-    begin, end = f"<!-- {name}: made by make published -->", f"<!-- {name}: end -->"
-    docs = DOCS.read_text()
-    if begin in docs:
-        before, rest = docs.split(begin)
-        DOCS.write_text(f"{before}{begin}\n{told}{end}{rest.split(end)[1]}")
+    DOCS.write_text(between_marks(DOCS.read_text(), name, "make published", lambda name: told))
     draw_published([(one.form, one.board) for one in forms_of(name)], IMAGES / f"published-{name}.png")
     print(told)
 

@@ -143,11 +143,16 @@ def text(size: str) -> str:
 
 def written(content: str, size: str) -> str:
     """The docs with the size's table between its marks; as they are where they have none."""
-    begin, end = f"<!-- {size}: made by make experiment -->", f"<!-- {size}: end -->"
+    return between_marks(content, size, "make experiment", text)
+
+
+def between_marks(content: str, name: str, maker: str, told: Callable[[str], str]) -> str:
+    """The docs with what is `told` of `name` between its marks; as they are where they have none."""
+    begin, end = f"<!-- {name}: made by {maker} -->", f"<!-- {name}: end -->"
     if begin not in content:
         return content
     before, rest = content.split(begin)
-    return f"{before}{begin}\n{text(size)}{end}{rest.split(end)[1]}"
+    return f"{before}{begin}\n{told(name)}{end}{rest.split(end)[1]}"
 
 
 def main() -> None:
