@@ -85,11 +85,11 @@ class Worker:
         cls, shape: Shape, part: Size, group: PlacementGroup | None, nodes: list[str], environment: dict[str, str]
     ) -> "Worker":
         """Start an actor that takes `part` of the group. A coordinator stands beside the driver, whose node is not
-        spot, or its gang on one node."""
+        spot, or its first worker, where they share no disk."""
         held: dict[str, Any] = {"num_cpus": 0, "num_gpus": 0}
         if shape.gang:
             # Not soft: of 16 that started at once, Ray put 15 on other nodes, where a coordinator keeps a machine busy.
-            where = nodes[0] if shape.one_node else _this_node()
+            where = _this_node() if shape.shares_disk else nodes[0]
             held["scheduling_strategy"] = NodeAffinitySchedulingStrategy(where, soft=False)
         elif group is not None:
             held = {"num_cpus": part.get("CPU", 0), "num_gpus": part.get("GPU", 0), "memory": part.get("memory")}
@@ -102,7 +102,7 @@ class Worker:
 
     def may_coordinate(self, shape: Shape) -> bool:
         """Whether a gang's process that is free may be another gang's."""
-        return self.shape.role == shape.role and not (self.shape.one_node or shape.one_node)
+        return self.shape.role == shape.role and self.shape.shares_disk and shape.shares_disk
 
     async def answer(self) -> None:
         """Wait until it has started, or find that a warm one is still there: raises one of DEAD if not."""

@@ -73,8 +73,11 @@ class Shape:
     gang: bool = False
     labels: tuple[tuple[str, str], ...] = ()
     """Label selectors of its nodes, by name."""
-    one_node: bool = False
-    """Whether all of it, a gang's coordinator as well, stands on one node: it shares files only there."""
+    one_folder: bool = False
+    """Whether all workers of a gang write to one folder."""
+    shares_disk: bool = True
+    """Whether its nodes see one disk. If not, a gang's coordinator stands beside the first worker, whose files it
+    sees, and a gang that writes to `one_folder` stands on one node."""
 
     @classmethod
     def of(cls, role: str, resources: Resources, has_gpus: bool, gang: bool = False) -> Self:
@@ -82,6 +85,11 @@ class Shape:
         gpus = resources.gpus_where(has_gpus)
         labels = tuple(sorted(resources.labels.items()))
         return cls(role, resources.cpus, gpus, resources.memory_gb, resources.workers, gang, labels)
+
+    @property
+    def one_node(self) -> bool:
+        """Whether its workers have to stand together."""
+        return self.one_folder and not self.shares_disk
 
     @cached_property
     def need(self) -> tuple[Any, ...]:

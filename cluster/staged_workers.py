@@ -33,11 +33,7 @@ class StagedWorkers(OverWorkers):
 
     def refuse_impossible(self, shape: Shape, what: str) -> None:
         """As the protocol says."""
-        super().refuse_impossible(_on_one_node(shape), what)
-
-    def room(self, shape: Shape) -> int:
-        """As the protocol says."""
-        return super().room(replace(shape, one_node=True))
+        super().refuse_impossible(replace(shape, shares_disk=False), what)
 
     async def call(
         self,
@@ -53,7 +49,7 @@ class StagedWorkers(OverWorkers):
             stage = await asyncio.to_thread(self._stage, function, args)
         exchange = _Exchange(self._copy, stage)
         limits: dict[str, Any] = {"priority": priority, "deadline_seconds": deadline_seconds, "placed": placed}
-        call = asyncio.ensure_future(self._workers.call(_on_one_node(shape), stage, **limits))
+        call = asyncio.ensure_future(self._workers.call(replace(shape, shares_disk=False), stage, **limits))
         try:
             while not call.done():
                 await asyncio.wait({call}, timeout=FOLLOW_SECONDS if stage.works_in else None)
@@ -75,11 +71,6 @@ class StagedWorkers(OverWorkers):
         files |= self._copy.contents([works_in] if works_in else [])
         name = works_in.relative_to(self._copy.root).as_posix() if works_in else None
         return Stage(function.__name__, packed, self._copy.store.url, f"calls/{uuid.uuid4().hex}", files, name)
-
-
-def _on_one_node(shape: Shape) -> Shape:
-    """A gang's processes write to one folder, which is no more than one machine's."""
-    return replace(shape, one_node=True) if shape.gang else shape
 
 
 class _Exchange:

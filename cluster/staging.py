@@ -5,16 +5,20 @@ It works in a folder of its own, in which every path below the driver's root has
 Execution API does (github.com/bazelbuild/remote-apis): so it cannot tell the difference, and meets nobody else's files.
 What it has written is on record when it ends, whether well or with an error. Of the folder that it `works_in` what is
 there is also brought while it runs, so that the driver hears of it, and another try elsewhere goes on from it.
+
+What it starts on other machines, the workers of a gang, is handed its files by `spread`.
 """
 
 import contextlib
 import io
+import logging
 import pickle
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -25,7 +29,9 @@ from cluster.histories import History
 from cluster.node_cache import NodeCache, cache_root
 from cluster.object_store import ObjectStore
 from cluster.store import Looks, looks_of
-from cluster.tree import GROWS, Change, Content, Grown, content_of, looks_below
+from cluster.tree import GROWS, Change, Content, Grown, content_of, files_below, looks_below
+
+log = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 2.0
 OF_A_MACHINE = ("running",)
@@ -56,23 +62,33 @@ class Stage:
 
     def __call__(self, run: Callable[..., Any] = lambda function, *args: function(*args)) -> Any:
         """What the function returns or raises, here; `run` calls it."""
-        with with_credentials():
-            store = ObjectStore(self.url)
-        blobs = Blobs(store)
-        cache = NodeCache.of_this_machine(blobs)
-        with cache.place() as top:
-            self._lay_out(top, cache)
-            _place.root = top
-            function, *args = pickle.loads(self.packed)
-            record = _Record(self, top, blobs)
+        with self.laid_out() as (top, blobs):
+            function, *args = unpacked(self.packed, top)
+            record = _here.record = _Record(self, top, blobs)
             try:
                 with record.followed() if self.works_in is not None else contextlib.nullcontext():
                     result = run(function, *args)
             except Exception:
                 record.note_all()
                 raise
+            finally:
+                _here.record = None
             record.note_all()
             return result
+
+    @contextmanager
+    def laid_out(self) -> Iterator[tuple[Path, Blobs]]:
+        """A folder of this machine with the files, while the block lasts, and the store's blobs."""
+        blobs = Blobs(self.store())
+        cache = NodeCache.of_this_machine(blobs)
+        with cache.place() as top:
+            self._lay_out(top, cache)
+            yield top, blobs
+
+    def store(self) -> ObjectStore:
+        """Where the files come from, for who is at work here."""
+        with with_credentials():
+            return ObjectStore(self.url)
 
     def history(self, store: ObjectStore, name: str) -> History:
         """`out`: changes of what it works on. `in`: what others put there meanwhile."""
@@ -103,19 +119,100 @@ def pack(root: Path, call: Sequence[Any]) -> tuple[bytes, list[Path]]:
                 return NotImplemented
             if value != root:
                 paths.append(Path(value))
-            return _here, (value.relative_to(root).as_posix(),)
+            return _path, (value.relative_to(root).as_posix(),)
 
     packed = io.BytesIO()
     Packer(packed).dump(tuple(call))
     return packed.getvalue(), paths
 
 
-_place = threading.local()
+class _Here(threading.local):
+    """Of the call in this thread."""
+
+    root: Path | None = None
+    """Where the root's files are, while something is unpacked."""
+    record: "_Record | None" = None
 
 
-def _here(name: str) -> Path:
+_here = _Here()
+
+
+def _path(name: str) -> Path:
     """A path below the root, on this machine. The root itself stands for all that is not to be seen: the cache."""
-    return cache_root() if name == "." else Path(_place.root) / name
+    assert _here.root is not None
+    return cache_root() if name == "." else _here.root / name
+
+
+def unpacked(packed: bytes, top: Path) -> Any:
+    """What was packed, with its paths below `top`."""
+    _here.root = top
+    return pickle.loads(packed)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values for the processes that a call starts, on whatever machines they are."""
+
+    packed: bytes
+    stage: Stage | None
+    """Where there is no disk that all of them see: the call's, with its files as they were last."""
+    top: Path
+    """Where the call itself has them."""
+
+    @contextmanager
+    def here(self, number: int) -> Iterator[Any]:
+        """In process `number`: the values, with their files at hand while the block lasts.
+
+        Of a process on another machine than the call's only logs are kept. So ClusterTrouble is raised where the first
+        one is there, which writes all the rest.
+        """
+        if self.stage is None or (self.top.is_relative_to(cache_root()) and self.top.is_dir()):
+            yield unpacked(self.packed, self.top)
+            return
+        if number == 0:
+            raise ClusterTrouble("its first worker was placed on another node than what it writes is taken from")
+        with self.stage.laid_out() as (top, blobs):
+            try:
+                yield unpacked(self.packed, top)
+            finally:
+                logs = {name: Content(data=path.read_bytes()) for name, path in files_below(top) if self.is_log(name)}
+                try:
+                    blobs.store.create(self._key(number), Change(files=logs).model_dump_json().encode())
+                except ClusterTrouble as trouble:  # what it trained is with the others, and not lost
+                    log.warning("the log of worker %d is not kept: %s", number, trouble)
+
+    def gather(self, workers: int) -> None:
+        """In the call, once they have ended: have the logs of those on other machines."""
+        if self.stage is None:
+            return
+        store = self.stage.store()
+        for key in map(self._key, range(1, workers)):
+            if (data := store.read(key)) is None:  # it was here, or its machine was lost
+                continue
+            for name, content in Change.model_validate_json(data).files.items():
+                with (self.top / name).open("ab") as file:
+                    file.write(content.data or b"")
+            store.delete(key)
+
+    def is_log(self, name: str) -> bool:
+        """Whether the file is one that the call's processes add to."""
+        assert self.stage is not None
+        return name.startswith(f"{self.stage.works_in}/") and name.endswith(GROWS)
+
+    def _key(self, number: int) -> str:
+        assert self.stage is not None
+        return f"{self.stage.prefix}/{number}"
+
+
+def spread(*values: Any) -> Spread:
+    """In a call: `values` for processes that it starts, with the files that their paths name as they are now."""
+    if (record := _here.record) is None:
+        return Spread(pickle.dumps(values), None, Path())
+    record.note_all()
+    stage = replace(record.stage, packed=b"", prefix=f"{record.stage.prefix}/{uuid.uuid4().hex}")
+    found = Spread(pack(record.top, values)[0], stage, record.top)
+    files = {name: content for name, content in record.contents.items() if not found.is_log(name)}
+    return replace(found, stage=replace(stage, files=files))
 
 
 @dataclass
@@ -126,11 +223,15 @@ class _Record:
     top: Path
     blobs: Blobs
     told: dict[str, Looks] = field(default_factory=dict)
+    contents: dict[str, Content] = field(default_factory=dict)
+    """As they were told; of what grows, as it was at first."""
     number: int = 0
     heard: int = 0
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held by who tells and takes in: while the call runs two threads do."""
 
     def __post_init__(self) -> None:
-        self.told = self._looks()
+        self.told, self.contents = self._looks(), dict(self.stage.files)
         self.out, self.into = (self.stage.history(self.blobs.store, name) for name in ("out", "in"))
 
     @contextmanager
@@ -141,7 +242,7 @@ class _Record:
         def follow() -> None:
             seen = self._looks(self.stage.works_in)
             while not over.wait(FOLLOW_SECONDS):
-                with contextlib.suppress(ClusterTrouble):  # said at the end, if it lasts
+                with contextlib.suppress(ClusterTrouble), self.turn:  # said at the end, if it lasts
                     self._take_in()
                     now = self._looks(self.stage.works_in)
                     # What looks as it did a moment ago is not being written just now.
@@ -161,13 +262,15 @@ class _Record:
 
     def note_all(self) -> None:
         """Tell all that is different from what the driver knows."""
-        now = self._looks()
-        self._note(now, now)
+        with self.turn:
+            now = self._looks()
+            self._note(now, now)
 
     def _note(self, settled: dict[str, Looks], now: dict[str, Looks]) -> None:
         """Tell what changed among the `settled` files, and what of all `now` is gone."""
         scope = "" if self.stage.works_in is None or settled is now else f"{self.stage.works_in}/"
-        removed = [name for name in self.told if name not in now and name.startswith(scope)]
+        told = {name: looks for name, looks in self.told.items() if name in now or not name.startswith(scope)}
+        removed = [name for name in self.told if name not in told]
         files, grown = dict[str, Content](), dict[str, Grown]()
         for name, looks in settled.items():
             before = self.told.get(name)
@@ -186,12 +289,13 @@ class _Record:
             except (FileNotFoundError, UserError):  # gone or written to meanwhile: it is looked at again
                 files.pop(name, None)
                 continue
-            self.told[name] = looks
-        for name in removed:
-            del self.told[name]
+            told[name] = looks
         if removed or files or grown:
             change = Change(removed=removed, files=files, grown=grown)
             self.number = self.out.append(change.model_dump_json(exclude_defaults=True).encode(), self.number)
+            # Not before: what the store did not take is told again.
+            self.told = told
+            self.contents = {name: c for name, c in self.contents.items() if name not in removed} | files
 
     def _between(self, name: str, start: int, end: int) -> bytes:
         with (self.top / name).open("rb") as file:

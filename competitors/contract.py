@@ -13,7 +13,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from cluster.records import Reason, Record, Settings, StoredPath
-from cluster.resources import Resources
+from cluster.resources import Resources, Shape
 from competitors.events import Report
 from competitors.output import Form
 
@@ -40,6 +40,10 @@ class RecipeBase(Settings):
         """Whether `run` only coordinates: it then runs in a process without resources, and starts
         `resources.workers` processes of its own on what was reserved for them."""
         return self.resources.workers > 1
+
+    def shape(self, has_gpus: bool) -> Shape:
+        """What it holds while it runs, on a cluster with or without GPUs."""
+        return Shape.of("trainer", self.resources, has_gpus, self.is_gang)
 
     @property
     def trains(self) -> bool:

@@ -304,6 +304,6 @@ class Tournament:
         workers = self.context.workers
         refuse_hours_without_gpus(self.config, workers.has_gpus)
         for recipe in self.config.competitors:
-            shape = Shape.of("trainer", recipe.resources, workers.has_gpus, recipe.is_gang)
+            shape = recipe.shape(workers.has_gpus)
             workers.refuse_impossible(shape, f"competitors[{recipe.name}]")
         workers.refuse_impossible(self.evaluators.shape, "evaluation")

@@ -21,6 +21,7 @@ from cluster.errors import ClusterTrouble, Forfeit
 from cluster.gpu_memory import stay_within
 from cluster.lent_group import train_callbacks
 from cluster.ray_private import is_health_check_failure
+from cluster.staging import Spread, spread
 from cluster.text import plain
 from competitors.capture import captured_output
 from competitors.contract import Brief
@@ -52,8 +53,9 @@ def train_together(brief: Brief, recipe: SftRecipe) -> None:
     os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")  # would log a second time what is printed
     lost = ""
     for attempt in range(1, ATTEMPTS + 1):
+        handed = spread(brief, recipe)
         try:
-            _trainer(brief, recipe, attempt).fit()
+            _trainer(brief, handed, attempt).fit()
             return
         except ControllerError as error:
             why = plain(error.controller_failure)
@@ -65,19 +67,21 @@ def train_together(brief: Brief, recipe: SftRecipe) -> None:
             if own:
                 raise own[0] from error
             lost = what_was_lost(error.worker_failures)
+        finally:
+            handed.gather(brief.resources.workers)
         log.warning("attempt %d: %s", attempt, lost)
     if NODE in lost:
         raise ClusterTrouble(f"{brief.competitor}: {lost} ({ATTEMPTS} times)")
     raise Forfeit(f"{lost}, the last of {ATTEMPTS} times")
 
 
-def _trainer(brief: Brief, recipe: SftRecipe, attempt: int) -> Any:
+def _trainer(brief: Brief, handed: Spread, attempt: int) -> Any:
     held = brief.resources
     gpus = "GPU" in held.size
     name = f"{brief.tournament}-{brief.lineage}-{brief.round}-{brief.competitor}-{attempt}-{uuid.uuid4().hex[:8]}"
     return TorchTrainer(
         _work,
-        train_loop_config={"brief": brief, "recipe": recipe, "environment": _environment(gpus)},
+        train_loop_config={"handed": handed, "environment": _environment(gpus)},
         torch_config=TorchConfig(backend="nccl" if gpus else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=held.workers,
@@ -104,13 +108,14 @@ def _environment(gpus: bool) -> dict[str, str]:
 def _work(config: dict[str, Any]) -> None:
     """One worker. Nothing that reads the environment is imported before it is set."""
     settle_in(config["environment"])
-    brief: Brief = config["brief"]
-    stay_within(brief.resources.gpus_where(False))
     rank = get_context().get_world_rank()
     from competitors.sft.training import train
 
-    with captured_output(brief.log_file if rank == 0 else brief.log_file.with_name(f"log-{rank}.txt")):
-        train(brief, config["recipe"], reporter(brief.progress_file) if rank == 0 else _to_nobody)
+    handed: Spread = config["handed"]
+    with handed.here(rank) as (brief, recipe):
+        stay_within(brief.resources.gpus_where(False))
+        with captured_output(brief.log_file if rank == 0 else brief.log_file.with_name(f"log-{rank}.txt")):
+            train(brief, recipe, reporter(brief.progress_file) if rank == 0 else _to_nobody)
 
 
 def _to_nobody(event: dict[str, Any]) -> None:

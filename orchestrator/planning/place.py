@@ -81,4 +81,4 @@ def _on_paper(config: TournamentConfig, file: Path) -> Place:
 
 
 def _cluster(config: TournamentConfig, nodes: Nodes, machine: Machine) -> Cluster:
-    return Cluster(nodes, machine.gpu_kind, one_node=config.cluster.bucket is not None)
+    return Cluster(nodes, machine.gpu_kind, shares_disk=config.cluster.bucket is None)

@@ -31,8 +31,8 @@ class Cluster:
     nodes: Nodes
     gpu_kind: str | None = None
     """By Ray's name; None where it is not known, or they differ."""
-    one_node: bool = False
-    """Whether a gang has to fit on one node: its workers write to one folder, and in a bucket nodes share none."""
+    shares_disk: bool = True
+    """Whether all nodes see one disk."""
 
     @property
     def has_gpus(self) -> bool:
@@ -46,12 +46,11 @@ class Cluster:
 
     def room(self, worker: Resources) -> int:
         """How many such workers it holds when it is empty."""
-        return cluster_room(replace(Shape.of("trainer", worker, self.has_gpus), one_node=self.one_node), self.nodes)
+        return cluster_room(Shape.of("trainer", worker, self.has_gpus), self.nodes)
 
     def shape(self, recipe: Recipe) -> Shape:
         """What an entry of `recipe` asks of it."""
-        shape = Shape.of("trainer", recipe.resources, self.has_gpus, recipe.is_gang)
-        return replace(shape, one_node=self.one_node and shape.gang)
+        return replace(recipe.shape(self.has_gpus), shares_disk=self.shares_disk)
 
 
 class Usage(Record):

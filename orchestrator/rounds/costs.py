@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from cluster.errors import LimitReached, UserError
 from cluster.metered import Metered, added
 from cluster.prices import Prices, hourly
-from cluster.resources import CPU, Shape
+from cluster.resources import CPU
 from competitors.contract import Allowance, Submission
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.roster import Roster
@@ -107,7 +107,7 @@ def planned_cost(roster: Roster, done: Collection[str], known: Paces, has_gpus: 
     for entry in roster.entries:
         recipe = entry.recipe
         if recipe.trains and recipe.name not in done and entry.budget is not None:
-            shape = Shape.of("trainer", recipe.resources, has_gpus, recipe.is_gang)
+            shape = recipe.shape(has_gpus)
             devices = recipe.resources.resolved(has_gpus).devices
             total += _hours(entry.budget, known, devices) * hourly(shape, prices)
     return total

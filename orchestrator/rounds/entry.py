@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterTrouble, Forfeit
-from cluster.resources import Shape
 from cluster.workers import TRAINER
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
@@ -59,7 +58,7 @@ class Entry:
         self.racing, self.rungs = racing, {} if rungs is None else rungs
         self.folder, self.is_grown = brief.output_dir.parent, is_grown
         self.now = EntryChanged(brief.lineage, brief.round, brief.competitor, recipe.kind, brief.budget, state="queued")
-        self.shape = Shape.of("trainer", brief.resources, context.workers.has_gpus, recipe.is_gang)
+        self.shape = recipe.shape(context.workers.has_gpus)
 
     async def run(self) -> RowResults | None:
         """Train, inspect, score. The validation results, or None when it forfeited or was rejected."""

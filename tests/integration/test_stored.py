@@ -13,7 +13,7 @@ from tests.ray_nodes import REPOSITORY, Nodes, call, cluster, python_of
 from tests.tournaments import losses, run, sft, write_tournament
 
 CHANGES = {"rounds": 2, "budget": {"steps": 40}, "evaluation": {"samples": 0}}
-GANG = sft("gang", resources={"workers": 2, "cpus": 1})
+GANG = sft("gang", resources={"workers": 2, "cpus": 2})  # a node holds one of them
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,11 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import pytest
 
@@ -245,6 +247,114 @@ def test_a_call_that_is_killed_leaves_its_last_checkpoint_on_record(copy: Workin
     assert (again.root / "entry" / "checkpoint-3" / "model.safetensors").exists()
     assert (again.root / "entry" / "progress.jsonl").exists()
     again.close()
+
+
+def work_through_an_outage(work: Work) -> None:
+    save(work, "before", "removed.json")
+    time.sleep(0.3)
+    with no_answer() as create:
+        save(work, "during", "kept.json")
+        (work.works_in / "removed.json").unlink()
+        deadline = time.monotonic() + 60
+        while not create.called:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_what_could_not_be_told_for_a_while_is_told_when_the_store_answers_again(copy: WorkingCopy):
+    copy.write_text(copy.root / "entry" / "brief.json", "{}")
+    call(copy, work_through_an_outage, Work(copy.root / "entry"))
+    assert names(copy.root) == {"entry/brief.json", "entry/kept.json"}
+
+
+def save(work: Work, text: str, name: str = "scratch/resume.json") -> None:
+    (work.works_in / name).parent.mkdir(exist_ok=True)
+    (work.works_in / name).write_text(text)
+
+
+def lead(work: Work, seed: Path, elsewhere: str) -> list[dict[str, bytes]]:
+    """Two attempts of two workers each, the second of which is on a machine with a cache of its own."""
+    seen = []
+    for attempt in ("first", "second"):
+        handed = staging.spread(work, seed)
+        with handed.here(0) as (same, model):
+            assert (same, model) == (work, seed)
+            save(same, attempt)
+        with other_machine(elsewhere), handed.here(1) as (there, model):
+            assert there.works_in != work.works_in
+            seen.append(look(there.works_in / "brief.json", model))
+            save(there, f"{attempt} log\n", "log-1.txt")
+            save(there, "not kept", "kept.json")
+        handed.gather(2)
+        assert (work.works_in / "log-1.txt").read_text().endswith(f"{attempt} log\n")
+    return seen
+
+
+@contextmanager
+def other_machine(cache: str) -> Iterator[None]:
+    own = os.environ["TOURNAMENT_CACHE"]
+    os.environ["TOURNAMENT_CACHE"] = cache
+    try:
+        yield
+    finally:
+        os.environ["TOURNAMENT_CACHE"] = own
+
+
+def test_workers_on_other_machines_have_the_files_as_they_are_when_they_start(copy: WorkingCopy, tmp_path: Path):
+    entry, seed, elsewhere = copy.root / "entry", copy.root / "seed", tmp_path / "elsewhere"
+    copy.write_text(entry / "brief.json", "{}")
+    copy.write_text(seed / "model.safetensors", LARGE.decode())
+    first, second = call(copy, lead, Work(entry), seed, str(elsewhere))
+    given = {"entry/brief.json": b"{}", "seed/model.safetensors": LARGE}
+    assert first == given
+    assert second == given | {"entry/scratch/resume.json": b"first"}
+    assert (entry / "log-1.txt").read_text() == "first log\nsecond log\n"
+    assert names(copy.root) == {
+        "entry/brief.json", "entry/log-1.txt", "entry/scratch/resume.json", "seed/model.safetensors"
+    }  # fmt: skip
+    assert not list((elsewhere / "views").iterdir())
+    assert not [path for path in (tmp_path / "store" / "calls").rglob("*") if path.is_file()]
+
+
+def lead_from_elsewhere(work: Work, elsewhere: str) -> None:
+    handed = staging.spread(work)
+    with other_machine(elsewhere), handed.here(0):
+        pass
+
+
+def test_a_gang_whose_first_worker_is_on_another_machine_is_tried_again(copy: WorkingCopy, tmp_path: Path):
+    copy.write_text(copy.root / "entry" / "brief.json", "{}")
+    with pytest.raises(ClusterTrouble, match="its first worker was placed on another node"):
+        call(copy, lead_from_elsewhere, Work(copy.root / "entry"), str(tmp_path / "elsewhere"))
+
+
+def lead_where_the_store_fails(work: Work, elsewhere: str) -> str:
+    handed = staging.spread(work)
+    with other_machine(elsewhere), no_answer(), handed.here(1) as (there,):
+        save(there, "lost\n", "log-1.txt")
+    handed.gather(2)
+    return "trained"
+
+
+def no_answer() -> Any:
+    """A store to which nothing is written for a while."""
+    return patch.object(ObjectStore, "create", side_effect=ClusterTrouble("the store is down"))
+
+
+def test_a_log_that_cannot_be_kept_costs_no_training(
+    copy: WorkingCopy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    copy.write_text(copy.root / "entry" / "brief.json", "{}")
+    assert call(copy, lead_where_the_store_fails, Work(copy.root / "entry"), str(tmp_path / "elsewhere")) == "trained"
+    assert "the log of worker 1 is not kept: the store is down" in caplog.text
+    assert names(copy.root) == {"entry/brief.json"}
+
+
+def test_where_all_see_one_disk_workers_are_handed_the_same_paths(tmp_path: Path):
+    handed = staging.spread(Work(tmp_path))
+    with handed.here(1) as (work,):
+        assert work == Work(tmp_path)
+    handed.gather(2)
 
 
 def test_a_call_whose_store_fails_is_trouble_of_the_cluster(copy: WorkingCopy, monkeypatch: pytest.MonkeyPatch):

@@ -15,6 +15,7 @@ from orchestrator.planning.printed import print_plan
 from tests.faked import faked_config
 
 CLUSTER = Path(__file__).parents[4] / "cluster"
+SEARCH = {"kind": "search", "trials": 8, "space": {"learning_rate": [1e-4, 1e-3]}}
 LINEAGES = [{"name": name, "base": "builtin:tiny-bpe"} for name in ("l", "m")]
 
 
@@ -67,13 +68,21 @@ def test_the_published_experiment_is_planned_without_weights_or_network():
     assert "taken to be as large as Llama 3.2 3B" in away[1]
 
 
-def test_in_a_bucket_a_gang_has_to_fit_on_one_node(tmp_path: Path):
-    pair = {"name": "pair", "kind": "sft", "learning_rate": 1e-3, "resources": {"workers": 8, "gpus": 1}}
-    for cluster, fits in (({}, True), ({"storage": "s3://bucket/runs"}, False)):
-        config = faked_config(tmp_path, competitors=[pair], budget={"minutes": 30}, cluster=cluster)
-        plan = make_plan(config, tmp_path / "tournament.yaml", None, CLUSTER / "aws.yaml")
-        assert [line.startswith("every entry can be placed") for line in plan.placement] == [fits]
-        assert (plan.schedule is not None) == fits
+@pytest.mark.parametrize(
+    ("kind", "cluster", "fits"),
+    [
+        ({"kind": "sft", "learning_rate": 1e-3}, {}, True),
+        ({"kind": "sft", "learning_rate": 1e-3}, {"storage": "s3://bucket/runs"}, True),
+        (SEARCH, {}, True),
+        (SEARCH, {"storage": "s3://bucket/runs"}, False),
+    ],
+)
+def test_in_a_bucket_a_search_has_to_fit_on_one_node(tmp_path: Path, kind: Any, cluster: Any, fits: bool):
+    eight = {"name": "eight", "resources": {"workers": 8, "gpus": 1}} | kind
+    config = faked_config(tmp_path, competitors=[eight], budget={"minutes": 30}, cluster=cluster)
+    plan = make_plan(config, tmp_path / "tournament.yaml", None, CLUSTER / "aws.yaml")
+    assert [line.startswith("every entry can be placed") for line in plan.placement] == [fits]
+    assert (plan.schedule is not None) == fits
 
 
 def test_a_cluster_on_paper_is_planned_for_at_its_largest(tmp_path: Path):

@@ -47,10 +47,10 @@ def test_eight_gpus_race_four_recipes_and_all_run_the_line():
     )
 
 
-def test_in_a_bucket_a_line_grows_to_the_gpus_of_one_node():
+def test_a_line_grows_to_the_gpus_of_all_nodes_in_a_bucket_too():
     nodes = {"a": Node(NODE), "b": Node(NODE | {"GPU": 4.0})}
     assert used(Cluster(nodes, "H100"), Whole(TOTAL)).used_by_line == 12
-    assert used(Cluster(nodes, "H100", one_node=True), Whole(TOTAL)).used_by_line == 8
+    assert used(Cluster(nodes, "H100", shares_disk=False), Whole(TOTAL)).used_by_line == 12
 
 
 def test_a_race_of_more_than_there_is_room_for_takes_turns():
