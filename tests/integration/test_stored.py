@@ -1,6 +1,5 @@
 """A tournament in a bucket, on nodes that share no folder, submitted from outside and looked at from there."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from cluster.in_process import InProcessWorkers
 from orchestrator.views.leaderboard import Leaderboard
 from tests.object_servers import moto
 from tests.ray_nodes import REPOSITORY, Nodes, call, cluster, python_of
-from tests.tournaments import losses, run, sft, write_tournament
+from tests.tournaments import run, sft, write_tournament
 
 CHANGES = {"rounds": 2, "budget": {"steps": 40}, "evaluation": {"samples": 0}}
 GANG = sft("gang", resources={"workers": 2, "cpus": 2})  # a node holds one of them
@@ -42,14 +41,13 @@ def test_it_ends_as_on_one_machine_and_is_looked_at_from_outside(
 
     said = tournament("submit", str(config), "--address", on.dashboard)
     assert "gang: scored" in said
-    board = Leaderboard.model_validate_json(tournament("leaderboard", f"{url}/tiny", "--json"))
+    (tmp_path / "board.json").write_text(tournament("leaderboard", f"{url}/tiny", "--json"))
+    board = Leaderboard.read(tmp_path / "board.json")
     assert board.state == "finished"
-    alone = [(e.competitor, e.validation_loss) for r in plain.lineages[0].rounds[:2] for e in r.entries]
-    there = [(e.competitor, e.validation_loss) for r in board.lineages[0].rounds[:2] for e in r.entries]
-    assert [one for one in there if one[0] != "gang"] == pytest.approx(alone)
-    assert json.dumps(losses(board))
+    # The seed of the second round is the first one's winner, which the gang may be.
+    alone, there = ({e.competitor: e.validation_loss for e in b.lineages[0].rounds[0].entries} for b in (plain, board))
+    assert {name: loss for name, loss in there.items() if name != "gang"} == pytest.approx(alone)
     tournament("export", f"{url}/tiny", str(tmp_path / "champion"))
     assert (tmp_path / "champion" / "model.safetensors").stat().st_size > 10_000
-    cached = [{path.name for path in (on.folder / f"cache-{number}/blobs").glob("*")} for number in (1, 2)]
-    assert all(cached), "both nodes have fetched what they needed"
-    assert not [path for cache in on.folder.glob("cache-*") for path in (cache / "views").iterdir()]
+    for number in (1, 2):  # both nodes have worked, and leave nothing
+        assert list((on.folder / f"cache-{number}" / "views").iterdir()) == []
