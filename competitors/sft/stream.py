@@ -64,8 +64,9 @@ def row_passes(counts: Counts, seed: int) -> Iterator[Counts]:
         yield rows
 
 
-def count_tokens(train_data: Path, tokenizer_folder: Path, max_tokens: int) -> tuple[int, int]:
-    """How many rows have a completion within `max_tokens`, and how many tokens all those hold, prompts included.
+def count_tokens(train_data: Path, tokenizer_folder: Path, max_tokens: int) -> tuple[int, int, int]:
+    """How many rows have a completion within `max_tokens`, and how many tokens all those hold: prompts included, and
+    of completions alone, which carry the loss.
 
     Of more than `COUNTED_ROWS` rows so many are looked at, evenly spread, and the counts are scaled up.
     """
@@ -77,9 +78,10 @@ def count_tokens(train_data: Path, tokenizer_folder: Path, max_tokens: int) -> t
     part = table.take(looked_at)
     texts = (part["prompt"].to_pylist(), part["completion"].to_pylist())
     encoded = encode(*texts, AutoTokenizer.from_pretrained(tokenizer_folder), max_tokens)
-    lengths = [len(row.ids) for row in encoded if row.completion_tokens]
-    scale = table.num_rows / len(looked_at)
-    return round(len(lengths) * scale), round(sum(lengths) * scale)
+    kept = [row for row in encoded if row.completion_tokens]
+    counts = len(kept), sum(len(row.ids) for row in kept), sum(row.completion_tokens for row in kept)
+    rows, tokens, of_completions = (round(count * table.num_rows / len(looked_at)) for count in counts)
+    return rows, tokens, of_completions
 
 
 def prepare(

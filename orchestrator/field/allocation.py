@@ -13,7 +13,7 @@ short_data.py.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 
 from cluster.errors import UserError
 from cluster.resources import Resources
@@ -25,7 +25,7 @@ from orchestrator.field.evolution import child_name
 from orchestrator.field.growth import Room, one_worker, resources_of_a_line
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Phase, Roster, RosterEntry
-from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line, spread
+from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line, rate_at, spread
 from orchestrator.field.short_data import LONGEST_LINE_PASSES, batch_of_a_line, lengths, soups
 from orchestrator.field.trunk import RANK_FACTOR, factors, order_of, recipe_of
 from orchestrator.field.whole_budget import Allocation, Corpus, Past, Whole
@@ -40,6 +40,10 @@ CLIMB_AT_MOST = 0.03
 ROOT_PER_ROW = 30
 """A line of R rows takes √R / 30 of them a step: the batch from which on larger ones waste tokens grows with the data,
 about as its root (Zhang et al. 2024, arXiv:2410.21676). docs/LOG.md, 2026-11-28, has the figures of the factor."""
+QUIET_TOKENS = 64
+"""Where a step of the race has fewer completion tokens, the line's rate is carried from a step of so many: the noise of
+such steps limits it, and a race is too short to show that. Where they had 76 to 108 the race's rates were right, where
+they had 15 three times too high. docs/LOG.md, 2026-11-30, has the figures."""
 COOLER = 1 / 8
 """What all rates are multiplied with when no recipe has come below the base."""
 GPU_STEP_TOKENS = 2048
@@ -215,15 +219,25 @@ class Plan:
         rows = left / one * self.corpus.rows if one else 0.0
         return self._shared_evenly(max(recipe.batch, round(sqrt(rows) / ROOT_PER_ROW)), recipe)
 
+    def _quieter(self, recipe: SftRecipe) -> tuple[SftRecipe, dict[str, str]]:
+        """A recipe that raced, at the rate for a line, and why in words."""
+        a_step = recipe.batch * (self.corpus.completion_tokens or inf) / self.corpus.rows
+        if a_step >= QUIET_TOKENS:
+            return recipe, {}
+        factor = rate_at(a_step / QUIET_TOKENS, recipe)
+        words = f"{recipe.learning_rate:g} × {factor:.2g}, for steps of {a_step:.0f} completion tokens"
+        return at_rate(recipe, factor), {"learning_rate": words}
+
     def _lines(self, trunk: SftRecipe, history: Sequence[Past], left: float, rounds_left: int) -> Roster:
         """Several lines from the trunk, each on its own order of the data; after them, soups of their ends."""
         number, start, one = len(history) + 1, history[-1].trunk, self._pass(history)
         taken = {entry.recipe.name for past in history for entry in past.roster.entries}
-        recipe = carried(trunk, batch_of_a_line(self.corpus.rows, trunk.batch))
+        quiet, said = self._quieter(trunk)
+        recipe = carried(quiet, batch_of_a_line(self.corpus.rows, trunk.batch))
         entries = []
         for index, passes in enumerate(lengths(left / one, rounds_left, history)):
             name = child_name(trunk.name, number, index, taken)
-            entry = self._entry(self._going_on(recipe), name, trunk.name, number, start, {})
+            entry = self._entry(self._going_on(recipe), name, trunk.name, number, start, said)
             entries.append(self._given(min(passes * one, left), entry, 100 * number + index))
         if entries:
             return self._roster(number, "lines", entries)
@@ -238,17 +252,19 @@ class Plan:
         number, last = len(history) + 1, history[-1]
         before = sum(sum(past.spent.values()) for past in history if past.roster.phase == "line")
         amount, whole_line = left / rounds_left, max(before + left, 1.0)
-        start = None if last.trunk.is_base else last.trunk
+        start, said = None if last.trunk.is_base else last.trunk, dict[str, str]()
         if isinstance(recipe, SftRecipe):
             line = part_of_a_line(recipe, rounds_left == 1, self.rules.keep_optimizer)
             if start is None or history[start.round - 1].roster.phase != "line":
-                line = carried(line, self._batch_of_a_line(line, left, history))
+                quiet, said = self._quieter(line)
+                line = carried(quiet, self._batch_of_a_line(quiet, left, history))
             recipe = spread(line, self.on_the_cluster(line))
         entry = RosterEntry(
             recipe=recipe.model_copy(update={"repeat_of": None}),
             made_by="allocation",
             parent=recipe.name,
             since=number,
+            origins=said,
             budget=self.whole.allowance(amount, recipe, self.has_gpus),
             continues=start if isinstance(recipe, SftRecipe) else None,
             span=(before / whole_line, min(1.0, (before + amount) / whole_line)),

@@ -20,13 +20,18 @@ def carried(recipe: SftRecipe, batch: int) -> SftRecipe:
     factor = rows * workers / recipe.batch
     if factor == 1:
         return recipe
-    rate = factor if "sgd" in recipe.optimizer else sqrt(factor)
+    rate = rate_at(factor, recipe)
     changes: dict[str, Any] = {
         "learning_rate": _rounded(recipe.learning_rate * rate),
         "betas": (recipe.betas[0], _rounded(recipe.betas[1] ** factor)),
         "weight_decay": _rounded(recipe.weight_decay * factor / rate),
     }
     return recipe.model_copy(update=changes | _cut(rows, recipe.batch_size))
+
+
+def rate_at(factor: float, recipe: SftRecipe) -> float:
+    """What `recipe`'s rate is multiplied with where steps are of `factor` times as much."""
+    return factor if "sgd" in recipe.optimizer else sqrt(factor)
 
 
 def spread(recipe: SftRecipe, resources: Resources) -> SftRecipe:

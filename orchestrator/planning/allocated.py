@@ -67,12 +67,13 @@ def plan_allocation(
             if folder is None:
                 unchecked.append(f"lineages[{lineage.name}]: how its budget is shared out: its tokenizer is not here")
                 continue
-            rows, tokens = count_tokens(data / "train.parquet", folder, config.data.max_tokens)
+            rows, tokens, of_completions = count_tokens(data / "train.parquet", folder, config.data.max_tokens)
             if not rows:
                 within = config.data.max_tokens
                 raise UserError(f"{config_file}: data.max_tokens: no training row has a completion within {within}")
             base = describe_base(lineage.base, config_file.parent)
-            planned.append(_planned(config, lineage, Corpus(rows=rows, tokens=tokens), cluster, base))
+            corpus = Corpus(rows=rows, tokens=tokens, completion_tokens=of_completions)
+            planned.append(_planned(config, lineage, corpus, cluster, base))
     return planned, unchecked
 
 

@@ -43,7 +43,11 @@ class Cell:
     @property
     def source(self) -> str:
         """What a tournament's `data.source` is."""
-        return self.setting.source if self.setting.rows is None else str(self.folder / "rows.jsonl")
+        return str(self.folder / "rows.jsonl") if self._is_cut else self.setting.source
+
+    @property
+    def _is_cut(self) -> bool:
+        return self.setting.rows is not None or self.setting.longest_answer is not None
 
     @property
     def base(self) -> Path:
@@ -54,8 +58,8 @@ class Cell:
     def make(self) -> "Cell":
         """Write splits and base, unless they are there."""
         setting = self.setting
-        if setting.rows is not None and not Path(self.source).exists():
-            self._cut(setting.rows + 2 * setting.held_out)
+        if self._is_cut and not Path(self.source).exists():
+            self._cut()
         if not (self.data / MANIFEST).exists():
             rows = sources.load(self.source, self.folder)
             templates = (setting.prompt, setting.completion)
@@ -66,10 +70,14 @@ class Cell:
             build(setting.base.removeprefix("builtin:"), self.base)
         return self
 
-    def _cut(self, count: int) -> None:
-        rows = list(sources.load(self.setting.source, self.folder))
-        drawn = random.Random(self.seed).sample(rows, count)
-        LOCAL.write_text(Path(self.source), "".join(json.dumps(row) + "\n" for row in drawn))
+    def _cut(self) -> None:
+        setting = self.setting
+        rows = list(sources.load(setting.source, self.folder))
+        if setting.longest_answer is not None:
+            rows = [row for row in rows if len(row["output"]) <= setting.longest_answer]
+        if setting.rows is not None:
+            rows = random.Random(self.seed).sample(rows, setting.rows + 2 * setting.held_out)
+        LOCAL.write_text(Path(self.source), "".join(json.dumps(row) + "\n" for row in rows))
 
     @property
     def manifest(self) -> Manifest:

@@ -20,6 +20,8 @@ class Setting:
     completion: str = "{output}"
     rows: int | None = None
     """Training rows left of the source, drawn by the seed; None for all."""
+    longest_answer: int | None = None
+    """Characters of the source's `output`: rows with more are left out."""
     held_out: int = 300
     """Rows of validation, and of test."""
     max_tokens: int = 256
@@ -73,6 +75,13 @@ FRESH = Setting(
     prompt="{instruction}\n{input}\n",
     max_tokens=512,
 )
+BRIEF = Setting(
+    "brief",
+    "FLAN, answers of 80 characters at most",
+    str(SHARED / "data/flan_cot/train.jsonl"),
+    600_000,
+    longest_answer=80,
+)
 LORA = Setting(
     "lora",
     "LaMini, LoRA on stories15m",
@@ -93,6 +102,6 @@ SIZES = {
     "full": Size(_settings(600_000, 300), (0, 1, 2), EVERYTHING),
     "lora": Size((LORA,), (0, 1, 2), (*ESSENTIAL, "ours-*")),
     "gsm8k": Size((GSM8K,), (0, 1, 2), ESSENTIAL),
-    # Run once, when nothing is changed any more: superni15 was looked at by nobody before.
-    "fresh": Size((FRESH,), (0, 1, 2), ESSENTIAL),
+    # What was not looked at while the allocation was made, and, after superni15 had changed it, what was not by then.
+    "fresh": Size((FRESH, BRIEF), (0, 1, 2), ESSENTIAL),
 }

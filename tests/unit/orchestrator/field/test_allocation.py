@@ -353,3 +353,40 @@ def test_a_rate_is_raised_only_for_a_proven_lead_beyond_the_margin():
     assert goes_on({"a.2a": 2.80, "a.2b": 2.77, "a.2c": 2.75}, proven=False) == "a.2a"
     assert goes_on({"a.2a": 2.80, "b.2a": 2.79}) == "b.2a"  # whom the race could not tell from it asks for no margin
     assert goes_on({"a.2b": 2.9, "a.2c": 2.8}) == "a.2c"  # the one that kept the rate was not scored
+
+
+@pytest.mark.parametrize(
+    ("completion_tokens", "optimizer", "factor"),
+    [
+        (None, "adamw_torch", 1),
+        (64, "adamw_torch", 1),
+        (90, "adamw_torch", 1),
+        (16, "adamw_torch", 0.5),
+        (16, "sgd", 0.25),
+    ],
+)
+@pytest.mark.parametrize("passes", [2, 20])
+def test_a_line_has_the_rate_that_the_noise_of_short_completions_leaves_it(
+    completion_tokens: int | None, optimizer: str, factor: float, passes: int
+):
+    rows = 10_000 if passes == 2 else 1_000
+    corpus = Corpus(
+        rows=rows, tokens=100 * rows, completion_tokens=None if completion_tokens is None else completion_tokens * rows
+    )
+    plan = Plan("l", Allocation(climb=False), Whole(TOTAL), corpus, 5, False)
+    race = plan.next_roster([sft("a", optimizer=optimizer), sft("b", optimizer=optimizer)], [])
+    history = [past(race, {"a": 1.0, "b": 2.0}, ModelRef("a", 1))]
+    line = plan.next_roster([], history)
+    assert line.phase == ("line" if passes == 2 else "lines")
+    (raced, *_), (entry, *_) = race.entries, line.entries
+    assert isinstance(raced.recipe, SftRecipe)
+    assert isinstance(entry.recipe, SftRecipe)
+    batches = entry.recipe.batch / raced.recipe.batch
+    expected = factor * (batches if optimizer == "sgd" else batches**0.5)
+    assert entry.recipe.learning_rate == pytest.approx(raced.recipe.learning_rate * expected)
+    assert ("for steps of 16 completion tokens" in entry.origin) == (factor != 1)
+    # It stays at that rate: the next round of a line, or the other lines, are not changed once more.
+    history.append(past(line, {e.recipe.name: 0.5 for e in line.entries}, ModelRef("a", 1 if passes == 20 else 2)))
+    later = plan.next_roster([], history).entries[0].recipe
+    assert isinstance(later, SftRecipe)
+    assert later.learning_rate == entry.recipe.learning_rate
