@@ -40,6 +40,7 @@ class Setting:
             base="builtin:tiny-bpe",
             completion="{response}",
             held_out=min(self.held_out, 200),
+            longest_answer=None,
         )
 
 
