@@ -9,7 +9,8 @@ import pytest
 
 from cluster.errors import Forfeit
 from competitors.contract import Allowance
-from competitors.sft.stream import NEVER, prepare, row_passes
+from competitors.sft import stream
+from competitors.sft.stream import NEVER, count_tokens, prepare, row_passes
 from tests.tiny import tiny_rows, tiny_tokenizer
 
 
@@ -124,3 +125,16 @@ def test_rows_that_are_held_back_are_never_taken(train_data: Path):
     held_back = np.array([3, 4, 5])
     stream = prepare(train_data, tiny_tokenizer(), 64, Allowance(steps=60), 4, False, 1, None, held_back)
     assert not set(stream.order) & {3, 4, 5}
+
+
+@pytest.mark.parametrize("looked_at", [1000, 20])
+def test_tokens_are_counted_and_those_of_completions_apart(
+    train_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: int
+):
+    monkeypatch.setattr(stream, "COUNTED_ROWS", looked_at)
+    tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    rows, tokens, of_completions = count_tokens(train_data, tmp_path / "tokenizer", 64)
+    whole = prepare(train_data, tiny_tokenizer(), 64, Allowance(steps=rows), 1, False, 7, None)
+    labels = [label for row in whole.sequences["labels"] for label in row]
+    of_all = tokens / len(labels), of_completions / sum(label != -100 for label in labels)
+    assert of_all == pytest.approx((1, 1), abs=1e-9 if looked_at == 1000 else 0.1)
