@@ -28,7 +28,7 @@ from cluster.errors import ClusterTrouble, UserError
 from cluster.histories import History
 from cluster.node_cache import NodeCache, cache_root
 from cluster.object_store import ObjectStore
-from cluster.store import Looks, looks_of
+from cluster.store import LOCAL, Looks, looks_of
 from cluster.tree import GROWS, Change, Content, Grown, content_of, files_below, looks_below
 
 log = logging.getLogger(__name__)
@@ -308,7 +308,8 @@ class _Record:
             for name, content in Change.model_validate_json(data).files.items():
                 assert content.data is not None
                 path = self.top / name
-                path.write_bytes(content.data)
+                with LOCAL.writing(path) as temporary:  # whoever waits for it reads it as soon as it is there
+                    temporary.write_bytes(content.data)
                 if (looks := looks_of(path)) is not None:
                     self.told[name] = looks
 

@@ -131,6 +131,15 @@ def test_no_more_at_once_than_there_is_room_for(workers: Workers, tmp_path: Path
     asyncio.run(scenario())
 
 
+async def all_have_asked(workers: Workers) -> None:
+    """Until every call that has begun waits for its place, which it asks for when its files are on their way."""
+    await asyncio.sleep(0)
+    if (in_turn := getattr(workers, "_in_turn", None)) is not None:
+        async with in_turn:  # of all who wait for it the last
+            pass
+        await asyncio.sleep(0)
+
+
 def test_what_is_more_urgent_goes_first_and_then_what_came_first(workers: Workers, tmp_path: Path):
     async def scenario() -> None:
         def begin(name: str, priority: int) -> asyncio.Task[str]:
@@ -139,7 +148,7 @@ def test_what_is_more_urgent_goes_first_and_then_what_came_first(workers: Worker
         calls = [begin("one", TRAINER), begin("two", TRAINER)]
         await until(lambda: len(log(tmp_path)) == 2)
         calls += [begin("late", TRAINER), begin("later", TRAINER), begin("urgent", EVALUATOR)]
-        await asyncio.sleep(0)  # all of them ask
+        await all_have_asked(workers)
         for name in ("urgent", "late", "later"):
             (tmp_path / name).touch()
         (tmp_path / "one").touch()
