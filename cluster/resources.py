@@ -74,10 +74,10 @@ class Shape:
     labels: tuple[tuple[str, str], ...] = ()
     """Label selectors of its nodes, by name."""
     one_folder: bool = False
-    """Whether all workers of a gang write to one folder."""
+    """Whether a gang's workers all need to see one folder."""
     shares_disk: bool = True
     """Whether its nodes see one disk. If not, a gang's coordinator stands beside the first worker, whose files it
-    sees, and a gang that writes to `one_folder` stands on one node."""
+    sees, and a gang of `one_folder` stands on one node."""
 
     @classmethod
     def of(cls, role: str, resources: Resources, has_gpus: bool, gang: bool = False) -> Self:

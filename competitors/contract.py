@@ -7,6 +7,7 @@ data.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
 
@@ -41,9 +42,16 @@ class RecipeBase(Settings):
         `resources.workers` processes of its own on what was reserved for them."""
         return self.resources.workers > 1
 
+    @property
+    def hands_on_files(self) -> bool:
+        """Whether it hands workers of its own the files they need (`cluster.staging.spread`), and only the first one
+        writes. If not, they need a disk that all of them see, and stand on one node where nodes share none."""
+        return False
+
     def shape(self, has_gpus: bool) -> Shape:
         """What it holds while it runs, on a cluster with or without GPUs."""
-        return Shape.of("trainer", self.resources, has_gpus, self.is_gang)
+        shape = Shape.of("trainer", self.resources, has_gpus, self.is_gang)
+        return replace(shape, one_folder=self.is_gang and not self.hands_on_files)
 
     @property
     def trains(self) -> bool:

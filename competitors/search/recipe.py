@@ -9,12 +9,10 @@ whichever is best is submitted.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from cluster.resources import Shape
 from competitors.contract import RecipeBase
 from competitors.search.space import FIXED, Distribution, corners, put, refuse_unknown
 from competitors.sft.recipe import SftRecipe
@@ -81,10 +79,6 @@ class SearchRecipe(RecipeBase):
     def is_gang(self) -> bool:
         """Its trials are processes of their own; the entry's process only coordinates."""
         return True
-
-    def shape(self, has_gpus: bool) -> Shape:
-        """Of workers that write to one folder: each trial hands in there."""
-        return replace(super().shape(has_gpus), one_folder=True)
 
     @property
     def summary(self) -> str:

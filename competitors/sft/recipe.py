@@ -118,6 +118,11 @@ class SftRecipe(RecipeBase):
         return self.resources.workers > 1 or self.deepspeed is not None
 
     @property
+    def hands_on_files(self) -> bool:
+        """See competitors.sft.ray_train."""
+        return True
+
+    @property
     def _wrong_with_shards(self) -> str | None:
         """Why ZeRO-3 cannot train this adapter; None when it can."""
         adapter = self.adapter

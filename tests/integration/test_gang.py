@@ -18,6 +18,7 @@ from cluster.errors import ClusterTrouble
 from cluster.lent_group import placed_on
 from cluster.ray_workers import RayWorkers
 from cluster.resources import Resources, Shape
+from cluster.workers import Workers
 from competitors.contract import Allowance, Brief, Submission
 from competitors.entry import compete
 from competitors.events import read_events
@@ -73,20 +74,22 @@ async def until(what: Callable[[], Any], seconds: float = 90) -> Any:
     return value
 
 
+async def after_a_loss(workers: Workers, shape: Shape, brief: Brief, recipe: SftRecipe) -> Submission:
+    """What a gang hands in that loses a worker after its first checkpoint."""
+    try:
+        call = asyncio.create_task(workers.call(shape, compete, brief, recipe))
+        await until(lambda: call.done() or (brief.scratch_dir / "resume" / "resume.json").exists())
+        os.kill(processes("RayTrainWorker")[1].pid, signal.SIGKILL)
+        return await call
+    finally:
+        workers.close()
+
+
 @pytest.mark.slow
 def test_a_lost_worker_costs_a_gang_the_steps_since_its_checkpoint(brief: Brief, ray_address: str):
-    async def scenario() -> Submission:
-        workers = RayWorkers({"HF_HUB_OFFLINE": "1"})
-        try:
-            call = asyncio.create_task(workers.call(SHAPE, compete, brief, recipe(checkpoints=9)))
-            await until(lambda: call.done() or (brief.scratch_dir / "resume").is_dir())
-            os.kill(processes("RayTrainWorker")[1].pid, signal.SIGKILL)
-            return await call
-        finally:
-            workers.close()
-
     with connected(ray_address):
-        submission = asyncio.run(scenario())
+        workers = RayWorkers({"HF_HUB_OFFLINE": "1"})
+        submission = asyncio.run(after_a_loss(workers, SHAPE, brief, recipe(checkpoints=9)))
     assert (submission.status, submission.reason) == ("delivered", "used its budget")
     assert (submission.train_steps, submission.form) == (STEPS, "full")
     assert model_form(brief.output_dir) == "full"

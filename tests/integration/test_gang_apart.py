@@ -1,9 +1,7 @@
 """A gang on two nodes that share no disk: files come from a store, and a worker is lost on the way."""
 
 import asyncio
-import os
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,12 @@ from cluster.ray_workers import RayWorkers
 from cluster.resources import Resources
 from cluster.staged_workers import StagedWorkers
 from cluster.working_copy import WorkingCopy
-from competitors.contract import Allowance, Brief, Submission
-from competitors.entry import compete
+from competitors.contract import Allowance, Brief
 from competitors.events import read_events, reporter
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.training import train
 from orchestrator.driver import WORKER_ENVIRONMENT
-from tests.integration.test_gang import processes, until
+from tests.integration.test_gang import after_a_loss
 from tests.integration.test_gang_training import same_continuation
 from tests.tiny import tiny_rows
 
@@ -80,19 +77,9 @@ def recipe(workers: int, **settings: Any) -> SftRecipe:
 def test_it_ends_where_one_worker_ends_though_a_worker_was_lost(copy: WorkingCopy, address: str):
     given, sharded = brief(copy, "gang", 2), recipe(2, batch_size=4, deepspeed="zero2")
     copy.write_text(given.output_dir.parent / "brief.json", "{}")
-
-    async def scenario() -> Submission:
-        workers = StagedWorkers(RayWorkers(WORKER_ENVIRONMENT), copy)
-        try:
-            call = asyncio.create_task(workers.call(sharded.shape(has_gpus=False), compete, given, sharded))
-            await until(lambda: call.done() or (given.scratch_dir / "resume" / "resume.json").exists())
-            os.kill(processes("RayTrainWorker")[1].pid, signal.SIGKILL)
-            return await call
-        finally:
-            workers.close()
-
     with connected(address):
-        submission = asyncio.run(scenario())
+        workers = StagedWorkers(RayWorkers(WORKER_ENVIRONMENT), copy)
+        submission = asyncio.run(after_a_loss(workers, sharded.shape(has_gpus=False), given, sharded))
     assert (submission.status, submission.reason) == ("delivered", "used its budget")
     assert submission.train_steps == STEPS
     notes = [event.text or "" for event in read_events(given.progress_file) if event.event == "note"]

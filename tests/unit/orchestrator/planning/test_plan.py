@@ -75,9 +75,13 @@ def test_the_published_experiment_is_planned_without_weights_or_network():
         ({"kind": "sft", "learning_rate": 1e-3}, {"storage": "s3://bucket/runs"}, True),
         (SEARCH, {}, True),
         (SEARCH, {"storage": "s3://bucket/runs"}, False),
+        ({"kind": "python", "entrypoint": "os:getcwd"}, {}, True),
+        ({"kind": "python", "entrypoint": "os:getcwd"}, {"storage": "s3://bucket/runs"}, False),
     ],
 )
-def test_in_a_bucket_a_search_has_to_fit_on_one_node(tmp_path: Path, kind: Any, cluster: Any, fits: bool):
+def test_in_a_bucket_all_but_gangs_of_kind_sft_have_to_fit_on_one_node(
+    tmp_path: Path, kind: Any, cluster: Any, fits: bool
+):
     eight = {"name": "eight", "resources": {"workers": 8, "gpus": 1}} | kind
     config = faked_config(tmp_path, competitors=[eight], budget={"minutes": 30}, cluster=cluster)
     plan = make_plan(config, tmp_path / "tournament.yaml", None, CLUSTER / "aws.yaml")
