@@ -40,10 +40,11 @@ CLIMB_AT_MOST = 0.03
 ROOT_PER_ROW = 30
 """A line of R rows takes √R / 30 of them a step: the batch from which on larger ones waste tokens grows with the data,
 about as its root (Zhang et al. 2024, arXiv:2410.21676). docs/LOG.md, 2026-11-28, has the figures of the factor."""
-QUIET_TOKENS = 64
+QUIET_TOKENS = 100
 """Where a step of the race has fewer completion tokens, the line's rate is carried from a step of so many: the noise of
-such steps limits it, and a race is too short to show that. Where they had 76 to 108 the race's rates were right, where
-they had 15 three times too high. docs/LOG.md, 2026-11-30, has the figures."""
+such steps limits it, and a race is too short to show that. On five sets of 15 to 108 tokens a row the rates that won
+the race were about the same, and those that were best over the line went with the root of these tokens.
+docs/LOG.md, 2026-11-30, has the figures."""
 COOLER = 1 / 8
 """What all rates are multiplied with when no recipe has come below the base."""
 GPU_STEP_TOKENS = 2048
@@ -76,7 +77,7 @@ class Plan:
         to_finish = 2 if is_short else 1  # lines and their soup, or the line
         rates = factors(history) if self.rules.climb and rounds_left > to_finish else ()
         trunk = recipe_of(last.trunk, history)
-        if rates and isinstance(trunk, SftRecipe) and (children := self._children(trunk, rates, history)):
+        if rates and isinstance(trunk, SftRecipe) and (children := self._children(trunk, rates, history, is_short)):
             return self._roster(len(history) + 1, "climb", children)
         if isinstance(trunk, SftRecipe) and is_short:
             return self._lines(trunk, history, left, rounds_left)
@@ -141,9 +142,12 @@ class Plan:
             return STEPS_OF_A_MINIATURE * one.batch * self.corpus.tokens_per_row * recipe.trials / recipe.share
         return 0.0
 
-    def _children(self, trunk: SftRecipe, rates: Sequence[float], history: Sequence[Past]) -> list[RosterEntry]:
+    def _children(
+        self, trunk: SftRecipe, rates: Sequence[float], history: Sequence[Past], is_short: bool
+    ) -> list[RosterEntry]:
         """The trunk itself a little further, whoever the race could not tell from it, and children of the trunk: as
-        many as are worth their tokens, all of which but the first one's are lost to the line. None where that is none.
+        many as are worth their tokens, all of which but the first one's are lost to the line. None where that is none,
+        except on short data: there all lines share what their trunk has learnt.
         """
         last, number = history[-1], len(history) + 1
         taken = {entry.recipe.name for past in history for entry in past.roster.entries}
@@ -160,7 +164,7 @@ class Plan:
         # As much as the trunk has behind it: for a shorter while, a rate looks too high that is not.
         amount = 2 ** len(climbs) * self.miniatures([trunk])[0]
         others = others[: max(0, int((CLIMB_AT_MOST * self.whole.total - lost) / amount))]
-        children = (steady, *others) if others else ()
+        children = (steady, *others) if others or is_short else ()
         return [self._given(amount, one, order_of(one.continues or last.trunk, history)) for one in children]
 
     def _given(self, amount: float, entry: RosterEntry, data_order: int) -> RosterEntry:

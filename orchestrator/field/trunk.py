@@ -7,10 +7,13 @@ from competitors.kinds import Recipe
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import Roster
+from orchestrator.field.scaling import carried
 from orchestrator.field.whole_budget import Allocation, Lead, Past
 
-UP, DOWN = (1.0, 2.0, 4.0), (1.0, 0.5, 0.25)
+UP, DOWN, SAME = (1.0, 2.0, 4.0), (1.0, 0.5, 0.25), (1.0,)
 """What the children's rates are in multiples of the trunk's."""
+BESIDE = (1.4, 4.2)
+"""How many times the winner's rate one lies that raced beside it: children would take 2 and 4 times."""
 MAX_CLIMBS = 3
 MARGIN_TO_GO_DOWN = 0.02
 """Nats by which the double rate has to be worse before lower ones are tried."""
@@ -38,7 +41,8 @@ def factors(history: Sequence[Past]) -> Sequence[float]:
     """At which rates the next children of the trunk run; none once the rate is settled."""
     last, climbs = history[-1], sum(past.roster.phase == "climb" for past in history)
     if last.roster.phase == "race":
-        return UP
+        is_bounded, is_based = _raced_beside(last, recipe_of(last.trunk, history))
+        return UP if not is_bounded else SAME if is_based else DOWN
     if last.roster.phase != "climb" or climbs >= MAX_CLIMBS:
         return ()
     ran = rates(last.roster)
@@ -51,6 +55,22 @@ def factors(history: Sequence[Past]) -> Sequence[float]:
     above = [last.losses.get(name, inf) for name, factor in ran.items() if factor == UP[1]]
     downwards = climbs == 1 and taken == 1 and steady in last.losses and above
     return DOWN if downwards and above[0] - last.losses[steady] > MARGIN_TO_GO_DOWN else ()
+
+
+def _raced_beside(race: Past, winner: Recipe) -> tuple[bool, bool]:
+    """Whether a recipe like the winner's lost the race at a rate somewhat above its own, and at one below. A second
+    look at such a rate, as brief as the first, would say no more: on short completions it took twice the rate on a
+    lead that the whole line showed to be wrong (docs/LOG.md, 2026-11-30)."""
+    if not isinstance(winner, SftRecipe):
+        return False, False
+    raced = [entry.recipe for entry in race.roster.entries if entry.recipe.name in race.losses]
+    times = [
+        carried(recipe, winner.batch).learning_rate / winner.learning_rate
+        for recipe in raced
+        if isinstance(recipe, SftRecipe) and (recipe.optimizer, recipe.adapter) == (winner.optimizer, winner.adapter)
+    ]
+    near, far = BESIDE
+    return any(near <= one <= far for one in times), any(near <= 1 / one <= far for one in times)
 
 
 def rates(roster: Roster) -> dict[str, float]:
@@ -116,7 +136,8 @@ def _after_climb(
     before: ModelRef,
     lead: Callable[[str, str], Lead],
 ) -> tuple[ModelRef, list[str], str]:
-    """The child that kept the rate, unless another leads it by more than chance and by more than the margin."""
+    """The child that kept the rate, unless another leads it: a child at another rate by more than chance and the
+    margin, one that the race could not tell from it by anything, since neither was there first."""
     steady, number = roster.entries[0], roster.round
     name = steady.recipe.name
     if name not in losses:
@@ -124,13 +145,14 @@ def _after_climb(
     best, why = name, f"{name} goes on at the rate that it had."
     factors = rates(roster)
     for other in reversed(trains):
-        if other == name:
+        if other == name or losses[other] >= losses[best]:
             continue
         entry = next(entry for entry in roster.entries if entry.recipe.name == other)
-        asked = 0.0
-        if entry.parent == steady.parent:
-            asked = rules.margin_nats * abs(log2(factors.get(other, RANK_FACTOR)))
         ahead = lead(other, name)
-        if ahead.mean > asked and ahead.low > 0 and losses[other] < losses[best]:
+        if entry.parent != steady.parent:
+            best, why = other, f"{other} goes on: it leads by {ahead.mean:.4f} nats, after a race that left it open."
+            continue
+        asked = rules.margin_nats * abs(log2(factors.get(other, RANK_FACTOR)))
+        if ahead.mean > asked and ahead.low > 0:
             best, why = other, f"{other} goes on: it leads by {ahead.mean:.4f} nats, and {asked:g} were asked."
     return ModelRef(best, number), [], why

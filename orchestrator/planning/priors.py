@@ -27,7 +27,7 @@ EXPONENT_OF_WIDTH = 0.781
 """Of full fine-tuning's rate beyond the largest width."""
 REFERENCE_BATCH = 16
 SPREAD = 3.0
-"""Between two neighbouring rates of a field: a race and the climb after it find what lies between and above."""
+"""Between two neighbouring rates of a field: the race finds the nearest, the climb what lies beyond its ends."""
 MOST_RATES = 5
 LORA_ALPHA = 32
 LORA_PLUS_RATIO = 16.0

@@ -83,6 +83,13 @@ BRIEF = Setting(
     600_000,
     longest_answer=80,
 )
+TERSE = Setting(
+    "terse",
+    "LaMini, answers of 60 characters at most",
+    str(SHARED / "data/lamini/train.jsonl"),
+    300_000,
+    longest_answer=60,
+)
 LORA = Setting(
     "lora",
     "LaMini, LoRA on stories15m",
@@ -102,7 +109,6 @@ SIZES = {
     # The table of docs/experiments.md: hours.
     "full": Size(_settings(600_000, 300), (0, 1, 2), EVERYTHING),
     "lora": Size((LORA,), (0, 1, 2), (*ESSENTIAL, "ours-*")),
-    "gsm8k": Size((GSM8K,), (0, 1, 2), ESSENTIAL),
-    # What was not looked at while the allocation was made, and, after superni15 had changed it, what was not by then.
-    "fresh": Size((FRESH, BRIEF), (0, 1, 2), ESSENTIAL),
+    # Each not looked at before the rule was settled that it checks: the first two changed it.
+    "fresh": Size((FRESH, BRIEF, GSM8K, TERSE), (0, 1, 2), ESSENTIAL),
 }

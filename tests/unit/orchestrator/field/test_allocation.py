@@ -151,6 +151,38 @@ def test_children_climb_from_the_winner_with_its_state_and_stop_where_the_rate_i
 
 
 @pytest.mark.parametrize(
+    ("winner", "tied", "children", "climbed_at"),
+    [
+        ("low", [], ["low.2a", "low.2b", "low.2c"], [2.5e-4, 1.25e-4, 6.25e-5]),
+        ("mid", [], [], []),
+        ("mid", ["high"], ["mid.2a", "high.2a"], [5e-4, 1e-3]),
+        ("high", [], ["high.2a", "high.2b", "high.2c"], [1e-3, 2e-3, 4e-3]),
+        ("far", [], ["far.2a", "far.2b", "far.2c"], [1.6e-2, 3.2e-2, 6.4e-2]),
+        ("sgd", [], ["sgd.2a", "sgd.2b", "sgd.2c"], [3.125e-5, 6.25e-5, 1.25e-4]),
+    ],
+)
+def test_only_where_the_field_ends_are_rates_tried_beyond_it(
+    winner: str, tied: list[str], children: list[str], climbed_at: list[float]
+):
+    rates = {"low": 1e-3, "mid": 2e-3, "high": 4e-3, "far": 6.4e-2}
+    field: list[Recipe] = [sft(name, learning_rate=rate) for name, rate in rates.items()]
+    field.append(sft("sgd", learning_rate=5e-4, optimizer="sgd"))
+    race = plan().next_roster(field, [])
+    losses = dict.fromkeys([*rates, "sgd"], 3.1) | {winner: 3.0}
+    roster = plan().next_roster(field, [past(race, losses, ModelRef(winner, 1), tied)])
+    assert roster.phase == ("climb" if children else "line")
+    assert [e.recipe.name for e in roster.entries] == (children or [winner])
+    if children:
+        assert learning_rates(roster) == pytest.approx(climbed_at)
+
+
+def test_a_rate_that_was_not_scored_in_the_race_bounds_nothing():
+    race = plan().next_roster([sft("low", learning_rate=2e-3), sft("high")], [])
+    roster = plan().next_roster([], [past(race, {"low": 3.0}, ModelRef("low", 1))])
+    assert learning_rates(roster) == pytest.approx([5e-4, 1e-3, 2e-3])
+
+
+@pytest.mark.parametrize(
     ("total", "children"), [(640_000, ["a.2a", "b.2a", "a.2b", "a.2c"]), (150_000, ["a.2a", "b.2a"]), (100_000, [])]
 )
 def test_no_more_children_than_are_worth_their_tokens(total: float, children: list[str]):
@@ -351,7 +383,11 @@ def test_a_rate_is_raised_only_for_a_proven_lead_beyond_the_margin():
     assert goes_on({"a.2a": 2.80, "a.2b": 2.795, "a.2c": 2.785}) == "a.2a"  # 0.015 where two doublings ask for 0.02
     assert goes_on({"a.2a": 2.80, "a.2b": 2.795, "a.2c": 2.785}, margin_nats=0.0) == "a.2c"
     assert goes_on({"a.2a": 2.80, "a.2b": 2.77, "a.2c": 2.75}, proven=False) == "a.2a"
-    assert goes_on({"a.2a": 2.80, "b.2a": 2.79}) == "b.2a"  # whom the race could not tell from it asks for no margin
+    # Whom the race could not tell from it is asked for nothing: neither was there first.
+    assert goes_on({"a.2a": 2.80, "b.2a": 2.79}, proven=False) == "b.2a"
+    assert goes_on({"a.2a": 2.80, "b.2a": 2.79, "a.2b": 2.77}) == "a.2b"
+    assert goes_on({"a.2a": 2.80, "b.2a": 2.79, "a.2b": 2.77}, proven=False) == "b.2a"
+    assert goes_on({"a.2a": 2.80, "b.2a": 2.81}, proven=False) == "a.2a"
     assert goes_on({"a.2b": 2.9, "a.2c": 2.8}) == "a.2c"  # the one that kept the rate was not scored
 
 
@@ -359,10 +395,10 @@ def test_a_rate_is_raised_only_for_a_proven_lead_beyond_the_margin():
     ("completion_tokens", "optimizer", "factor"),
     [
         (None, "adamw_torch", 1),
-        (64, "adamw_torch", 1),
-        (90, "adamw_torch", 1),
-        (16, "adamw_torch", 0.5),
-        (16, "sgd", 0.25),
+        (100, "adamw_torch", 1),
+        (140, "adamw_torch", 1),
+        (25, "adamw_torch", 0.5),
+        (25, "sgd", 0.25),
     ],
 )
 @pytest.mark.parametrize("passes", [2, 20])
@@ -384,7 +420,7 @@ def test_a_line_has_the_rate_that_the_noise_of_short_completions_leaves_it(
     batches = entry.recipe.batch / raced.recipe.batch
     expected = factor * (batches if optimizer == "sgd" else batches**0.5)
     assert entry.recipe.learning_rate == pytest.approx(raced.recipe.learning_rate * expected)
-    assert ("for steps of 16 completion tokens" in entry.origin) == (factor != 1)
+    assert ("for steps of 25 completion tokens" in entry.origin) == (factor != 1)
     # It stays at that rate: the next round of a line, or the other lines, are not changed once more.
     history.append(past(line, {e.recipe.name: 0.5 for e in line.entries}, ModelRef("a", 1 if passes == 20 else 2)))
     later = plan.next_roster([], history).entries[0].recipe
