@@ -8,7 +8,7 @@ import fcntl
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -60,6 +60,14 @@ class Store(Protocol):
 
     def fetch(self, path: Path) -> None:
         """Have the file at `path`, or all below the folder, here as it is, wherever the most of it lies."""
+        ...
+
+    def ask(self, request: bytes) -> bool:
+        """Leave a request to whoever writes the record, where this is only a look at it. False where it is no look."""
+        ...
+
+    def asked(self, after: int) -> Iterable[tuple[int, bytes]]:
+        """The requests that were left after number `after`, with their numbers."""
         ...
 
     def locked(self, path: Path, wait: bool) -> AbstractContextManager[None]:
@@ -144,6 +152,14 @@ class LocalStore:
 
     def fetch(self, path: Path) -> None:
         """As the protocol says: it is here."""
+
+    def ask(self, request: bytes) -> bool:
+        """As the protocol says: what is to change is changed here."""
+        return False
+
+    def asked(self, after: int) -> Iterable[tuple[int, bytes]]:
+        """As the protocol says: nobody asks from elsewhere."""
+        return ()
 
     @contextmanager
     def locked(self, path: Path, wait: bool) -> Iterator[None]:

@@ -45,6 +45,7 @@ class StoredFolder(LocalStore):
     def __init__(self, root: Path, store: ObjectStore) -> None:
         self.root, self.store, self.blobs = root, store, Blobs(store)
         self._journal, self._last = History(store, "journal"), 0
+        self._requests = History(store, "asked")
 
     def fetch(self, path: Path) -> None:
         """As the protocol says."""
@@ -53,6 +54,15 @@ class StoredFolder(LocalStore):
     def is_locked(self, path: Path) -> bool:
         """As the protocol says: a program that writes to the store says so there."""
         return self.store.size(DRIVER) is not None
+
+    def ask(self, request: bytes) -> bool:
+        """As the protocol says."""
+        self._requests.append(request)
+        return True
+
+    def asked(self, after: int) -> Iterable[tuple[int, bytes]]:
+        """As the protocol says."""
+        return self._requests.after(after)
 
     def look(self) -> None:
         """Make the folder what the store says it is now."""
@@ -160,6 +170,10 @@ class WorkingCopy(StoredFolder):
         finally:
             self._stop_beating()
         self.store.delete(DRIVER)
+
+    def ask(self, request: bytes) -> bool:
+        """As the protocol says: this one writes the record."""
+        return False
 
     def keep(self, path: Path) -> None:
         """As the protocol says."""

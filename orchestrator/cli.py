@@ -200,37 +200,37 @@ def leaderboard(run_dir: LookArgument, json: JsonOption = False) -> None:
 
 @app.command()
 def enter(
-    run_dir: RunArgument, entry: Annotated[Path, typer.Argument(metavar="ENTRY", help="A YAML of one entry or a list.")]
+    run_dir: LookArgument,
+    entry: Annotated[Path, typer.Argument(metavar="ENTRY", help="A YAML of one entry or a list.")],
 ) -> None:
     """Have one more recipe (or a series, or a clone) compete from the next round on."""
     from orchestrator.config.loading import load_entries
-    from orchestrator.record.changes import current
-    from orchestrator.record.changes import enter as enter_recipes
+    from orchestrator.record import changes
 
-    run = RunDirectory(run_dir)
-    change = enter_recipes(run, load_entries(entry, current(run.config, run)))
-    names = ", ".join(recipe.name for recipe in change.enter)
-    console.print(f"{names}: enters in round {change.from_round}", highlight=False, soft_wrap=True)
+    run = RunDirectory.to_change(run_dir)
+    recipes = load_entries(entry, changes.current(changes.changeable(run), run))
+    console.print(changes.told(run, changes.enter(run, recipes)), highlight=False, soft_wrap=True)
 
 
 @app.command()
-def withdraw(run_dir: RunArgument, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
+def withdraw(run_dir: LookArgument, name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Have a competitor compete no longer from the next round on."""
-    from orchestrator.record.changes import withdraw as withdraw_recipe
+    from orchestrator.record import changes
 
-    change = withdraw_recipe(RunDirectory(run_dir), name)
-    console.print(f"{name}: is out from round {change.from_round} on", highlight=False, soft_wrap=True)
+    run = RunDirectory.to_change(run_dir)
+    console.print(changes.told(run, changes.withdraw(run, name)), highlight=False, soft_wrap=True)
 
 
 @app.command()
-def extend(run_dir: RunArgument, rounds: Annotated[int, typer.Option(min=1, help="How many rounds more.")]) -> None:
+def extend(run_dir: LookArgument, rounds: Annotated[int, typer.Option(min=1, help="How many rounds more.")]) -> None:
     """Run more rounds than the config says; a tournament that has ended goes on with the same run command."""
-    from orchestrator.record.changes import extend as extend_rounds
+    from orchestrator.record import changes
 
-    run = RunDirectory(run_dir)
-    extend_rounds(run, rounds)
+    run = RunDirectory.to_change(run_dir)
+    changes.extend(run, rounds)
     going = "" if run.is_running else "; go on with the command that started it"
-    console.print(f"{run.root}: {run.config.all_rounds} rounds now{going}", highlight=False, soft_wrap=True)
+    all_rounds = changes.changeable(run).all_rounds
+    console.print(f"{run.lies_at or run.root}: {all_rounds} rounds now{going}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from orchestrator.environment import environment
 from orchestrator.observers import observers
 from orchestrator.planning import memory, power
 from orchestrator.planning.preparation import bring_models, check_inputs, fetch_tasks, make_data
+from orchestrator.record.changes import take_in
 from orchestrator.record.events import Noted, Observer
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
@@ -60,6 +61,8 @@ def run_tournament(
     address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
     with run.locked(), ExitStack() as stack:
         run = stack.enter_context(_stored(config, run))
+        if run.config_file.is_file():
+            take_in(run)  # what has ended may have been extended
         if workers is None and address not in OF_OUR_OWN and not (run.config_file.is_file() and _is_finished(run)):
             stack.enter_context(_joined(address, config, run))  # not only when all data are split and models are here
         prepare(config, config_file, run)

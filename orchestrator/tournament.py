@@ -30,6 +30,7 @@ from orchestrator.field.roster import Roster
 from orchestrator.field.spending import level
 from orchestrator.field.whole_budget import Corpus
 from orchestrator.planning import model_sources
+from orchestrator.record.changes import take_in
 from orchestrator.record.events import ChampionCrowned, Noted, RoundBegan, TournamentEvent, VerdictReached
 from orchestrator.record.records import Inspection, ModelFolder, Verdict
 from orchestrator.record.run_directory import RunDirectory
@@ -126,6 +127,8 @@ class Tournament:
         """
         number = len(history) + 1
         with self.dir.changing():
+            for words in take_in(self.dir):
+                self.tell(Noted(words))
             config = self.dir.with_changes(self.config)
             if has_ended(config, [settled.verdict for settled in history]):
                 return None

@@ -20,12 +20,23 @@ class Change(Settings):
     enter: list[Recipe] = []
     withdraw: str | None = None
     extend: int | None = Field(None, ge=1)
+    asked: int = Field(0, ge=0)
+    """Its number among those that were asked for from elsewhere, in a store; 0 for one that was put here at once."""
 
     @model_validator(mode="after")
     def _one_of_three(self) -> "Change":
         if bool(self.enter) + (self.withdraw is not None) + (self.extend is not None) != 1:
             raise ValueError("give one of enter, withdraw and extend")
         return self
+
+    @property
+    def in_words(self) -> str:
+        """What changes, and from when on."""
+        if self.extend is not None:
+            return f"{self.extend} more round{'s' * (self.extend > 1)}"
+        if self.withdraw is not None:
+            return f"{self.withdraw}: is out from round {self.from_round} on"
+        return f"{', '.join(recipe.name for recipe in self.enter)}: enters in round {self.from_round}"
 
 
 def rounds_in_all(rounds: int, changes: Sequence[Change], as_of: int | None = None) -> int:

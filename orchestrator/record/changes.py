@@ -1,11 +1,17 @@
 """Changing a tournament that has begun: what `enter`, `withdraw` and `extend` put on record, and from which round on.
 
-A change counts from the first round that no lineage has begun, in every lineage alike.
+A change counts from the first round that no lineage has begun, in every lineage alike. Where the record lies in an
+object store it is asked for there, and whoever drives the tournament takes it in before its next round.
 """
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
 
 from cluster.errors import UserError
 from cluster.records import nearest
 from competitors.kinds import Recipe
+from orchestrator.config.loading import explain
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.changes import Change
 from orchestrator.field.roster import RosterEntry
@@ -55,7 +61,7 @@ def next_open_round(config: TournamentConfig, run: RunDirectory) -> int:
 def enter(run: RunDirectory, recipes: list[Recipe]) -> Change:
     """Have `recipes` compete from the next open round on. UserError when a name is taken or no round is left."""
     with run.changing():
-        config = _changeable(run)
+        config = changeable(run)
         number = _open_round(config, run)
         taken = {name for lineage in config.lineages for name in everyone(config, run, lineage.name)}
         taken |= set(current(config, run))
@@ -70,7 +76,7 @@ def enter(run: RunDirectory, recipes: list[Recipe]) -> Change:
 def withdraw(run: RunDirectory, name: str) -> Change:
     """Have a competitor compete no longer from the next open round on. UserError when there is none, or no other."""
     with run.changing():
-        config = _changeable(run)
+        config = changeable(run)
         number, there = _open_round(config, run), current(config, run)
         if name not in there:
             raise UserError(f'{run.root}: no competitor "{name}" competes there{nearest(name, there)}')
@@ -84,25 +90,65 @@ def withdraw(run: RunDirectory, name: str) -> Change:
 def extend(run: RunDirectory, rounds: int) -> Change:
     """Have every lineage run `rounds` more rounds."""
     with run.changing():
-        config = _changeable(run)
-        change = Change(from_round=min(next_open_round(config, run), config.all_rounds + 1), extend=rounds)
+        config = changeable(run)
+        change = _from_next_round(Change(from_round=1, extend=rounds), config, run)
         run.record_change(config, change)
     return change
 
 
-def _changeable(run: RunDirectory) -> TournamentConfig:
-    """The config of a run whose field may change. UserError where its whole budget is shared out already."""
+def take_in(run: RunDirectory) -> list[str]:
+    """Put on record what was asked for from elsewhere since, and say in words what that is; for who writes the record,
+    while `changing`."""
+    said = []
+    for asked in _asked(run, run.config):
+        try:
+            if isinstance(asked, UserError):
+                raise asked
+            change = _from_next_round(asked, run.config, run)
+            run.record_change(run.config, change)
+        except UserError as reason:  # two asked at once, or another version did: no reason for the rounds to end
+            said.append(f"what was asked for from elsewhere cannot be done: {reason}")
+        else:
+            said.append(f"asked for from elsewhere: {change.in_words}")
+    return said
+
+
+def _asked(run: RunDirectory, config: TournamentConfig) -> Iterator[Change | UserError]:
+    """What was asked for and is not on record, or why it cannot be read."""
+    for number, request in run.store.asked(max((change.asked for change in config.changes), default=0)):
+        try:
+            yield Change.model_validate_json(request).model_copy(update={"asked": number})
+        except ValidationError as error:
+            yield UserError(f"{run.lies_at}: asked/{number:08d}: {explain(error, None)}")
+
+
+def _from_next_round(change: Change, config: TournamentConfig, run: RunDirectory) -> Change:
+    number = next_open_round(config, run)
+    if change.extend is not None:
+        number = min(number, config.all_rounds + 1)
+    return change.model_copy(update={"from_round": number})
+
+
+def changeable(run: RunDirectory) -> TournamentConfig:
+    """The config of a run whose field may change, with what was asked for already. UserError where its whole budget is
+    shared out."""
     config = run.config
     if config.budget.whole is not None:
         raise UserError(
             f"{run.root}: its whole budget is shared out among its competitors and rounds: start another tournament,"
             " from its champion if you like"
         )
-    return config
+    asked = [change for change in _asked(run, config) if isinstance(change, Change)]
+    return config.model_copy(update={"changes": [*config.changes, *asked]})
+
+
+def told(run: RunDirectory, change: Change) -> str:
+    """A change in words, for who made it."""
+    return change.in_words + ("" if run.lies_at is None else ", or whichever begins next: it is asked for in the store")
 
 
 def _open_round(config: TournamentConfig, run: RunDirectory) -> int:
-    number = next_open_round(config, run)
+    number, where = next_open_round(config, run), run.lies_at or run.root
     if number > config.all_rounds:
-        raise UserError(f"{run.root}: its last round has begun; add rounds first: tournament extend {run.root}")
+        raise UserError(f"{where}: its last round has begun; add rounds first: tournament extend {where}")
     return number

@@ -63,6 +63,12 @@ class RunDirectory:
         folder = stored_folder(given)
         return cls(folder.root, folder)
 
+    @classmethod
+    def to_change(cls, given: str) -> Self:
+        """The one at a path or a URL, as it is on record now: that of a working copy is in its store."""
+        run = cls.at(given)
+        return run if run.lies_at is None or "://" in given else cls.at(run.lies_at)
+
     @property
     def lies_at(self) -> str | None:
         """The URL where it lies in an object store, if this is a working copy."""
@@ -166,12 +172,15 @@ class RunDirectory:
             yield
 
     def record_change(self, config: TournamentConfig, change: Change) -> None:
-        """Add a change to the record; call it while `changing`. UserError where the config does not allow it."""
+        """Add a change to the record, or ask whoever writes it elsewhere to; call it while `changing`. UserError where
+        the config does not allow it."""
         raw = config.model_copy(update={"changes": [*config.changes, change]}).model_dump(mode="json", by_alias=True)
         try:
-            self.adopt(TournamentConfig.model_validate(raw))
+            changed = TournamentConfig.model_validate(raw)
         except ValidationError as error:
             raise UserError(f"{self.root}: {explain(error, raw)}") from error
+        if not self.store.ask(change.model_dump_json(by_alias=True).encode()):
+            self.adopt(changed)
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -4,13 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cluster import staged_workers, staging, tree, working_copy
 from cluster.object_store import ObjectStore
 from cluster.staged_workers import StagedWorkers
 from cluster.working_copy import WorkingCopy, bring
 from competitors.contract import Brief
+from orchestrator.cli import app
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from tests.faked import FakedWorkers, allocated, climbing, faked_config, hand_in, play
 from tests.unit.orchestrator.test_loop import Stopped, models, outcome
@@ -103,3 +106,59 @@ def test_an_entry_s_log_is_on_record_as_it_was_left(inputs: Path, tmp_path: Path
     assert there == here
     assert there.startswith("red at postgresql://…@db/mlflow\n")
     assert there.endswith("delivered: used its budget\n")
+
+
+def test_what_is_asked_for_elsewhere_is_taken_in_before_the_next_round(inputs: Path, tmp_path: Path):
+    """By whoever drives it: while it runs, after it was lost, and when it has ended."""
+    (tmp_path / "store").mkdir()
+    url = f"file://{tmp_path}/store"
+    (tmp_path / "late.yaml").write_text("{name: late, like: a}")
+    (tmp_path / "later.yaml").write_text("{name: later, like: late}")
+
+    def asks(*command: str) -> str:
+        result = CliRunner().invoke(app, [command[0], url, *command[1:]])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def asking(brief: Brief) -> None:
+        if brief.round == 1:
+            asks("enter", str(tmp_path / "late.yaml"))
+            # What was asked for and is not yet taken in counts already.
+            said = asks("enter", str(tmp_path / "later.yaml"))
+            assert said == "later: enters in round 2, or whichever begins next: it is asked for in the store\n"
+            asks("withdraw", "b")
+            ObjectStore(url).create("asked/00000004", b'{"extnd": 1}')
+        hand_in(brief)
+
+    config = faked_config(inputs, rounds=2, cluster={"storage": "s3://somewhere"})
+    said: list[str] = []
+
+    def run(folder: str, workers: FakedWorkers) -> Snapshot:
+        copy = WorkingCopy(tmp_path / folder / "run", ObjectStore(url)).open()
+        snapshot = play(config, copy.root, StagedWorkers(workers, copy), copy, lambda event: said.append(str(event)))
+        copy.close()
+        return snapshot
+
+    first = run("here", FakedWorkers(climbing, acts={"a": asking}))
+    names = [[entry.name for entry in one.entries] for one in first.lineages[0].settled]
+    assert names == [["a", "b"], ["a", "late", "later"]]
+    assert [change.asked for change in first.config.changes] == [1, 2, 3]
+    assert sum("asked for from elsewhere: late: enters in round 2" in one for one in said) == 1
+    assert any('asked/00000004: unknown key "extnd"' in one for one in said)
+
+    assert asks("extend", "--rounds", "1") == f"{url}: 3 rounds now; go on with the command that started it\n"
+    assert [one.number for one in run("there", FakedWorkers(climbing)).lineages[0].settled] == [1, 2, 3]
+    bring(url, tmp_path / "fetched")
+    assert RunDirectory(tmp_path / "fetched").config.all_rounds == 3
+
+
+def test_a_working_copy_is_changed_where_its_record_lies(inputs: Path, tmp_path: Path):
+    """What was changed in the folder alone would be gone with the next driver."""
+    (tmp_path / "store").mkdir()
+    store = ObjectStore(f"file://{tmp_path}/store")
+    config = faked_config(inputs, rounds=1, cluster={"storage": "s3://somewhere"})
+    play_stored(config, tmp_path / "run", store)
+    result = CliRunner().invoke(app, ["extend", str(tmp_path / "run"), "--rounds", "1"])
+    assert result.exit_code == 0, result.output
+    snapshot = play_stored(config, tmp_path / "run", store)
+    assert [one.number for one in snapshot.lineages[0].settled] == [1, 2]
