@@ -41,8 +41,8 @@ def factors(history: Sequence[Past]) -> Sequence[float]:
     """At which rates the next children of the trunk run; none once the rate is settled."""
     last, climbs = history[-1], sum(past.roster.phase == "climb" for past in history)
     if last.roster.phase == "race":
-        is_bounded, is_based = _raced_beside(last, recipe_of(last.trunk, history))
-        return UP if not is_bounded else SAME if is_based else DOWN
+        above, below = _raced_beside(last, recipe_of(last.trunk, history))
+        return UP if not above else SAME if below else DOWN
     if last.roster.phase != "climb" or climbs >= MAX_CLIMBS:
         return ()
     ran = rates(last.roster)
@@ -52,9 +52,9 @@ def factors(history: Sequence[Past]) -> Sequence[float]:
     if taken == min(ran.values()) < 1:
         return DOWN
     steady = next(name for name, factor in ran.items() if factor == 1)
-    above = [last.losses.get(name, inf) for name, factor in ran.items() if factor == UP[1]]
-    downwards = climbs == 1 and taken == 1 and steady in last.losses and above
-    return DOWN if downwards and above[0] - last.losses[steady] > MARGIN_TO_GO_DOWN else ()
+    doubled = [last.losses.get(name, inf) for name, factor in ran.items() if factor == UP[1]]
+    downwards = climbs == 1 and taken == 1 and steady in last.losses and doubled
+    return DOWN if downwards and doubled[0] - last.losses[steady] > MARGIN_TO_GO_DOWN else ()
 
 
 def _raced_beside(race: Past, winner: Recipe) -> tuple[bool, bool]:

@@ -117,7 +117,11 @@ def undisturbed(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return snapshot, store.count
 
 
-@pytest.mark.parametrize(("of", "every"), [(faked_config, 1), (allocated, 5)], ids=["equal rounds", "a whole budget"])
+@pytest.mark.parametrize(
+    ("of", "every"),
+    [(faked_config, 2), (allocated, 5), pytest.param(faked_config, 1, marks=pytest.mark.slow)],
+    ids=["equal rounds", "a whole budget", "each"],
+)
 def test_it_goes_on_from_between_any_two_writes(
     inputs: Path, tmp_path: Path, of: Callable[[Path], TournamentConfig], every: int
 ):

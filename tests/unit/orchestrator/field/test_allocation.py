@@ -176,6 +176,17 @@ def test_only_where_the_field_ends_are_rates_tried_beyond_it(
         assert learning_rates(roster) == pytest.approx(climbed_at)
 
 
+def test_on_short_data_the_trunk_of_all_lines_goes_a_little_further_even_alone():
+    short = Plan("l", Allocation(), Whole(TOTAL), Corpus(rows=1500, tokens=150_000), 5, False)
+    field = [sft("low", learning_rate=2e-3), sft("mid"), sft("high", learning_rate=8e-3)]
+    race = short.next_roster(field, [])
+    history = [past(race, {"mid": 3.0, "low": 3.1, "high": 3.1}, ModelRef("mid", 1))]
+    climb = short.next_roster(field, history)
+    assert (climb.phase, [e.recipe.name for e in climb.entries]) == ("climb", ["mid.2a"])
+    history.append(past(climb, {"mid.2a": 2.9}, ModelRef("mid.2a", 2)))
+    assert short.next_roster(field, history).phase == "lines"
+
+
 def test_a_rate_that_was_not_scored_in_the_race_bounds_nothing():
     race = plan().next_roster([sft("low", learning_rate=2e-3), sft("high")], [])
     roster = plan().next_roster([], [past(race, {"low": 3.0}, ModelRef("low", 1))])

@@ -17,7 +17,7 @@ def at_most(trials: int, chance: float) -> float:
     "setup",
     [
         Setup(entries=4, rounds=5),
-        Setup(entries=16, rounds=20),
+        pytest.param(Setup(entries=16, rounds=20), marks=pytest.mark.slow),
         Setup(entries=4, rounds=20, shape="very skewed"),
         Setup(entries=4, rounds=20, shape="skewed", group=5, rows=300),
         Setup(entries=4, rounds=20, shape="heavy tails", seed_rule="champion"),
