@@ -23,7 +23,7 @@ class StagedWorkers(OverWorkers):
 
     An argument of a call may say what it is about: `works_in`, a folder that is all the call's own, and that is
     followed while it runs; `adds_to`, a folder of which it needs the files, but not the folders in it. Of every other
-    path in the arguments it is given what lies there.
+    path in the arguments it is given what lies there; a file that grows is followed too.
     """
 
     def __init__(self, workers: Workers, copy: WorkingCopy) -> None:
@@ -52,7 +52,7 @@ class StagedWorkers(OverWorkers):
         call = asyncio.ensure_future(self._workers.call(replace(shape, shares_disk=False), stage, **limits))
         try:
             while not call.done():
-                await asyncio.wait({call}, timeout=FOLLOW_SECONDS if stage.works_in else None)
+                await asyncio.wait({call}, timeout=FOLLOW_SECONDS if stage.is_followed else None)
                 if not call.done():
                     await asyncio.to_thread(exchange.go_on)
         finally:
@@ -70,7 +70,8 @@ class StagedWorkers(OverWorkers):
         files |= self._copy.contents(added_to, is_shallow=True)
         files |= self._copy.contents([works_in] if works_in else [])
         name = works_in.relative_to(self._copy.root).as_posix() if works_in else None
-        return Stage(function.__name__, packed, self._copy.store.url, f"calls/{uuid.uuid4().hex}", files, name)
+        reports = tuple(path.relative_to(self._copy.root).as_posix() for path in paths if path.name.endswith(GROWS))
+        return Stage(function.__name__, packed, self._copy.store.url, f"calls/{uuid.uuid4().hex}", files, name, reports)
 
 
 class _Exchange:

@@ -54,6 +54,8 @@ class Stage:
     """What it may read, by name below the root."""
     works_in: str | None
     """A folder that is all its own, and that is followed."""
+    reports: tuple[str, ...] = ()
+    """Files elsewhere that it adds to, and that are followed."""
 
     @property
     def __name__(self) -> str:
@@ -66,7 +68,7 @@ class Stage:
             function, *args = unpacked(self.packed, top)
             record = _here.record = _Record(self, top, blobs)
             try:
-                with record.followed() if self.works_in is not None else contextlib.nullcontext():
+                with record.followed() if self.is_followed else contextlib.nullcontext():
                     result = run(function, *args)
             except Exception:
                 record.note_all()
@@ -75,6 +77,15 @@ class Stage:
                 _here.record = None
             record.note_all()
             return result
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether something that it writes is told while it runs."""
+        return bool(self.reports) or self.works_in is not None
+
+    def follows(self, name: str) -> bool:
+        """Whether a file is told of while it runs."""
+        return name in self.reports or (self.works_in is not None and name.startswith(f"{self.works_in}/"))
 
     @contextmanager
     def laid_out(self) -> Iterator[tuple[Path, Blobs]]:
@@ -240,11 +251,11 @@ class _Record:
         over = threading.Event()
 
         def follow() -> None:
-            seen = self._looks(self.stage.works_in)
+            seen = self._looks_followed()
             while not over.wait(FOLLOW_SECONDS):
                 with contextlib.suppress(ClusterTrouble), self.turn:  # said at the end, if it lasts
                     self._take_in()
-                    now = self._looks(self.stage.works_in)
+                    now = self._looks_followed()
                     # What looks as it did a moment ago is not being written just now.
                     self._note(
                         {name: looks for name, looks in now.items() if name.endswith(GROWS) or seen.get(name) == looks},
@@ -268,8 +279,11 @@ class _Record:
 
     def _note(self, settled: dict[str, Looks], now: dict[str, Looks]) -> None:
         """Tell what changed among the `settled` files, and what of all `now` is gone."""
-        scope = "" if self.stage.works_in is None or settled is now else f"{self.stage.works_in}/"
-        told = {name: looks for name, looks in self.told.items() if name in now or not name.startswith(scope)}
+        told = {
+            name: looks
+            for name, looks in self.told.items()
+            if name in now or not (settled is now or self.stage.follows(name))
+        }
         removed = [name for name in self.told if name not in told]
         files, grown = dict[str, Content](), dict[str, Grown]()
         for name, looks in settled.items():
@@ -312,6 +326,11 @@ class _Record:
                     temporary.write_bytes(content.data)
                 if (looks := looks_of(path)) is not None:
                     self.told[name] = looks
+
+    def _looks_followed(self) -> dict[str, Looks]:
+        found = {} if self.stage.works_in is None else self._looks(self.stage.works_in)
+        reports = {name: looks_of(self.top / name) for name in self.stage.reports}
+        return found | {name: looks for name, looks in reports.items() if looks is not None}
 
     def _looks(self, below: str | None = None) -> dict[str, Looks]:
         top = self.top if below is None else self.top / below

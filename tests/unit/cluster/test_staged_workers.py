@@ -207,12 +207,25 @@ def train(work: Work) -> str:
     return "was never told to stop"
 
 
-def followed(copy: WorkingCopy, until: Callable[[], bool], act: Callable[[asyncio.Task[Any]], object]) -> Any:
-    """`train`, and `act` as soon as `until` says so."""
+def score(reports: Path) -> None:
+    for step in range(2000):
+        with reports.open("a") as file:
+            file.write(f"{step}\n")
+        time.sleep(0.01)
+
+
+def followed(
+    copy: WorkingCopy,
+    until: Callable[[], bool],
+    act: Callable[[asyncio.Task[Any]], object],
+    function: Callable[[Any], Any] = train,
+    argument: Any = None,
+) -> Any:
+    """A call of `train`, or of `function`, and `act` as soon as `until` says so."""
 
     async def main() -> Any:
         workers = StagedWorkers(InProcessWorkers(), copy)
-        training = asyncio.create_task(workers.call(SMALL, train, Work(copy.root / "entry")))
+        training = asyncio.create_task(workers.call(SMALL, function, argument or Work(copy.root / "entry")))
         async with asyncio.timeout(60):
             while not until():
                 assert not training.done()
@@ -235,6 +248,16 @@ def test_a_call_is_followed_and_can_be_told_to_stop(copy: WorkingCopy):
     assert said == "enough"
     lines = reports.read_text().splitlines()
     assert lines == [str(step) for step in range(len(lines))], "no report is lost, or comes twice"
+
+
+def test_reports_elsewhere_are_followed_too(copy: WorkingCopy):
+    """As of scoring, which adds to what the training reported."""
+    reports = copy.root / "entry" / "progress.jsonl"
+    copy.write_text(reports, "trained\n")
+    with pytest.raises(asyncio.CancelledError):
+        followed(copy, lambda: reports.stat().st_size > 50, lambda scoring: scoring.cancel(), score, reports)
+    first, *lines = reports.read_text().splitlines()
+    assert (first, lines) == ("trained", [str(step) for step in range(len(lines))])
 
 
 def test_a_call_that_is_killed_leaves_its_last_checkpoint_on_record(copy: WorkingCopy, tmp_path: Path):
