@@ -148,10 +148,10 @@ class Tournament:
         assert base.path is not None
         shape = Shape("trainer", 1, 0)
         arguments = (self.dir.split("train"), base.path, self.config.data.max_tokens)
-        rows, tokens, of_completions = await self.evaluators.call(count_tokens, *arguments, shape=shape)
+        rows, tokens, in_bytes = await self.evaluators.call(count_tokens, *arguments, shape=shape)
         if not rows:
             raise UserError(f"data.max_tokens: no training row has a completion within {self.config.data.max_tokens}")
-        return self.dir.write(Corpus(rows=rows, tokens=tokens, completion_tokens=of_completions), file)
+        return self.dir.write(Corpus(rows=rows, tokens=tokens, completion_bytes=in_bytes), file)
 
     async def settle(
         self,

@@ -65,8 +65,8 @@ def row_passes(counts: Counts, seed: int) -> Iterator[Counts]:
 
 
 def count_tokens(train_data: Path, tokenizer_folder: Path, max_tokens: int) -> tuple[int, int, int]:
-    """How many rows have a completion within `max_tokens`, and how many tokens all those hold: prompts included, and
-    of completions alone, which carry the loss.
+    """How many rows have a completion within `max_tokens`, how many tokens all those hold, prompts included, and how
+    many bytes of completions, which carry the loss.
 
     Of more than `COUNTED_ROWS` rows so many are looked at, evenly spread, and the counts are scaled up.
     """
@@ -77,11 +77,12 @@ def count_tokens(train_data: Path, tokenizer_folder: Path, max_tokens: int) -> t
     looked_at = np.unique(np.linspace(0, table.num_rows - 1, min(table.num_rows, COUNTED_ROWS)).astype(np.int64))
     part = table.take(looked_at)
     texts = (part["prompt"].to_pylist(), part["completion"].to_pylist())
-    encoded = encode(*texts, AutoTokenizer.from_pretrained(tokenizer_folder), max_tokens)
-    kept = [row for row in encoded if row.completion_tokens]
-    counts = len(kept), sum(len(row.ids) for row in kept), sum(row.completion_tokens for row in kept)
-    rows, tokens, of_completions = (round(count * table.num_rows / len(looked_at)) for count in counts)
-    return rows, tokens, of_completions
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    kept = [row for row in encode(*texts, tokenizer, max_tokens) if row.completion_tokens]
+    completions = tokenizer.batch_decode([row.ids[row.start :] for row in kept], skip_special_tokens=True)
+    counts = len(kept), sum(len(row.ids) for row in kept), sum(len(text.encode()) for text in completions)
+    rows, tokens, in_bytes = (round(count * table.num_rows / len(looked_at)) for count in counts)
+    return rows, tokens, in_bytes
 
 
 def prepare(

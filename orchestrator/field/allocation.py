@@ -40,11 +40,11 @@ CLIMB_AT_MOST = 0.03
 ROOT_PER_ROW = 30
 """A line of R rows takes √R / 30 of them a step: the batch from which on larger ones waste tokens grows with the data,
 about as its root (Zhang et al. 2024, arXiv:2410.21676). docs/LOG.md, 2026-11-28, has the figures of the factor."""
-QUIET_TOKENS = 100
-"""Where a step of the race has fewer completion tokens, the line's rate is carried from a step of so many: the noise of
-such steps limits it, and a race is too short to show that. On five sets of 15 to 108 tokens a row the rates that won
-the race were about the same, and those that were best over the line went with the root of these tokens.
-docs/LOG.md, 2026-11-30, has the figures."""
+QUIET_BYTES = 160
+"""Where the completions of the race's steps hold fewer, the line's rate is carried from a step of so many: the noise of
+such steps limits it, and a race is too short to show that. On five sets of 22 to 172 bytes a row the rates that won the
+race were about the same, and those that were best over the line went with the root of these bytes. Bytes, since how
+much a row says does not depend on the tokenizer. docs/LOG.md, 2026-11-30, has the figures."""
 COOLER = 1 / 8
 """What all rates are multiplied with when no recipe has come below the base."""
 GPU_STEP_TOKENS = 2048
@@ -225,11 +225,11 @@ class Plan:
 
     def _quieter(self, recipe: SftRecipe) -> tuple[SftRecipe, dict[str, str]]:
         """A recipe that raced, at the rate for a line, and why in words."""
-        a_step = recipe.batch * (self.corpus.completion_tokens or inf) / self.corpus.rows
-        if a_step >= QUIET_TOKENS:
+        a_step = recipe.batch * (self.corpus.completion_bytes or inf) / self.corpus.rows
+        if a_step >= QUIET_BYTES:
             return recipe, {}
-        factor = rate_at(a_step / QUIET_TOKENS, recipe)
-        words = f"{recipe.learning_rate:g} × {factor:.2g}, for steps of {a_step:.0f} completion tokens"
+        factor = rate_at(a_step / QUIET_BYTES, recipe)
+        words = f"{recipe.learning_rate:g} × {factor:.2g}, for {a_step:.0f} bytes of completions a step"
         return at_rate(recipe, factor), {"learning_rate": words}
 
     def _lines(self, trunk: SftRecipe, history: Sequence[Past], left: float, rounds_left: int) -> Roster:

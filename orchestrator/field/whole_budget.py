@@ -35,8 +35,8 @@ class Corpus(Record):
     """That have a completion within max_tokens."""
     tokens: int
     """Of one pass over them, prompts included."""
-    completion_tokens: int | None = None
-    """Of those, the ones that carry the loss; None in a run that was begun before they were counted."""
+    completion_bytes: int | None = None
+    """Of UTF-8, of the completions of one pass; None in a run that was begun before they were counted."""
 
     @property
     def tokens_per_row(self) -> float:

@@ -67,12 +67,12 @@ def plan_allocation(
             if folder is None:
                 unchecked.append(f"lineages[{lineage.name}]: how its budget is shared out: its tokenizer is not here")
                 continue
-            rows, tokens, of_completions = count_tokens(data / "train.parquet", folder, config.data.max_tokens)
+            rows, tokens, in_bytes = count_tokens(data / "train.parquet", folder, config.data.max_tokens)
             if not rows:
                 within = config.data.max_tokens
                 raise UserError(f"{config_file}: data.max_tokens: no training row has a completion within {within}")
             base = describe_base(lineage.base, config_file.parent)
-            corpus = Corpus(rows=rows, tokens=tokens, completion_tokens=of_completions)
+            corpus = Corpus(rows=rows, tokens=tokens, completion_bytes=in_bytes)
             planned.append(_planned(config, lineage, corpus, cluster, base))
     return planned, unchecked
 

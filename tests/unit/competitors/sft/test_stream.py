@@ -128,13 +128,14 @@ def test_rows_that_are_held_back_are_never_taken(train_data: Path):
 
 
 @pytest.mark.parametrize("looked_at", [1000, 20])
-def test_tokens_are_counted_and_those_of_completions_apart(
+def test_tokens_are_counted_and_the_bytes_of_completions(
     train_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looked_at: int
 ):
     monkeypatch.setattr(stream, "COUNTED_ROWS", looked_at)
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
-    rows, tokens, of_completions = count_tokens(train_data, tmp_path / "tokenizer", 64)
+    rows, tokens, in_bytes = count_tokens(train_data, tmp_path / "tokenizer", 64)
     whole = prepare(train_data, tiny_tokenizer(), 64, Allowance(steps=rows), 1, False, 7, None)
     labels = [label for row in whole.sequences["labels"] for label in row]
-    of_all = tokens / len(labels), of_completions / sum(label != -100 for label in labels)
+    completions = pq.read_table(train_data)["completion"].to_pylist()
+    of_all = tokens / len(labels), in_bytes / sum(len(text.encode()) for text in completions)
     assert of_all == pytest.approx((1, 1), abs=1e-9 if looked_at == 1000 else 0.1)

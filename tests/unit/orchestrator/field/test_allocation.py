@@ -403,23 +403,21 @@ def test_a_rate_is_raised_only_for_a_proven_lead_beyond_the_margin():
 
 
 @pytest.mark.parametrize(
-    ("completion_tokens", "optimizer", "factor"),
+    ("a_row", "optimizer", "factor"),
     [
         (None, "adamw_torch", 1),
-        (100, "adamw_torch", 1),
-        (140, "adamw_torch", 1),
-        (25, "adamw_torch", 0.5),
-        (25, "sgd", 0.25),
+        (160, "adamw_torch", 1),
+        (200, "adamw_torch", 1),
+        (40, "adamw_torch", 0.5),
+        (40, "sgd", 0.25),
     ],
 )
 @pytest.mark.parametrize("passes", [2, 20])
 def test_a_line_has_the_rate_that_the_noise_of_short_completions_leaves_it(
-    completion_tokens: int | None, optimizer: str, factor: float, passes: int
+    a_row: int | None, optimizer: str, factor: float, passes: int
 ):
     rows = 10_000 if passes == 2 else 1_000
-    corpus = Corpus(
-        rows=rows, tokens=100 * rows, completion_tokens=None if completion_tokens is None else completion_tokens * rows
-    )
+    corpus = Corpus(rows=rows, tokens=100 * rows, completion_bytes=None if a_row is None else a_row * rows)
     plan = Plan("l", Allocation(climb=False), Whole(TOTAL), corpus, 5, False)
     race = plan.next_roster([sft("a", optimizer=optimizer), sft("b", optimizer=optimizer)], [])
     history = [past(race, {"a": 1.0, "b": 2.0}, ModelRef("a", 1))]
@@ -431,7 +429,7 @@ def test_a_line_has_the_rate_that_the_noise_of_short_completions_leaves_it(
     batches = entry.recipe.batch / raced.recipe.batch
     expected = factor * (batches if optimizer == "sgd" else batches**0.5)
     assert entry.recipe.learning_rate == pytest.approx(raced.recipe.learning_rate * expected)
-    assert ("for steps of 25 completion tokens" in entry.origin) == (factor != 1)
+    assert ("for 40 bytes of completions a step" in entry.origin) == (factor != 1)
     # It stays at that rate: the next round of a line, or the other lines, are not changed once more.
     history.append(past(line, {e.recipe.name: 0.5 for e in line.entries}, ModelRef("a", 1 if passes == 20 else 2)))
     later = plan.next_roster([], history).entries[0].recipe
