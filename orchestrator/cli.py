@@ -230,7 +230,7 @@ def extend(run_dir: LookArgument, rounds: Annotated[int, typer.Option(min=1, hel
     changes.extend(run, rounds)
     going = "" if run.is_running else "; go on with the command that started it"
     all_rounds = changes.changeable(run).all_rounds
-    console.print(f"{run.lies_at or run.root}: {all_rounds} rounds now{going}", highlight=False, soft_wrap=True)
+    console.print(f"{run.where}: {all_rounds} rounds now{going}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -67,7 +67,7 @@ def enter(run: RunDirectory, recipes: list[Recipe]) -> Change:
         taken |= set(current(config, run))
         for recipe in recipes:
             if recipe.name in taken:
-                raise UserError(f"competitors[{recipe.name}].name: {run.root} has or had one of this name already")
+                raise UserError(f"competitors[{recipe.name}].name: {run.where} has or had one of this name already")
         change = Change(from_round=number, enter=recipes)
         run.record_change(config, change)
     return change
@@ -79,9 +79,9 @@ def withdraw(run: RunDirectory, name: str) -> Change:
         config = changeable(run)
         number, there = _open_round(config, run), current(config, run)
         if name not in there:
-            raise UserError(f'{run.root}: no competitor "{name}" competes there{nearest(name, there)}')
+            raise UserError(f'{run.where}: no competitor "{name}" competes there{nearest(name, there)}')
         if len(there) == 1:
-            raise UserError(f"{run.root}: {name} is its only competitor: enter another one first")
+            raise UserError(f"{run.where}: {name} is its only competitor: enter another one first")
         change = Change(from_round=number, withdraw=name)
         run.record_change(config, change)
     return change
@@ -119,7 +119,7 @@ def _asked(run: RunDirectory, config: TournamentConfig) -> Iterator[Change | Use
         try:
             yield Change.model_validate_json(request).model_copy(update={"asked": number})
         except ValidationError as error:
-            yield UserError(f"{run.lies_at}: asked/{number:08d}: {explain(error, None)}")
+            yield UserError(f"{run.where}: asked/{number:08d}: {explain(error, None)}")
 
 
 def _from_next_round(change: Change, config: TournamentConfig, run: RunDirectory) -> Change:
@@ -135,7 +135,7 @@ def changeable(run: RunDirectory) -> TournamentConfig:
     config = run.config
     if config.budget.whole is not None:
         raise UserError(
-            f"{run.root}: its whole budget is shared out among its competitors and rounds: start another tournament,"
+            f"{run.where}: its whole budget is shared out among its competitors and rounds: start another tournament,"
             " from its champion if you like"
         )
     asked = [change for change in _asked(run, config) if isinstance(change, Change)]
@@ -148,7 +148,7 @@ def told(run: RunDirectory, change: Change) -> str:
 
 
 def _open_round(config: TournamentConfig, run: RunDirectory) -> int:
-    number, where = next_open_round(config, run), run.lies_at or run.root
+    number, where = next_open_round(config, run), run.where
     if number > config.all_rounds:
         raise UserError(f"{where}: its last round has begun; add rounds first: tournament extend {where}")
     return number

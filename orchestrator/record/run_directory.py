@@ -75,6 +75,11 @@ class RunDirectory:
         mark = self.root / STORAGE_MARK
         return mark.read_text(encoding="utf-8").strip() if mark.is_file() else None
 
+    @property
+    def where(self) -> str:
+        """Where its record lies, for people."""
+        return self.lies_at or str(self.root)
+
     def split(self, split: Split) -> Path:
         """File of a split's rows."""
         return self.data / file_of(split)
@@ -178,7 +183,7 @@ class RunDirectory:
         try:
             changed = TournamentConfig.model_validate(raw)
         except ValidationError as error:
-            raise UserError(f"{self.root}: {explain(error, raw)}") from error
+            raise UserError(f"{self.where}: {explain(error, raw)}") from error
         if not self.store.ask(change.model_dump_json(by_alias=True).encode()):
             self.adopt(changed)
 

@@ -127,6 +127,7 @@ def test_what_is_asked_for_elsewhere_is_taken_in_before_the_next_round(inputs: P
             said = asks("enter", str(tmp_path / "later.yaml"))
             assert said == "later: enters in round 2, or whichever begins next: it is asked for in the store\n"
             asks("withdraw", "b")
+            assert str(CliRunner().invoke(app, ["withdraw", url, "b"]).exception).startswith(f"{url}: no competitor")
             ObjectStore(url).create("asked/00000004", b'{"extnd": 1}')
         hand_in(brief)
 
