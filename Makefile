@@ -65,28 +65,25 @@ $(SET_UP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# The browser tests look at the report and at the MLflow UI. Where Chromium is absent and cannot be installed
-# they are skipped, and say so.
-.PHONY: .chromium
+# $(call install,COMMAND,PACKAGES,WITHOUT): what is absent is installed where that can be done; else it says what
+# happens without it.
+define install
+	@command -v $(1) >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $(2) >/dev/null; } || \
+	  echo "no $(1), and none could be installed: $(3)"
+endef
+
+.PHONY: .chromium .bubblewrap .postgresql
+# The browser tests look at the report and at the MLflow UI.
 .chromium:
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
-	  echo "no Chromium, and none could be installed: the browser tests will be skipped"
+	$(call install,$$(command -v google-chrome || echo chromium),chromium,the browser tests will be skipped)
 
-.PHONY: .bubblewrap
 .bubblewrap:
-	@command -v bwrap >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq bubblewrap >/dev/null; } || \
-	  echo "no bubblewrap, and none could be installed: programs of your own have no sandbox"
+	$(call install,bwrap,bubblewrap,programs of your own have no sandbox)
 
-.PHONY: .postgresql
-.postgresql:
-	@command -v createdb >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq postgresql bubblewrap >/dev/null; } || \
-	  echo "no PostgreSQL, and none could be installed: the test will be skipped"
+.postgresql: .bubblewrap
+	$(call install,createdb,postgresql,the test will be skipped)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
