@@ -35,7 +35,8 @@ def settle_in(environment: dict[str, str]) -> None:
     for name in [name for name, value in os.environ.items() if is_credential(name, value)]:
         _taken[name] = os.environ.pop(name)
     collect_garbage_rarely()
-    # A Ray of our own keeps it from whatever it starts (`cluster.own_ray`): pools and loaders end their children by it.
+    # A Ray of our own keeps it from whatever it starts (`cluster.on_ray.own_ray`): pools and loaders end their
+    # children by it.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 

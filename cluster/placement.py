@@ -1,7 +1,7 @@
 """Who may start next, and what the cluster could ever hold: decisions over plain numbers, made without Ray.
 
-Where something starts is Ray's to decide: see `cluster.ray_workers`. A gang is a coordinator that holds nothing and
-some members of one size, placed all or not at all.
+Where something starts is Ray's to decide: see `cluster.on_ray.ray_workers`. A gang is a coordinator that holds nothing
+and some members of one size, placed all or not at all.
 """
 
 from collections import Counter

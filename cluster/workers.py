@@ -1,6 +1,6 @@
 """Workers: whoever runs a function alone in a process of some shape. This is all that the rest knows of it.
 
-On a cluster that is `cluster.ray_workers`; in this process, without Ray, `cluster.in_process`.
+On a cluster that is `cluster.on_ray.ray_workers`; in this process, without Ray, `cluster.in_process`.
 """
 
 from collections.abc import Callable

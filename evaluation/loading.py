@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cluster.errors import Forfeit
-from cluster.gpu_memory import kept_until_rest
+from cluster.on_ray.gpu_memory import kept_until_rest
 from cluster.rounding import Rounding
 from cluster.text import plain
 from evaluation.submissions.adapters import merged

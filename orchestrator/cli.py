@@ -280,7 +280,7 @@ def fetch(
     dest: Annotated[Path, typer.Argument(help="A folder that is not there yet.")],
 ) -> None:
     """Bring a run from an object store, models and all, as a run directory like any other."""
-    from cluster.working_copy import bring
+    from cluster.bucket.working_copy import bring
 
     console.print(f"wrote {bring(url, dest)}", soft_wrap=True)
 

@@ -145,8 +145,8 @@ def _stored(config: TournamentConfig, run: RunDirectory) -> Iterator[RunDirector
     if config.cluster.bucket is None:
         yield run
         return
-    from cluster.store_probe import open_store
-    from cluster.working_copy import WorkingCopy
+    from cluster.bucket.store_probe import open_store
+    from cluster.bucket.working_copy import WorkingCopy
 
     copy = WorkingCopy(run.root, open_store(_url(config, run)), DRAWN_AGAIN).open()
     try:
@@ -161,8 +161,8 @@ def _url(config: TournamentConfig, run: RunDirectory) -> str:
 
 def _staged(workers: "Workers", run: RunDirectory) -> "Workers":
     """The same for machines that share no disk with this one."""
-    from cluster.staged_workers import StagedWorkers
-    from cluster.working_copy import WorkingCopy
+    from cluster.bucket.staged_workers import StagedWorkers
+    from cluster.bucket.working_copy import WorkingCopy
 
     assert isinstance(run.store, WorkingCopy)
     return StagedWorkers(workers, run.store)
@@ -176,8 +176,8 @@ def _proof(config: TournamentConfig, run: RunDirectory) -> Path | str:
 @contextmanager
 def _joined(address: str, config: TournamentConfig, run: RunDirectory) -> Iterator[None]:
     """Be connected to the cluster at `address`. UserError where there is none, or a node cannot do our work."""
-    from cluster.connect import connected
-    from cluster.fitness import unfit_nodes
+    from cluster.on_ray.connect import connected
+    from cluster.on_ray.fitness import unfit_nodes
 
     with connected(address):
         if unfit := unfit_nodes(_proof(config, run)):
@@ -191,10 +191,10 @@ def _on_ray(
 ) -> "Iterator[Workers]":
     """Workers of a Ray of our own, or of the cluster that was joined, while the block lasts; says what there is, and
     what will not fit."""
-    from cluster.connect import connected
     from cluster.machine import machine_here
-    from cluster.nodes import largest_machine
-    from cluster.ray_workers import RayWorkers
+    from cluster.on_ray.connect import connected
+    from cluster.on_ray.nodes import largest_machine
+    from cluster.on_ray.ray_workers import RayWorkers
 
     is_here = address in OF_OUR_OWN
     with connected(address if is_here else None) as resources:

@@ -19,7 +19,7 @@ import competitors
 import evaluation
 import orchestrator
 from cluster.errors import ClusterTrouble, UserError
-from cluster.submission import MOST_BYTES, Jobs
+from cluster.on_ray.submission import MOST_BYTES, Jobs
 from cluster.text import first_line
 from evaluation.data.sources import BUILTIN, HUB, matches
 from orchestrator.config.tournament import TournamentConfig

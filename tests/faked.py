@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.bucket.staging import Stage
 from cluster.errors import Forfeit
 from cluster.in_process import InProcessWorkers
-from cluster.staging import Stage
 from cluster.store import LOCAL, Store
 from cluster.workers import Workers
 from competitors.contract import Brief, Submission

@@ -21,7 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from cluster.environment import settle_in
 from cluster.errors import machine_trouble
-from cluster.lent_group import tuning
+from cluster.on_ray.lent_group import tuning
 from competitors.capture import captured_output
 from competitors.contract import Allowance, Brief
 from competitors.failure_words import describe

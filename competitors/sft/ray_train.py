@@ -16,12 +16,12 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 
+from cluster.bucket.staging import Spread, spread
 from cluster.environment import settle_in
 from cluster.errors import ClusterTrouble, Forfeit
-from cluster.gpu_memory import stay_within
-from cluster.lent_group import train_callbacks
-from cluster.ray_private import is_health_check_failure
-from cluster.staging import Spread, spread
+from cluster.on_ray.gpu_memory import stay_within
+from cluster.on_ray.lent_group import train_callbacks
+from cluster.on_ray.ray_private import is_health_check_failure
 from cluster.text import plain
 from competitors.capture import captured_output
 from competitors.contract import Brief

@@ -67,8 +67,8 @@ def shape_of(spec: str, key: str, config_folder: Path) -> BaseShape:
 
 def machine_of(address: str | None) -> Machine:
     """The machine to train on: the largest of the cluster that a tournament would join, else this one."""
-    from cluster.connect import connected
-    from cluster.nodes import largest_machine
+    from cluster.on_ray.connect import connected
+    from cluster.on_ray.nodes import largest_machine
 
     address = address or os.environ.get("RAY_ADDRESS")
     if address in (None, "local"):

@@ -49,10 +49,10 @@ def _here(config: TournamentConfig) -> Place:
 
 def _at(config: TournamentConfig, address: str) -> Place:
     """What the cluster at `address` cannot place, its largest machine, and all of it."""
-    from cluster.connect import connected
     from cluster.errors import ClusterTrouble
-    from cluster.nodes import largest_machine, possible_nodes
-    from cluster.ray_workers import RayWorkers
+    from cluster.on_ray.connect import connected
+    from cluster.on_ray.nodes import largest_machine, possible_nodes
+    from cluster.on_ray.ray_workers import RayWorkers
 
     problems = []
     with connected(address) as resources:

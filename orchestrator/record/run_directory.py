@@ -58,7 +58,7 @@ class RunDirectory:
         """The run directory at a path, or a copy of the one at a URL of an object store, to look at."""
         if "://" not in given and not (Path(given) / STORAGE_MARK).is_file():
             return cls(Path(given))
-        from cluster.working_copy import stored_folder
+        from cluster.bucket.working_copy import stored_folder
 
         folder = stored_folder(given)
         return cls(folder.root, folder)

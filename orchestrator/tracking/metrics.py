@@ -1,10 +1,10 @@
-"""How far a tournament is, as figures for Prometheus: see `cluster.metrics`."""
+"""How far a tournament is, as figures for Prometheus: see `cluster.on_ray.metrics`."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import get_args
 
-from cluster.metrics import show
+from cluster.on_ray.metrics import show
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.events import (
     ChampionCrowned,

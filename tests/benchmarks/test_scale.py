@@ -16,8 +16,8 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster.connect import connected
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray.connect import connected
+from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Shape
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.views.pages import Pages

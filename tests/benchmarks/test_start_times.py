@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from cluster.connect import connected
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray.connect import connected
+from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Shape
 from competitors.builtin.bases import build
 from competitors.contract import Allowance, Brief, Ingredient

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from cluster.connect import connected
+from cluster.on_ray.connect import connected
 from competitors.contract import Brief
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.trainer import RecipeTrainer

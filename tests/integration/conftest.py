@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.connect import connected
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray.connect import connected
+from cluster.on_ray.ray_workers import RayWorkers
 from orchestrator.driver import WORKER_ENVIRONMENT
 from tests.in_haste import libraries_stay
 from tests.tournaments import make_inputs, write_tournament

@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 from ray.util import get_node_ip_address
 
-from cluster import nodes, pool
-from cluster.connect import connected
 from cluster.errors import ClusterTrouble
-from cluster.lent_group import placed_on
-from cluster.nodes import living_nodes
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray import nodes, pool
+from cluster.on_ray.connect import connected
+from cluster.on_ray.lent_group import placed_on
+from cluster.on_ray.nodes import living_nodes
+from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Shape
 from tests.ray_nodes import free_ports
 

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from cluster.connect import connected
 from cluster.errors import UserError
+from cluster.on_ray.connect import connected
 
 
 def test_who_is_connected_stays_so_and_joins_nothing_else(ray_address: str):

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.connect import connected
 from cluster.errors import ClusterTrouble
-from cluster.lent_group import placed_on
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray.connect import connected
+from cluster.on_ray.lent_group import placed_on
+from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Resources, Shape
 from cluster.workers import Workers
 from competitors.contract import Allowance, Brief, Submission

@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cluster.connect import connected
-from cluster.object_store import ObjectStore
-from cluster.ray_workers import RayWorkers
+from cluster.bucket.object_store import ObjectStore
+from cluster.bucket.staged_workers import StagedWorkers
+from cluster.bucket.working_copy import WorkingCopy
+from cluster.on_ray.connect import connected
+from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Resources
-from cluster.staged_workers import StagedWorkers
-from cluster.working_copy import WorkingCopy
 from competitors.contract import Allowance, Brief
 from competitors.events import read_events, reporter
 from competitors.sft.recipe import SftRecipe

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray.ray_workers import RayWorkers
 from competitors.command import sandbox
 from competitors.contract import Submission
 from competitors.soup.blend import Blend

@@ -5,8 +5,8 @@ import urllib.request
 
 import pytest
 
-from cluster.connect import connected
-from cluster.metrics import show
+from cluster.on_ray.connect import connected
+from cluster.on_ray.metrics import show
 
 
 @pytest.mark.slow  # Ray hands figures on every ten seconds

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from cluster import store_probe
-from cluster.blobs import Blobs
+from cluster.bucket import store_probe
+from cluster.bucket.blobs import Blobs
+from cluster.bucket.histories import History
+from cluster.bucket.object_store import PART_BYTES, ObjectStore, Patience
+from cluster.bucket.store_probe import RACERS, open_store
 from cluster.errors import BrokenRecord, UserError
-from cluster.histories import History
-from cluster.object_store import PART_BYTES, ObjectStore, Patience
-from cluster.store_probe import RACERS, open_store
 from tests import object_servers as servers
 from tests.faulty_proxy import Fault, Proxy, before
 

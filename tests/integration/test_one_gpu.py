@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cluster.connect import connected
 from cluster.errors import ClusterTrouble
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray.connect import connected
+from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Shape
 from cluster.workers import EVALUATOR
 from tests.worker_contract import fail, until, work

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 WITHOUT_RAY = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 DRIVER = """
 import os, signal, time
-from cluster.connect import connected
+from cluster.on_ray.connect import connected
 from cluster.environment import settle_in
 
 heard = []

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from cluster import pool, ray_process
-from cluster.connect import connected
 from cluster.errors import ClusterTrouble
-from cluster.lent_group import lent, placed_on
+from cluster.on_ray import pool, ray_process
+from cluster.on_ray.connect import connected
+from cluster.on_ray.lent_group import lent, placed_on
+from cluster.on_ray.ray_workers import RayWorkers
 from cluster.placement import MAX_OVERTAKEN
-from cluster.ray_workers import RayWorkers
 from cluster.resources import Shape
 from cluster.workers import WorkerDied
 from tests.worker_contract import is_working, log, work

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cluster.connect import connected
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray.connect import connected
+from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Shape
 from competitors.contract import Brief, Submission
 from competitors.entry import compete

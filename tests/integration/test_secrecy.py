@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray.ray_workers import RayWorkers
 from evaluation.data.splits import read_split
 from orchestrator.config.loading import load_config
 from orchestrator.driver import WORKER_ENVIRONMENT

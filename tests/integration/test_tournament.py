@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.ray_private import logs_folder
-from cluster.ray_workers import RayWorkers
+from cluster.on_ray.ray_private import logs_folder
+from cluster.on_ray.ray_workers import RayWorkers
 from competitors.contract import Brief
 from orchestrator.views.leaderboard import Leaderboard, LineageRow
 from tests.tournaments import losses, python, run, sft, times

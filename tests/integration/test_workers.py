@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
-from cluster import ray_workers
 from cluster.errors import ClusterTrouble, Forfeit
+from cluster.on_ray import ray_workers
+from cluster.on_ray.ray_process import _memory_monitor
+from cluster.on_ray.ray_workers import RayWorkers, living_nodes
 from cluster.placement import MAX_OVERTAKEN
-from cluster.ray_process import _memory_monitor
-from cluster.ray_workers import RayWorkers, living_nodes
 from cluster.resources import Shape
 from cluster.workers import WorkerDied
 from tests.worker_contract import (  # noqa: F401 - collected here

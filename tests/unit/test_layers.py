@@ -17,6 +17,8 @@ PACKAGES = {
 }
 """What each package may import besides itself."""
 ROOMS = {
+    "cluster.bucket": {"cluster"},
+    "cluster.on_ray": {"cluster", "cluster.bucket"},
     "orchestrator.field": set[str](),
     "orchestrator.config": {"orchestrator.field"},
     "orchestrator.record": {"orchestrator.field", "orchestrator.config"},
@@ -114,14 +116,15 @@ def test_nothing_imports_itself_in_a_circle():
     assert not [module for module in modules() if module in reached(module)]
 
 
-def test_ray_and_mlflow_stay_where_they_belong():
+def test_ray_mlflow_and_obstore_stay_where_they_belong():
     for module, file in modules().items():
         name = file.relative_to(ROOT).as_posix()
         roots = {name.split(".")[0] for name in imported(module)}
         assert "mlflow" not in roots or name == "orchestrator/tracking/mlflow_store.py", name
-        assert "ray" not in roots or name.startswith(("cluster/", *MADE_OF_RAY)), name
+        assert "ray" not in roots or name.startswith(("cluster/on_ray/", *MADE_OF_RAY)), name
+        assert "obstore" not in roots or name.startswith("cluster/bucket/"), name
         private = [one for one in imported(module) if one.startswith("ray.") and any(p in one for p in RAYS_OWN)]
-        assert not private or name == "cluster/ray_private.py", f"{name} imports {private}"
+        assert not private or name == "cluster/on_ray/ray_private.py", f"{name} imports {private}"
 
 
 def test_the_command_line_loads_nothing_heavy():

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cluster import staged_workers, staging, tree, working_copy
-from cluster.object_store import ObjectStore
-from cluster.staged_workers import StagedWorkers
-from cluster.working_copy import WorkingCopy, bring
+from cluster.bucket import staged_workers, staging, tree, working_copy
+from cluster.bucket.object_store import ObjectStore
+from cluster.bucket.staged_workers import StagedWorkers
+from cluster.bucket.working_copy import WorkingCopy, bring
 from competitors.contract import Brief
 from orchestrator.cli import app
 from orchestrator.config.tournament import TournamentConfig

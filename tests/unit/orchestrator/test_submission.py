@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from cluster.errors import UserError
-from cluster.submission import MOST_BYTES
+from cluster.on_ray.submission import MOST_BYTES
 from orchestrator.config.loading import load_config
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.submission import PACKAGES, lay_out, submit_tournament, to_send

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cluster.metrics import GAUGES
+from cluster.on_ray.metrics import GAUGES
 from competitors.contract import Allowance
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.record.events import ChampionCrowned, EntryChanged, RoundBegan, TournamentEnded, VerdictReached

@@ -1,0 +1,342 @@
+"""One call in a worker whose machine shares no disk with the driver's: what it reads comes from the store, and what it
+writes goes there.
+
+It works in a folder of its own, in which every path below the driver's root has its place, as an action of the Remote
+Execution API does (github.com/bazelbuild/remote-apis): so it cannot tell the difference, and meets nobody else's files.
+What it has written is on record when it ends, whether well or with an error. Of the folder that it `works_in` what is
+there is also brought while it runs, so that the driver hears of it, and another try elsewhere goes on from it.
+
+What it starts on other machines, the workers of a gang, is handed its files by `spread`.
+"""
+
+import contextlib
+import io
+import logging
+import pickle
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from cluster.bucket.blobs import Blobs
+from cluster.bucket.histories import History
+from cluster.bucket.node_cache import NodeCache, cache_root
+from cluster.bucket.object_store import ObjectStore
+from cluster.bucket.tree import GROWS, Change, Content, Grown, content_of, files_below, looks_below
+from cluster.environment import with_credentials
+from cluster.errors import ClusterTrouble, UserError
+from cluster.store import LOCAL, Looks, looks_of
+
+log = logging.getLogger(__name__)
+
+FOLLOW_SECONDS = 2.0
+OF_A_MACHINE = ("running",)
+"""What says something of processes of this machine alone."""
+WEIGHTS = (".safetensors", ".parquet")
+"""What is large and never written in place: a link to the cache will do."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A call with what it needs. Goes to a worker, where it is the function that is called."""
+
+    name: str
+    packed: bytes
+    """The function and its arguments."""
+    url: str
+    prefix: str
+    """Of the call's own keys in the store."""
+    files: dict[str, Content]
+    """What it may read, by name below the root."""
+    works_in: str | None
+    """A folder that is all its own, and that is followed."""
+    reports: tuple[str, ...] = ()
+    """Files elsewhere that it adds to, and that are followed."""
+
+    @property
+    def __name__(self) -> str:
+        """The function's, for whoever says what failed."""
+        return self.name
+
+    def __call__(self, run: Callable[..., Any] = lambda function, *args: function(*args)) -> Any:
+        """What the function returns or raises, here; `run` calls it."""
+        with self.laid_out() as (top, blobs):
+            function, *args = unpacked(self.packed, top)
+            record = _here.record = _Record(self, top, blobs)
+            try:
+                with record.followed() if self.is_followed else contextlib.nullcontext():
+                    result = run(function, *args)
+            except Exception:
+                record.note_all()
+                raise
+            finally:
+                _here.record = None
+            record.note_all()
+            return result
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether something that it writes is told while it runs."""
+        return bool(self.reports) or self.works_in is not None
+
+    def follows(self, name: str) -> bool:
+        """Whether a file is told of while it runs."""
+        return name in self.reports or (self.works_in is not None and name.startswith(f"{self.works_in}/"))
+
+    @contextmanager
+    def laid_out(self) -> Iterator[tuple[Path, Blobs]]:
+        """A folder of this machine with the files, while the block lasts, and the store's blobs."""
+        blobs = Blobs(self.store())
+        cache = NodeCache.of_this_machine(blobs)
+        with cache.place() as top:
+            self._lay_out(top, cache)
+            yield top, blobs
+
+    def store(self) -> ObjectStore:
+        """Where the files come from, for who is at work here."""
+        with with_credentials():
+            return ObjectStore(self.url)
+
+    def history(self, store: ObjectStore, name: str) -> History:
+        """`out`: changes of what it works on. `in`: what others put there meanwhile."""
+        return History(store, f"{self.prefix}/{name}")
+
+    def _lay_out(self, top: Path, cache: NodeCache) -> None:
+        own = f"{self.works_in}/"
+        for name, content in self.files.items():
+            path = top / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content.blob is None:
+                assert content.data is not None
+                path.write_bytes(content.data)
+            elif path.suffix in WEIGHTS and not name.startswith(own):
+                cache.lend(content.blob, path)
+            else:
+                with cache.file(content.blob) as cached:
+                    shutil.copyfile(cached, path)
+
+
+def pack(root: Path, call: Sequence[Any]) -> tuple[bytes, list[Path]]:
+    """A function with its arguments for another machine, and the paths below `root` that are in them."""
+    paths: list[Path] = []
+
+    class Packer(pickle.Pickler):
+        def reducer_override(self, value: Any) -> Any:
+            if not isinstance(value, PurePath) or not value.is_relative_to(root):
+                return NotImplemented
+            if value != root:
+                paths.append(Path(value))
+            return _path, (value.relative_to(root).as_posix(),)
+
+    packed = io.BytesIO()
+    Packer(packed).dump(tuple(call))
+    return packed.getvalue(), paths
+
+
+class _Here(threading.local):
+    """Of the call in this thread."""
+
+    root: Path | None = None
+    """Where the root's files are, while something is unpacked."""
+    record: "_Record | None" = None
+
+
+_here = _Here()
+
+
+def _path(name: str) -> Path:
+    """A path below the root, on this machine. The root itself stands for all that is not to be seen: the cache."""
+    assert _here.root is not None
+    return cache_root() if name == "." else _here.root / name
+
+
+def unpacked(packed: bytes, top: Path) -> Any:
+    """What was packed, with its paths below `top`."""
+    _here.root = top
+    return pickle.loads(packed)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Values for the processes that a call starts, on whatever machines they are."""
+
+    packed: bytes
+    stage: Stage | None
+    """Where there is no disk that all of them see: the call's, with its files as they were last."""
+    top: Path
+    """Where the call itself has them."""
+
+    @contextmanager
+    def here(self, number: int) -> Iterator[Any]:
+        """In process `number`: the values, with their files at hand while the block lasts.
+
+        Of a process on another machine than the call's only logs are kept. So ClusterTrouble is raised where the first
+        one is there, which writes all the rest.
+        """
+        if self.stage is None or (self.top.is_relative_to(cache_root()) and self.top.is_dir()):
+            yield unpacked(self.packed, self.top)
+            return
+        if number == 0:
+            raise ClusterTrouble("its first worker was placed on another node than what it writes is taken from")
+        with self.stage.laid_out() as (top, blobs):
+            try:
+                yield unpacked(self.packed, top)
+            finally:
+                logs = {name: Content(data=path.read_bytes()) for name, path in files_below(top) if self.is_log(name)}
+                try:
+                    blobs.store.create(self._key(number), Change(files=logs).model_dump_json().encode())
+                except ClusterTrouble as trouble:  # what it trained is with the others, and not lost
+                    log.warning("the log of worker %d is not kept: %s", number, trouble)
+
+    def gather(self, workers: int) -> None:
+        """In the call, once they have ended: have the logs of those on other machines."""
+        if self.stage is None:
+            return
+        store = self.stage.store()
+        for key in map(self._key, range(1, workers)):
+            if (data := store.read(key)) is None:  # it was here, or its machine was lost
+                continue
+            for name, content in Change.model_validate_json(data).files.items():
+                with (self.top / name).open("ab") as file:
+                    file.write(content.data or b"")
+            store.delete(key)
+
+    def is_log(self, name: str) -> bool:
+        """Whether the file is one that the call's processes add to."""
+        assert self.stage is not None
+        return name.startswith(f"{self.stage.works_in}/") and name.endswith(GROWS)
+
+    def _key(self, number: int) -> str:
+        assert self.stage is not None
+        return f"{self.stage.prefix}/{number}"
+
+
+def spread(*values: Any) -> Spread:
+    """In a call: `values` for processes that it starts, with the files that their paths name as they are now."""
+    if (record := _here.record) is None:
+        return Spread(pickle.dumps(values), None, Path())
+    record.note_all()
+    stage = replace(record.stage, packed=b"", prefix=f"{record.stage.prefix}/{uuid.uuid4().hex}")
+    found = Spread(pack(record.top, values)[0], stage, record.top)
+    files = {name: content for name, content in record.contents.items() if not found.is_log(name)}
+    return replace(found, stage=replace(stage, files=files))
+
+
+@dataclass
+class _Record:
+    """What a call has changed, as far as the driver was told."""
+
+    stage: Stage
+    top: Path
+    blobs: Blobs
+    told: dict[str, Looks] = field(default_factory=dict)
+    contents: dict[str, Content] = field(default_factory=dict)
+    """As they were told; of what grows, as it was at first."""
+    number: int = 0
+    heard: int = 0
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held by who tells and takes in: while the call runs two threads do."""
+
+    def __post_init__(self) -> None:
+        self.told, self.contents = self._looks(), dict(self.stage.files)
+        self.out, self.into = (self.stage.history(self.blobs.store, name) for name in ("out", "in"))
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """While the block lasts, tell what changes, and take in what others put there."""
+        over = threading.Event()
+
+        def follow() -> None:
+            seen = self._looks_followed()
+            while not over.wait(FOLLOW_SECONDS):
+                with contextlib.suppress(ClusterTrouble), self.turn:  # said at the end, if it lasts
+                    self._take_in()
+                    now = self._looks_followed()
+                    # What looks as it did a moment ago is not being written just now.
+                    self._note(
+                        {name: looks for name, looks in now.items() if name.endswith(GROWS) or seen.get(name) == looks},
+                        now,
+                    )
+                    seen = now
+
+        thread = threading.Thread(target=follow, name="following", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def note_all(self) -> None:
+        """Tell all that is different from what the driver knows."""
+        with self.turn:
+            now = self._looks()
+            self._note(now, now)
+
+    def _note(self, settled: dict[str, Looks], now: dict[str, Looks]) -> None:
+        """Tell what changed among the `settled` files, and what of all `now` is gone."""
+        told = {
+            name: looks
+            for name, looks in self.told.items()
+            if name in now or not (settled is now or self.stage.follows(name))
+        }
+        removed = [name for name in self.told if name not in told]
+        files, grown = dict[str, Content](), dict[str, Grown]()
+        for name, looks in settled.items():
+            before = self.told.get(name)
+            if before == looks:
+                continue
+            try:
+                if (
+                    name.endswith(GROWS)
+                    and before is not None
+                    and before.inode == looks.inode
+                    and before.size < looks.size
+                ):
+                    grown[name] = Grown(offset=before.size, data=self._between(name, before.size, looks.size))
+                else:
+                    files[name] = content_of(self.top / name, self.blobs)
+            except (FileNotFoundError, UserError):  # gone or written to meanwhile: it is looked at again
+                files.pop(name, None)
+                continue
+            told[name] = looks
+        if removed or files or grown:
+            change = Change(removed=removed, files=files, grown=grown)
+            self.number = self.out.append(change.model_dump_json(exclude_defaults=True).encode(), self.number)
+            # Not before: what the store did not take is told again.
+            self.told = told
+            self.contents = {name: c for name, c in self.contents.items() if name not in removed} | files
+
+    def _between(self, name: str, start: int, end: int) -> bytes:
+        with (self.top / name).open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+
+    def _take_in(self) -> None:
+        for number, data in self.into.after(self.heard):
+            self.heard = number
+            for name, content in Change.model_validate_json(data).files.items():
+                assert content.data is not None
+                path = self.top / name
+                with LOCAL.writing(path) as temporary:  # whoever waits for it reads it as soon as it is there
+                    temporary.write_bytes(content.data)
+                if (looks := looks_of(path)) is not None:
+                    self.told[name] = looks
+
+    def _looks_followed(self) -> dict[str, Looks]:
+        found = {} if self.stage.works_in is None else self._looks(self.stage.works_in)
+        reports = {name: looks_of(self.top / name) for name in self.stage.reports}
+        return found | {name: looks for name, looks in reports.items() if looks is not None}
+
+    def _looks(self, below: str | None = None) -> dict[str, Looks]:
+        top = self.top if below is None else self.top / below
+        prefix = "" if below is None else f"{below}/"
+        return {
+            f"{prefix}{name}": looks
+            for name, looks in looks_below(top).items()
+            if name.rpartition("/")[2] not in OF_A_MACHINE
+        }

@@ -1,0 +1,90 @@
+"""Whether every node of a cluster can do our work: our packages and the same libraries as here, and the shared folder.
+
+Asked of each living node by a task that holds nothing, before anything starts there; of one that joins later, when it
+is first given work. Another Python or Ray than the head's no node can join with: Ray sees to that.
+"""
+
+import importlib.util
+from collections.abc import Collection
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import TournamentError
+from cluster.text import last_line, plain
+
+PACKAGES = ("cluster", "competitors", "evaluation", "orchestrator")
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "pyarrow", "numpy")
+"""What trains and scores: another version of it may end in other losses."""
+CPU_BUILD = "+cpu"
+KIND = "accelerator_type:"
+"""Begins the resource that Ray adds to a node where it has found an accelerator; one that is only said has none."""
+ANSWER_SECONDS = 120.0
+"""So long a node may take to answer: it may have to fetch our packages first."""
+
+
+def versions() -> dict[str, str | None]:
+    """Of each library here, without the build that differs with the hardware (`2.13.0+cu130`); None where it is not."""
+    found = dict[str, str | None]()
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library).partition("+")[0]
+        except PackageNotFoundError:
+            found[library] = None
+    return found
+
+
+def lacking(wanted: dict[str, str | None], proof: Path | str | None, accelerator: str | None = None) -> list[str]:
+    """What this machine lacks, in words; `proof` is a file that it finds if it shares the file's folder, or the URL of
+    an object store that it has to be let into. `accelerator` is the kind that Ray has found in it."""
+    here = versions()
+    lacks = [f"our package {name}" for name in PACKAGES if importlib.util.find_spec(name) is None]
+    for library, there in wanted.items():
+        if there is not None and here[library] != there:
+            lacks.append(f"{library} {there}" + (f" (it has {here[library]})" if here[library] else ""))
+    if accelerator is not None and here["torch"] is not None and version("torch").endswith(CPU_BUILD):
+        lacks.append(f"a torch for its {accelerator} (it has {version('torch')})")
+    if isinstance(proof, Path) and not proof.exists():
+        lacks.append(f"the folder {proof.parent}, which all nodes have to share")
+    if isinstance(proof, str) and not lacks:
+        from cluster.bucket.object_store import QUICK, ObjectStore
+        from cluster.bucket.working_copy import DRIVER
+
+        try:
+            ObjectStore(proof, QUICK).size(DRIVER)
+        except TournamentError as error:
+            lacks.append(f"a way into the storage: {error}")
+    return lacks
+
+
+def unfit_nodes(proof: Path | str | None, asked: Collection[str] | None = None) -> list[str]:
+    """A line for each node of the connected cluster that cannot do our work: which one it is, and why.
+
+    Of `asked`, node ids, where these are given, else of all that live.
+    """
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    def ask(node: str) -> Any:
+        there = NodeAffinitySchedulingStrategy(node, soft=False)
+        question = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(lacking)
+        return question.remote(versions(), proof, kinds[node])
+
+    living = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+    kinds = {
+        node["NodeID"]: next((name.removeprefix(KIND) for name in node["Resources"] if name.startswith(KIND)), None)
+        for node in ray.nodes()
+    }
+    answers = {node: ask(node) for node in living if asked is None or node in asked}
+    unfit = {}
+    for node, answer in answers.items():
+        try:
+            if lacks := ray.get(answer, timeout=ANSWER_SECONDS):
+                unfit[node] = f"lacks {', '.join(lacks)}"
+        except GetTimeoutError:
+            unfit[node] = f"did not answer within {ANSWER_SECONDS:g} s"
+        except RayError as error:
+            # Where the function itself is not to be had, the last line of a long text says which module is missing.
+            unfit[node] = f"cannot run what we are made of: {plain(last_line(error))}"
+    return [f"node {living[node]} {why}" for node, why in unfit.items()]

@@ -1,0 +1,391 @@
+"""Calls on machines that share no disk: what is read gets there, what is written comes back, whatever happens."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import pytest
+
+from cluster.bucket import staged_workers, staging, tree
+from cluster.bucket.object_store import ObjectStore
+from cluster.bucket.staged_workers import StagedWorkers
+from cluster.bucket.working_copy import WorkingCopy
+from cluster.errors import ClusterTrouble, Forfeit
+from cluster.in_process import InProcessWorkers
+from tests.worker_contract import (  # noqa: F401 - collected here
+    SMALL,
+    test_a_call_that_is_cancelled_is_ended_and_its_place_is_free,
+    test_a_call_that_is_late_is_ended_and_its_place_is_free,
+    test_a_result_comes_back_and_who_waits_is_told_of_the_start,
+    test_an_error_of_who_waits_leaves_the_place_free,
+    test_no_more_at_once_than_there_is_room_for,
+    test_our_errors_come_through_and_others_are_said_in_a_line,
+    test_the_deadline_does_not_count_the_wait_for_a_place,
+    test_the_room_of_a_cluster_does_not_depend_on_what_runs,
+    test_what_can_never_be_had_is_refused,
+    test_what_is_more_urgent_goes_first_and_then_what_came_first,
+)
+
+LARGE = b"many weights " * 100
+
+
+class Work(NamedTuple):
+    works_in: Path
+
+
+class Job(NamedTuple):
+    model: Path
+    adds_to: Path
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(tree, "SMALL_BYTES", 1000)
+    for module in (staging, staged_workers):
+        monkeypatch.setattr(module, "FOLLOW_SECONDS", 0.05)
+    monkeypatch.setenv("TOURNAMENT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def copy(tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    opened = WorkingCopy(tmp_path / "run", ObjectStore(f"file://{tmp_path}/store")).open()
+    yield opened
+    if not opened._closing.is_set():
+        opened.close()
+
+
+@pytest.fixture
+def workers(copy: WorkingCopy) -> StagedWorkers:
+    return StagedWorkers(InProcessWorkers(trainers=2, cpus=2, room=2), copy)
+
+
+def call(copy: WorkingCopy, function: Callable[..., Any], *args: Any) -> Any:
+    return asyncio.run(StagedWorkers(InProcessWorkers(), copy).call(SMALL, function, *args))
+
+
+def names(folder: Path) -> set[str]:
+    return {name for name, _ in tree.files_below(folder)}
+
+
+def look(*paths: Path) -> dict[str, bytes]:
+    """All that can be seen from here, by name below the call's own root."""
+    top = next(parent for parent in paths[0].parents if parent.parent.parent.name == "views")
+    assert str(top).startswith(os.environ["TOURNAMENT_CACHE"])
+    return {name: path.read_bytes() for name, path in tree.files_below(top)}
+
+
+def test_a_call_sees_what_its_arguments_name_and_nothing_else(copy: WorkingCopy):
+    for name in ("seed/model.safetensors", "data/train.parquet", "data/held_out/test.parquet"):
+        copy.write_text(copy.root / name, LARGE.decode() + name)
+    copy.write_text(copy.root / "seed" / "config.json", "{}")
+    seen = call(copy, look, copy.root / "seed", copy.root / "data" / "train.parquet")
+    assert set(seen) == {"seed/model.safetensors", "seed/config.json", "data/train.parquet"}
+    assert seen["seed/model.safetensors"] == LARGE + b"seed/model.safetensors"
+
+
+def spoil(path: Path) -> None:
+    path.write_bytes(b"spoilt")
+
+
+def test_a_place_of_its_own_may_be_written_to_in_any_way(copy: WorkingCopy):
+    copy.write_text(copy.root / "entry" / "submission" / "model.safetensors", LARGE.decode())
+    call(copy, spoil_own, Work(copy.root / "entry"))
+    assert call(copy, look, copy.root / "entry" / "submission")["entry/submission/model.safetensors"] == b"spoilt"
+    copy.write_text(copy.root / "other" / "model.safetensors", LARGE.decode())
+    assert call(copy, look, copy.root / "other")["other/model.safetensors"] == LARGE, "the cache was not"
+
+
+def spoil_own(work: Work) -> None:
+    (work.works_in / "submission" / "model.safetensors").write_bytes(b"spoilt")
+
+
+def hand_in(folder: Path) -> str:
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(LARGE)
+    (folder / "config.json").write_text("{}")
+    (folder / ".temporary").write_text("hidden")
+    (folder.parent / "running").write_text("of this machine")
+    return str(folder)
+
+
+def test_what_a_call_writes_comes_back_and_is_on_record(copy: WorkingCopy, tmp_path: Path):
+    where = call(copy, hand_in, copy.root / "entry" / "submission")
+    assert not where.startswith(str(copy.root)), "it worked elsewhere"
+    assert names(copy.root) == {"entry/submission/model.safetensors", "entry/submission/config.json"}
+    assert tree.stood_in_for(copy.root / "entry/submission/model.safetensors") is not None
+    copy.close()
+    again = WorkingCopy(tmp_path / "elsewhere", copy.store).open()
+    assert names(again.root) == names(copy.root)
+    again.close()
+    assert not list((tmp_path / "cache" / "views").iterdir())
+    assert not [path for path in (tmp_path / "store" / "calls").rglob("*") if path.is_file()]
+
+
+def hand_in_and_fail(folder: Path, how: str) -> None:
+    hand_in(folder)
+    if how == "forfeit":
+        raise Forfeit("as it says")
+    if how == "exit":
+        sys.exit(3)
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize(("how", "error"), [("forfeit", Forfeit), ("bug", ClusterTrouble)])
+def test_what_it_wrote_before_it_failed_comes_back_too(copy: WorkingCopy, how: str, error: type[Exception]):
+    with pytest.raises(error, match=r"as it says|hand_in_and_fail failed in its worker: RuntimeError: a bug"):
+        call(copy, hand_in_and_fail, copy.root / "entry" / "submission", how)
+    assert "entry/submission/config.json" in names(copy.root)
+
+
+def pretend(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for name in ("model.safetensors", "notes.json", "notes.txt"):
+        (folder / name).write_text(f'{tree.STAND_IN}{{"sha256": "{name}"')
+
+
+def test_what_only_looks_like_a_stand_in_stays_what_it_is(copy: WorkingCopy):
+    folder = copy.root / "entry" / "submission"
+    call(copy, pretend, folder)
+    seen = call(copy, look, folder)
+    assert len(seen) == 3
+    assert all(text.decode() == f'{tree.STAND_IN}{{"sha256": "{Path(name).name}"' for name, text in seen.items())
+
+
+def remove_some(work: Work) -> None:
+    (work.works_in / "scratch" / "large.safetensors").unlink()
+    (work.works_in / "small.json").unlink()
+    (work.works_in / "log.txt").open("a").write("more\n")
+
+
+def test_what_it_removes_is_gone_and_what_it_appends_to_grows(copy: WorkingCopy):
+    entry = copy.root / "entry"
+    copy.write_text(entry / "scratch" / "large.safetensors", LARGE.decode())
+    copy.write_text(entry / "small.json", "{}")
+    copy.write_text(entry / "log.txt", "some\n")
+    call(copy, remove_some, Work(entry))
+    assert names(copy.root) == {"entry/log.txt"}
+    assert not (entry / "scratch").exists()
+    assert (entry / "log.txt").read_text() == "some\nmore\n"
+
+
+def add_to(job: Job) -> list[str]:
+    seen = sorted(name for name, _ in tree.files_below(job.adds_to))
+    (job.adds_to / "scorecard.json").write_text("both")
+    return seen
+
+
+def test_of_what_it_adds_to_it_gets_the_files_alone(copy: WorkingCopy):
+    copy.write_text(copy.root / "entry" / "scorecard.json", "one")
+    copy.write_text(copy.root / "entry" / "continuation" / "optimizer.pt", LARGE.decode())
+    copy.write_text(copy.root / "champion" / "config.json", "{}")
+    assert call(copy, add_to, Job(copy.root / "champion", copy.root / "entry")) == ["scorecard.json"]
+    assert (copy.root / "entry" / "scorecard.json").read_text() == "both"
+    assert (copy.root / "entry" / "continuation" / "optimizer.pt").exists()
+
+
+def train(work: Work) -> str:
+    """Report, save a checkpoint, and go on until told to stop."""
+    with (work.works_in / "progress.jsonl").open("a") as reports:
+        for step in range(2000):
+            reports.write(f"{step}\n")
+            reports.flush()
+            if step == 3:
+                temporary = work.works_in / ".checkpoint-3"
+                temporary.mkdir()
+                (temporary / "model.safetensors").write_bytes(LARGE)
+                temporary.rename(work.works_in / "checkpoint-3")
+            if (work.works_in / "stop").exists():
+                return (work.works_in / "stop").read_text()
+            time.sleep(0.01)
+    return "was never told to stop"
+
+
+def score(reports: Path) -> None:
+    for step in range(2000):
+        with reports.open("a") as file:
+            file.write(f"{step}\n")
+        time.sleep(0.01)
+
+
+def followed(
+    copy: WorkingCopy,
+    until: Callable[[], bool],
+    act: Callable[[asyncio.Task[Any]], object],
+    function: Callable[[Any], Any] = train,
+    argument: Any = None,
+) -> Any:
+    """A call of `train`, or of `function`, and `act` as soon as `until` says so."""
+
+    async def main() -> Any:
+        workers = StagedWorkers(InProcessWorkers(), copy)
+        training = asyncio.create_task(workers.call(SMALL, function, argument or Work(copy.root / "entry")))
+        async with asyncio.timeout(60):
+            while not until():
+                assert not training.done()
+                await asyncio.sleep(0.01)
+        act(training)
+        return await training
+
+    copy.write_text(copy.root / "entry" / "brief.json", "{}")
+    return asyncio.run(main())
+
+
+def test_a_call_is_followed_and_can_be_told_to_stop(copy: WorkingCopy):
+    entry = copy.root / "entry"
+    reports = entry / "progress.jsonl"
+    said = followed(
+        copy,
+        lambda: reports.exists() and reports.stat().st_size > 100 and (entry / "checkpoint-3").exists(),
+        lambda training: copy.write_text(entry / "stop", "enough"),
+    )
+    assert said == "enough"
+    lines = reports.read_text().splitlines()
+    assert lines == [str(step) for step in range(len(lines))], "no report is lost, or comes twice"
+
+
+def test_reports_elsewhere_are_followed_too(copy: WorkingCopy):
+    """As of scoring, which adds to what the training reported."""
+    reports = copy.root / "entry" / "progress.jsonl"
+    copy.write_text(reports, "trained\n")
+    with pytest.raises(asyncio.CancelledError):
+        followed(copy, lambda: reports.stat().st_size > 50, lambda scoring: scoring.cancel(), score, reports)
+    first, *lines = reports.read_text().splitlines()
+    assert (first, lines) == ("trained", [str(step) for step in range(len(lines))])
+
+
+def test_a_call_that_is_killed_leaves_its_last_checkpoint_on_record(copy: WorkingCopy, tmp_path: Path):
+    entry = copy.root / "entry"
+    with pytest.raises(asyncio.CancelledError):
+        followed(copy, (entry / "checkpoint-3").exists, lambda training: training.cancel())
+    assert tree.stood_in_for(entry / "checkpoint-3" / "model.safetensors") is not None
+    copy.close()
+    again = WorkingCopy(tmp_path / "elsewhere", copy.store).open()
+    assert (again.root / "entry" / "checkpoint-3" / "model.safetensors").exists()
+    assert (again.root / "entry" / "progress.jsonl").exists()
+    again.close()
+
+
+def work_through_an_outage(work: Work) -> None:
+    save(work, "before", "removed.json")
+    time.sleep(0.3)
+    with no_answer() as create:
+        save(work, "during", "kept.json")
+        (work.works_in / "removed.json").unlink()
+        deadline = time.monotonic() + 60
+        while not create.called:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_what_could_not_be_told_for_a_while_is_told_when_the_store_answers_again(copy: WorkingCopy):
+    copy.write_text(copy.root / "entry" / "brief.json", "{}")
+    call(copy, work_through_an_outage, Work(copy.root / "entry"))
+    assert names(copy.root) == {"entry/brief.json", "entry/kept.json"}
+
+
+def save(work: Work, text: str, name: str = "scratch/resume.json") -> None:
+    (work.works_in / name).parent.mkdir(exist_ok=True)
+    (work.works_in / name).write_text(text)
+
+
+def lead(work: Work, seed: Path, elsewhere: str) -> list[dict[str, bytes]]:
+    """Two attempts of two workers each, the second of which is on a machine with a cache of its own."""
+    seen = []
+    for attempt in ("first", "second"):
+        handed = staging.spread(work, seed)
+        with handed.here(0) as (same, model):
+            assert (same, model) == (work, seed)
+            save(same, attempt)
+        with other_machine(elsewhere), handed.here(1) as (there, model):
+            assert there.works_in != work.works_in
+            seen.append(look(there.works_in / "brief.json", model))
+            save(there, f"{attempt} log\n", "log-1.txt")
+            save(there, "not kept", "kept.json")
+        handed.gather(2)
+        assert (work.works_in / "log-1.txt").read_text().endswith(f"{attempt} log\n")
+    return seen
+
+
+@contextmanager
+def other_machine(cache: str) -> Iterator[None]:
+    own = os.environ["TOURNAMENT_CACHE"]
+    os.environ["TOURNAMENT_CACHE"] = cache
+    try:
+        yield
+    finally:
+        os.environ["TOURNAMENT_CACHE"] = own
+
+
+def test_workers_on_other_machines_have_the_files_as_they_are_when_they_start(copy: WorkingCopy, tmp_path: Path):
+    entry, seed, elsewhere = copy.root / "entry", copy.root / "seed", tmp_path / "elsewhere"
+    copy.write_text(entry / "brief.json", "{}")
+    copy.write_text(seed / "model.safetensors", LARGE.decode())
+    first, second = call(copy, lead, Work(entry), seed, str(elsewhere))
+    given = {"entry/brief.json": b"{}", "seed/model.safetensors": LARGE}
+    assert first == given
+    assert second == given | {"entry/scratch/resume.json": b"first"}
+    assert (entry / "log-1.txt").read_text() == "first log\nsecond log\n"
+    assert names(copy.root) == {
+        "entry/brief.json", "entry/log-1.txt", "entry/scratch/resume.json", "seed/model.safetensors"
+    }  # fmt: skip
+    assert not list((elsewhere / "views").iterdir())
+    assert not [path for path in (tmp_path / "store" / "calls").rglob("*") if path.is_file()]
+
+
+def lead_from_elsewhere(work: Work, elsewhere: str) -> None:
+    handed = staging.spread(work)
+    with other_machine(elsewhere), handed.here(0):
+        pass
+
+
+def test_a_gang_whose_first_worker_is_on_another_machine_is_tried_again(copy: WorkingCopy, tmp_path: Path):
+    copy.write_text(copy.root / "entry" / "brief.json", "{}")
+    with pytest.raises(ClusterTrouble, match="its first worker was placed on another node"):
+        call(copy, lead_from_elsewhere, Work(copy.root / "entry"), str(tmp_path / "elsewhere"))
+
+
+def lead_where_the_store_fails(work: Work, elsewhere: str) -> str:
+    handed = staging.spread(work)
+    with other_machine(elsewhere), no_answer(), handed.here(1) as (there,):
+        save(there, "lost\n", "log-1.txt")
+    handed.gather(2)
+    return "trained"
+
+
+def no_answer() -> Any:
+    """A store to which nothing is written for a while."""
+    return patch.object(ObjectStore, "create", side_effect=ClusterTrouble("the store is down"))
+
+
+def test_a_log_that_cannot_be_kept_costs_no_training(
+    copy: WorkingCopy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    copy.write_text(copy.root / "entry" / "brief.json", "{}")
+    assert call(copy, lead_where_the_store_fails, Work(copy.root / "entry"), str(tmp_path / "elsewhere")) == "trained"
+    assert "the log of worker 1 is not kept: the store is down" in caplog.text
+    assert names(copy.root) == {"entry/brief.json"}
+
+
+def test_where_all_see_one_disk_workers_are_handed_the_same_paths(tmp_path: Path):
+    handed = staging.spread(Work(tmp_path))
+    with handed.here(1) as (work,):
+        assert work == Work(tmp_path)
+    handed.gather(2)
+
+
+def test_a_call_whose_store_fails_is_trouble_of_the_cluster(copy: WorkingCopy, monkeypatch: pytest.MonkeyPatch):
+    def fail(*args: Any) -> Any:
+        raise ClusterTrouble("the store is down")
+
+    monkeypatch.setattr(ObjectStore, "upload", fail)
+    with pytest.raises(ClusterTrouble, match="the store is down"):
+        call(copy, hand_in, copy.root / "entry" / "submission")
+    monkeypatch.undo()
+    assert names(copy.root) == set(), "and nothing half of it is here"
