@@ -33,7 +33,9 @@ def test_what_a_program_reports_is_checked_and_bounded(brief: Brief):
     assert len(events) < 120
     assert {e.event for e in events} == {"loading", "started", "note", "step", "ended"}
     notes = [e.text for e in events if e.event == "note"]
+    # What comes first is left open: how much of the reports is there when they are first read is not ours to say.
     complaints = [note for note in notes if str(note).startswith("report: ")]
+    theirs = [note for note in notes if note not in complaints]
     assert complaints == [
         "report: tokens is 'many', no count: left out",
         "report: step is -4, no count: left out",
@@ -42,8 +44,8 @@ def test_what_a_program_reports_is_checked_and_bounded(brief: Brief):
         "report: a line is no JSON object: left out",
         "report: event a list is not known: left out",
     ]
-    assert len(notes) == 100 + len(complaints)
-    assert str(notes[0]).startswith("[2Jgone x")
+    assert len(theirs) == 100
+    assert str(theirs[0]).startswith("[2Jgone x")
     assert max(len(str(note)) for note in notes) <= 300
     for step in (e for e in events if e.event == "step"):
         assert step.tokens in (5, 30)
