@@ -61,8 +61,10 @@ def run_tournament(
     address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
     with run.locked(), ExitStack() as stack:
         run = stack.enter_context(_stored(config, run))
+        asked = []
         if run.config_file.is_file():
-            take_in(run)  # what has ended may have been extended
+            with run.changing():
+                asked = take_in(run)  # what has ended may have been extended
         if workers is None and address not in OF_OUR_OWN and not (run.config_file.is_file() and _is_finished(run)):
             stack.enter_context(_joined(address, config, run))  # not only when all data are split and models are here
         prepare(config, config_file, run)
@@ -72,6 +74,8 @@ def run_tournament(
 
         async def drive() -> None:
             async with everybody.serving():
+                for words in asked:
+                    everybody.tell(Noted(words))
                 if not is_finished:
                     await _run_rounds(config, config_file.parent, run, address, everybody, workers)
                 everybody.end("finished")

@@ -1,6 +1,6 @@
 """A tournament kept in an object store: it ends as one on a disk does, wherever and whenever its driver was lost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from cluster.bucket.working_copy import WorkingCopy, bring
 from competitors.contract import Brief
 from orchestrator.cli import app
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.driver import run_tournament
+from orchestrator.record.events import TournamentEvent
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from tests.faked import FakedWorkers, allocated, climbing, faked_config, hand_in, play
@@ -163,3 +165,24 @@ def test_a_working_copy_is_changed_where_its_record_lies(inputs: Path, tmp_path:
     assert result.exit_code == 0, result.output
     snapshot = play_stored(config, tmp_path / "run", store)
     assert [one.number for one in snapshot.lineages[0].settled] == [1, 2]
+
+
+def test_what_was_asked_for_after_the_end_is_said_when_it_goes_on(inputs: Path, tmp_path: Path):
+    (tmp_path / "store").mkdir()
+    config = faked_config(inputs, rounds=1, cluster={"storage": f"file://{tmp_path}/store"})
+    said: list[str] = []
+
+    class Listening:
+        name, pause_seconds = "listening", 0.0
+
+        def hear(self, events: Sequence[TournamentEvent]) -> None:
+            said.extend(map(str, events))
+
+    def run() -> Snapshot:
+        directory = RunDirectory(tmp_path / "run")
+        return run_tournament(config, inputs / "faked.yaml", directory, None, [Listening()], FakedWorkers(climbing))
+
+    assert run().is_finished
+    assert CliRunner().invoke(app, ["extend", f"file://{tmp_path}/store/run", "--rounds", "1"]).exit_code == 0
+    assert [one.number for one in run().lineages[0].settled] == [1, 2]
+    assert sum("asked for from elsewhere: 1 more round" in one for one in said) == 1
