@@ -44,8 +44,8 @@ class RecipeBase(Settings):
 
     @property
     def hands_on_files(self) -> bool:
-        """Whether it hands workers of its own the files they need (`cluster.bucket.staging.spread`), and only the first
-        one writes. If not, they need a disk that all of them see, and stand on one node where nodes share none."""
+        """Whether it hands workers of its own the files they need (`cluster.bucket.spreading`), and has what they
+        write. If not, they need a disk that all of them see, and stand on one node where nodes share none."""
         return False
 
     def shape(self, has_gpus: bool) -> Shape:

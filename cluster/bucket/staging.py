@@ -6,7 +6,7 @@ Execution API does (github.com/bazelbuild/remote-apis): so it cannot tell the di
 What it has written is on record when it ends, whether well or with an error. Of the folder that it `works_in` what is
 there is also brought while it runs, so that the driver hears of it, and another try elsewhere goes on from it.
 
-What it starts on other machines, the workers of a gang, is handed its files by `spread`.
+What it starts on other machines is handed its files by `spreading.spread`.
 """
 
 import contextlib
@@ -15,10 +15,9 @@ import logging
 import pickle
 import shutil
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -26,7 +25,7 @@ from cluster.bucket.blobs import Blobs
 from cluster.bucket.histories import History
 from cluster.bucket.node_cache import NodeCache, cache_root
 from cluster.bucket.object_store import ObjectStore
-from cluster.bucket.tree import GROWS, Change, Content, Grown, content_of, files_below, looks_below
+from cluster.bucket.tree import GROWS, Change, Content, Grown, content_of, looks_below
 from cluster.environment import with_credentials
 from cluster.errors import ClusterTrouble, UserError
 from cluster.store import LOCAL, Looks, looks_of
@@ -66,7 +65,8 @@ class Stage:
         """What the function returns or raises, here; `run` calls it."""
         with self.laid_out() as (top, blobs):
             function, *args = unpacked(self.packed, top)
-            record = _here.record = _Record(self, top, blobs)
+            out, into = (self.history(blobs.store, name) for name in ("out", "in"))
+            record = _here.record = CallRecord(self, top, blobs, out, into)
             try:
                 with record.followed() if self.is_followed else contextlib.nullcontext():
                     result = run(function, *args)
@@ -102,7 +102,7 @@ class Stage:
             return ObjectStore(self.url)
 
     def history(self, store: ObjectStore, name: str) -> History:
-        """`out`: changes of what it works on. `in`: what others put there meanwhile."""
+        """`out` or `in`, as a `CallRecord` has them."""
         return History(store, f"{self.prefix}/{name}")
 
     def _lay_out(self, top: Path, cache: NodeCache) -> None:
@@ -142,10 +142,15 @@ class _Here(threading.local):
 
     root: Path | None = None
     """Where the root's files are, while something is unpacked."""
-    record: "_Record | None" = None
+    record: "CallRecord | None" = None
 
 
 _here = _Here()
+
+
+def this_call() -> "CallRecord | None":
+    """In a staged call: its record."""
+    return _here.record
 
 
 def _path(name: str) -> Path:
@@ -160,79 +165,17 @@ def unpacked(packed: bytes, top: Path) -> Any:
     return pickle.loads(packed)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Values for the processes that a call starts, on whatever machines they are."""
-
-    packed: bytes
-    stage: Stage | None
-    """Where there is no disk that all of them see: the call's, with its files as they were last."""
-    top: Path
-    """Where the call itself has them."""
-
-    @contextmanager
-    def here(self, number: int) -> Iterator[Any]:
-        """In process `number`: the values, with their files at hand while the block lasts.
-
-        Of a process on another machine than the call's only logs are kept. So ClusterTrouble is raised where the first
-        one is there, which writes all the rest.
-        """
-        if self.stage is None or (self.top.is_relative_to(cache_root()) and self.top.is_dir()):
-            yield unpacked(self.packed, self.top)
-            return
-        if number == 0:
-            raise ClusterTrouble("its first worker was placed on another node than what it writes is taken from")
-        with self.stage.laid_out() as (top, blobs):
-            try:
-                yield unpacked(self.packed, top)
-            finally:
-                logs = {name: Content(data=path.read_bytes()) for name, path in files_below(top) if self.is_log(name)}
-                try:
-                    blobs.store.create(self._key(number), Change(files=logs).model_dump_json().encode())
-                except ClusterTrouble as trouble:  # what it trained is with the others, and not lost
-                    log.warning("the log of worker %d is not kept: %s", number, trouble)
-
-    def gather(self, workers: int) -> None:
-        """In the call, once they have ended: have the logs of those on other machines."""
-        if self.stage is None:
-            return
-        store = self.stage.store()
-        for key in map(self._key, range(1, workers)):
-            if (data := store.read(key)) is None:  # it was here, or its machine was lost
-                continue
-            for name, content in Change.model_validate_json(data).files.items():
-                with (self.top / name).open("ab") as file:
-                    file.write(content.data or b"")
-            store.delete(key)
-
-    def is_log(self, name: str) -> bool:
-        """Whether the file is one that the call's processes add to."""
-        assert self.stage is not None
-        return name.startswith(f"{self.stage.works_in}/") and name.endswith(GROWS)
-
-    def _key(self, number: int) -> str:
-        assert self.stage is not None
-        return f"{self.stage.prefix}/{number}"
-
-
-def spread(*values: Any) -> Spread:
-    """In a call: `values` for processes that it starts, with the files that their paths name as they are now."""
-    if (record := _here.record) is None:
-        return Spread(pickle.dumps(values), None, Path())
-    record.note_all()
-    stage = replace(record.stage, packed=b"", prefix=f"{record.stage.prefix}/{uuid.uuid4().hex}")
-    found = Spread(pack(record.top, values)[0], stage, record.top)
-    files = {name: content for name, content in record.contents.items() if not found.is_log(name)}
-    return replace(found, stage=replace(stage, files=files))
-
-
 @dataclass
-class _Record:
+class CallRecord:
     """What a call has changed, as far as the driver was told."""
 
     stage: Stage
     top: Path
     blobs: Blobs
+    out: History
+    """Of changes of what it works on."""
+    into: History
+    """What others put there meanwhile."""
     told: dict[str, Looks] = field(default_factory=dict)
     contents: dict[str, Content] = field(default_factory=dict)
     """As they were told; of what grows, as it was at first."""
@@ -243,11 +186,10 @@ class _Record:
 
     def __post_init__(self) -> None:
         self.told, self.contents = self._looks(), dict(self.stage.files)
-        self.out, self.into = (self.stage.history(self.blobs.store, name) for name in ("out", "in"))
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """While the block lasts, tell what changes, and take in what others put there."""
+        """While the block lasts, tell what changes where it is followed, and take in what others put there."""
         over = threading.Event()
 
         def follow() -> None:
@@ -276,6 +218,13 @@ class _Record:
         with self.turn:
             now = self._looks()
             self._note(now, now)
+
+    def exchange(self) -> None:
+        """At once what `followed` does now and then, of all that is followed."""
+        with self.turn:
+            self._take_in()
+            now = self._looks_followed()
+            self._note(dict(now), now)
 
     def _note(self, settled: dict[str, Looks], now: dict[str, Looks]) -> None:
         """Tell what changed among the `settled` files, and what of all `now` is gone."""

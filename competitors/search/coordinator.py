@@ -12,6 +12,7 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from cluster.bucket.spreading import Gathering, spread
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.store import LOCAL
 from competitors.contract import Allowance, Brief
@@ -24,11 +25,13 @@ from competitors.sft.slice_loss import take_slice
 
 log = logging.getLogger(__name__)
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1.0
 START_SECONDS = 120.0
 """No entry is charged for its start. All the later starts of a search are not charged so much: the tournament
 ends an entry that is minutes past its budget."""
 LONGER = "longer"
+BEST = "best"
+"""A file beside the trials' folders: the lowest loss on the slice so far."""
 
 
 class Search:
@@ -37,7 +40,7 @@ class Search:
     def __init__(self, brief: Brief, recipe: SearchRecipe, report: Report) -> None:
         self.brief, self.recipe, self.report = brief, recipe, report
         self.folder = brief.scratch_dir / "trials"
-        self.best_file = self.folder / "best"
+        self.best_file = self.folder / BEST
         self.held_back = take_slice(brief.train_data, recipe.slice_rows, brief.random_seed)
         self.part = share_out(brief.budget, recipe.share, recipe.trials, recipe.resources.workers)
         self.trials: dict[str, Trial] = {}
@@ -50,6 +53,8 @@ class Search:
         self.trouble: str | None = None
         """What was wrong with the machine when a trial failed, in words."""
         self.folder.mkdir(parents=True)
+        self.handed = spread(brief, recipe, self.folder)
+        self.gathering = Gathering(self.handed, brief.log_file)
 
     def begin(self, name: str, config: dict[str, Any]) -> None:
         """A trial, or the longer training, starts."""
@@ -112,11 +117,13 @@ class Search:
         return self._best_in_words(chosen)
 
     def poll(self, now: bool = False) -> None:
-        """Take in what the trials reported, at most every half second unless `now`."""
+        """Take in what the trials reported, at most every POLL_SECONDS unless `now`."""
         if not now and time.monotonic() - self.polled < POLL_SECONDS:
             return
         self.polled, before = time.monotonic(), self._totals()
         for name, trial in self.trials.items():
+            if not trial.is_over:
+                self.gathering.take(name)
             for event in trial.events():
                 trial.take(event)
                 if trial.began is not None and self.began is None:
@@ -127,11 +134,18 @@ class Search:
         if self.began is not None and self._totals()["tokens"] != before["tokens"]:
             self.report({"event": "step", **self._totals()})
 
+    def gather(self) -> None:
+        """Once all trials have ended: take in all that they have left. Raises ClusterTrouble where some of it cannot
+        be had."""
+        self.gathering.end()
+        self.poll(now=True)
+
     def _compare(self, name: str, loss: float, saved: Path | None) -> None:
         """Keep the best model so far where it counts if the entry has to be ended."""
         if loss < self.best[0]:
             self.best = (loss, name)
             LOCAL.write_text(self.best_file, repr(loss))
+            self.gathering.put(self.best_file)
             if saved is not None:
                 self.saved += 1
                 LOCAL.move(saved, self.brief.output_dir / f"checkpoint-{self.saved}")

@@ -81,6 +81,11 @@ class SearchRecipe(RecipeBase):
         return True
 
     @property
+    def hands_on_files(self) -> bool:
+        """Its trials work wherever they are placed."""
+        return True
+
+    @property
     def summary(self) -> str:
         """How many trials over what."""
         return f"{self.trials} trials over {', '.join(self.space)}"

@@ -54,6 +54,8 @@ class Trial:
     reason: str = ""
     at_mark: bool = False
     """Whether the last that was heard of it is a mark: then nothing is spent that was not reported."""
+    is_over: bool = False
+    """Whether Tune has ended it: what is still to come from its machine is taken at the search's end."""
     memory: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

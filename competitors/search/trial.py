@@ -26,12 +26,19 @@ Passed = Callable[[int, float], None]
 
 
 def run_trial(
-    brief: Brief, recipe: SftRecipe, held_back: Counts, marks: Sequence[float], best: Path, passed: Passed | None
+    brief: Brief,
+    recipe: SftRecipe,
+    held_back: Counts,
+    marks: Sequence[float],
+    best: Path,
+    passed: Passed | None,
+    exchange: Callable[[], None] = lambda: None,
 ) -> float:
     """Train as `train` does, without the rows of the slice, and report each mark as an event `mark`.
 
     `best` is a file with the lowest loss of the search so far. `passed` says at the last mark that the trial is
-    over; without it the training hands in, and its last mark is not saved twice. Raises Forfeit when the
+    over; without it the training hands in, and its last mark is not saved twice. After `exchange` the search
+    has what lies in the trial's folder, and the trial has what `best` says now. Raises Forfeit when the
     loss is no number. Returns the last loss, in nats.
     """
     gc.collect()  # the process may have run another trial before
@@ -54,10 +61,13 @@ def run_trial(
             if not isfinite(loss):
                 report(event)
                 raise Forfeit(f"its loss was {loss} after {spent:.0%} of its part of the budget")
+            exchange()
             saved = brief.output_dir.parent / f"checkpoint-{step}"
             if loss < read_best(best) and (passed is not None or spent < 1):
                 trainer.save_to(saved)
+        exchange()  # the model is there before anybody hears of it
         report({**event, "loss": loss} | ({"folder": saved.name} if saved.exists() else {}))
+        exchange()
         if passed is not None:
             passed(done, loss)
 

@@ -25,7 +25,7 @@ from cluster.on_ray.lent_group import tuning
 from competitors.capture import captured_output
 from competitors.contract import Allowance, Brief
 from competitors.failure_words import describe
-from competitors.search.coordinator import LONGER, Search, drawn
+from competitors.search.coordinator import BEST, LONGER, Search, drawn
 from competitors.search.space import Range
 
 log = logging.getLogger(__name__)
@@ -71,38 +71,38 @@ def try_values(search: Search) -> None:
             name = Path(result.path).name
             search.fail(name, _why(result.error), machine_trouble(result.error))
             log.error("%s failed: %s", name, result.error)
-    search.poll(now=True)
+    search.gather()
 
 
 def _trainable(search: Search, at: tuple[float, ...]) -> Callable[[dict[str, Any]], None]:
     """What Tune runs in a trial's process. It goes there by value, so it must not hold the search itself."""
-    brief, recipe, folder, part = search.brief, search.recipe, search.folder, search.part
-    held_back, best_file, environment = search.held_back, search.best_file, _library_environment()
+    handed, folder, log_file = search.handed, search.folder, search.brief.log_file
+    part, held_back, reduction = search.part, search.held_back, search.recipe.reduction
+    environment = _library_environment()
+
+    def passed(count: int, loss: float) -> None:
+        tune.report({"passed": reduction ** (count - 1), "loss": loss})
 
     def trial(config: dict[str, Any]) -> None:
         settle_in(environment)
-        with captured_output(brief.log_file):
-            compare(config)
-
-    def compare(config: dict[str, Any]) -> None:
         from competitors.search.trial import run_trial
 
-        def passed(count: int, loss: float) -> None:
-            tune.report({"passed": recipe.reduction ** (count - 1), "loss": loss})
-
-        made = recipe.made(drawn(recipe, config))
-        if LONGER not in config:
-            own = trial_brief(brief, folder / tune.get_context().get_trial_id(), part)
-            run_trial(own, made, held_back, at, best_file, passed)
-            return
-        own = trial_brief(brief, folder / LONGER, Allowance(**config[LONGER]))
-        parts = made.checkpoints + 1
-        loss = run_trial(own, made, held_back, [n / parts for n in range(1, parts + 1)], best_file, None)
-        passed(len(at), loss)
+        is_longer = LONGER in config
+        name = LONGER if is_longer else tune.get_context().get_trial_id()
+        with handed.apart(folder / name, log_file) as (given, exchange):
+            brief, recipe, trials = given
+            allowed = Allowance(**config[LONGER]) if is_longer else part
+            own, made = trial_brief(brief, trials / name, allowed), recipe.made(drawn(recipe, config))
+            looks = [n / (made.checkpoints + 1) for n in range(1, made.checkpoints + 2)] if is_longer else at
+            tell = None if is_longer else passed
+            with captured_output(brief.log_file):
+                loss = run_trial(own, made, held_back, looks, trials / BEST, tell, exchange)
+        if is_longer:
+            passed(len(at), loss)
 
     # Tune registers trainables by name for the whole Ray job: a second search's function of the same name
     # would take this one's place, and its code would run in this one's trials.
-    trial.__name__ = f"search-{brief.competitor}-{uuid.uuid4().hex}"
+    trial.__name__ = f"search-{search.brief.competitor}-{uuid.uuid4().hex}"
     return trial
 
 
@@ -114,6 +114,9 @@ class _Follower(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
         self.search.begin(_name(trial), trial.config)
+
+    def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self.search.trials[_name(trial)].is_over = True
 
     def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
         self.search.poll()

@@ -16,7 +16,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, get_context
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import ControllerError, PreemptionError, WorkerGroupError
 
-from cluster.bucket.staging import Spread, spread
+from cluster.bucket.spreading import Spread, spread
 from cluster.environment import settle_in
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.on_ray.gpu_memory import stay_within

@@ -1,4 +1,4 @@
-"""A gang on two nodes that share no disk: files come from a store, and a worker is lost on the way."""
+"""A gang, and a search, on two nodes that share no disk: files come from a store and go there."""
 
 import asyncio
 import shutil
@@ -16,8 +16,12 @@ from cluster.bucket.working_copy import WorkingCopy
 from cluster.on_ray.connect import connected
 from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Resources
-from competitors.contract import Allowance, Brief
+from competitors.contract import Allowance, Brief, Submission
+from competitors.entry import compete
 from competitors.events import read_events, reporter
+from competitors.output import model_form
+from competitors.search.recipe import SearchRecipe
+from competitors.search.record import SearchRecord
 from competitors.sft.recipe import SftRecipe
 from competitors.sft.training import train
 from orchestrator.driver import WORKER_ENVIRONMENT
@@ -25,7 +29,7 @@ from tests.integration.test_gang import after_a_loss
 from tests.integration.test_gang_training import same_continuation
 from tests.tiny import tiny_rows
 
-STEPS = 800
+STEPS = 2400
 """So many, so that the driver hears of a checkpoint on the way."""
 
 
@@ -90,3 +94,38 @@ def test_it_ends_where_one_worker_ends_though_a_worker_was_lost(copy: WorkingCop
     alone.output_dir.mkdir(parents=True)
     train(alone, recipe(1, batch_size=8), reporter(alone.progress_file))
     same_continuation(given.continuation_dir, alone.continuation_dir)
+
+
+@pytest.mark.slow
+def test_a_search_has_its_trials_on_both_nodes(copy: WorkingCopy, address: str, tmp_path: Path):
+    given = brief(copy, "search", 2)
+    given = given.model_copy(update={"budget": Allowance(steps=120)})
+    asked = SearchRecipe.model_validate(
+        {
+            "name": "search", "kind": "search", "recipe": {"batch_size": 4}, "trials": 4, "slice_rows": 10,
+            "space": {"learning_rate": {"low": 0.001, "high": 0.05, "log": True}},
+            "resources": {"workers": 2, "gpus": 0},
+        }
+    )  # fmt: skip
+    copy.write_text(given.output_dir.parent / "brief.json", "{}")
+
+    async def searched() -> Submission:
+        workers = StagedWorkers(RayWorkers(WORKER_ENVIRONMENT), copy)
+        try:
+            return await workers.call(asked.shape(has_gpus=False), compete, given, asked)
+        finally:
+            workers.close()
+
+    with connected(address):
+        submission = asyncio.run(searched())
+    assert submission.status == "delivered", submission.reason
+    record = SearchRecord.read(given.output_dir.parent / "search.json")
+    assert [trial.reason for trial in record.trials] == [""] * 4
+    assert all(trial.loss is not None for trial in record.trials)
+    assert record.longer is not None
+    spent = sum(trial.steps for trial in [*record.trials, record.longer])
+    assert submission.train_steps == spent <= 120
+    copy.fetch(given.output_dir)
+    assert model_form(given.output_dir) == "full"
+    for name in ("one", "other"):
+        assert (tmp_path / name / "views").is_dir(), "a trial was at work there"

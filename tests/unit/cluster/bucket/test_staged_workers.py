@@ -1,23 +1,21 @@
 """Calls on machines that share no disk: what is read gets there, what is written comes back, whatever happens."""
 
 import asyncio
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import pytest
 
-from cluster.bucket import staged_workers, staging, tree
+from cluster.bucket import tree
 from cluster.bucket.object_store import ObjectStore
 from cluster.bucket.staged_workers import StagedWorkers
 from cluster.bucket.working_copy import WorkingCopy
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.in_process import InProcessWorkers
+from tests.unit.cluster.bucket.making import LARGE, Work, call, look, names, no_answer, save
 from tests.worker_contract import (  # noqa: F401 - collected here
     SMALL,
     test_a_call_that_is_cancelled_is_ended_and_its_place_is_free,
@@ -32,53 +30,15 @@ from tests.worker_contract import (  # noqa: F401 - collected here
     test_what_is_more_urgent_goes_first_and_then_what_came_first,
 )
 
-LARGE = b"many weights " * 100
-
-
-class Work(NamedTuple):
-    works_in: Path
-
 
 class Job(NamedTuple):
     model: Path
     adds_to: Path
 
 
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(tree, "SMALL_BYTES", 1000)
-    for module in (staging, staged_workers):
-        monkeypatch.setattr(module, "FOLLOW_SECONDS", 0.05)
-    monkeypatch.setenv("TOURNAMENT_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def copy(tmp_path: Path):
-    (tmp_path / "store").mkdir()
-    opened = WorkingCopy(tmp_path / "run", ObjectStore(f"file://{tmp_path}/store")).open()
-    yield opened
-    if not opened._closing.is_set():
-        opened.close()
-
-
 @pytest.fixture
 def workers(copy: WorkingCopy) -> StagedWorkers:
     return StagedWorkers(InProcessWorkers(trainers=2, cpus=2, room=2), copy)
-
-
-def call(copy: WorkingCopy, function: Callable[..., Any], *args: Any) -> Any:
-    return asyncio.run(StagedWorkers(InProcessWorkers(), copy).call(SMALL, function, *args))
-
-
-def names(folder: Path) -> set[str]:
-    return {name for name, _ in tree.files_below(folder)}
-
-
-def look(*paths: Path) -> dict[str, bytes]:
-    """All that can be seen from here, by name below the call's own root."""
-    top = next(parent for parent in paths[0].parents if parent.parent.parent.name == "views")
-    assert str(top).startswith(os.environ["TOURNAMENT_CACHE"])
-    return {name: path.read_bytes() for name, path in tree.files_below(top)}
 
 
 def test_a_call_sees_what_its_arguments_name_and_nothing_else(copy: WorkingCopy):
@@ -288,96 +248,6 @@ def test_what_could_not_be_told_for_a_while_is_told_when_the_store_answers_again
     copy.write_text(copy.root / "entry" / "brief.json", "{}")
     call(copy, work_through_an_outage, Work(copy.root / "entry"))
     assert names(copy.root) == {"entry/brief.json", "entry/kept.json"}
-
-
-def save(work: Work, text: str, name: str = "scratch/resume.json") -> None:
-    (work.works_in / name).parent.mkdir(exist_ok=True)
-    (work.works_in / name).write_text(text)
-
-
-def lead(work: Work, seed: Path, elsewhere: str) -> list[dict[str, bytes]]:
-    """Two attempts of two workers each, the second of which is on a machine with a cache of its own."""
-    seen = []
-    for attempt in ("first", "second"):
-        handed = staging.spread(work, seed)
-        with handed.here(0) as (same, model):
-            assert (same, model) == (work, seed)
-            save(same, attempt)
-        with other_machine(elsewhere), handed.here(1) as (there, model):
-            assert there.works_in != work.works_in
-            seen.append(look(there.works_in / "brief.json", model))
-            save(there, f"{attempt} log\n", "log-1.txt")
-            save(there, "not kept", "kept.json")
-        handed.gather(2)
-        assert (work.works_in / "log-1.txt").read_text().endswith(f"{attempt} log\n")
-    return seen
-
-
-@contextmanager
-def other_machine(cache: str) -> Iterator[None]:
-    own = os.environ["TOURNAMENT_CACHE"]
-    os.environ["TOURNAMENT_CACHE"] = cache
-    try:
-        yield
-    finally:
-        os.environ["TOURNAMENT_CACHE"] = own
-
-
-def test_workers_on_other_machines_have_the_files_as_they_are_when_they_start(copy: WorkingCopy, tmp_path: Path):
-    entry, seed, elsewhere = copy.root / "entry", copy.root / "seed", tmp_path / "elsewhere"
-    copy.write_text(entry / "brief.json", "{}")
-    copy.write_text(seed / "model.safetensors", LARGE.decode())
-    first, second = call(copy, lead, Work(entry), seed, str(elsewhere))
-    given = {"entry/brief.json": b"{}", "seed/model.safetensors": LARGE}
-    assert first == given
-    assert second == given | {"entry/scratch/resume.json": b"first"}
-    assert (entry / "log-1.txt").read_text() == "first log\nsecond log\n"
-    assert names(copy.root) == {
-        "entry/brief.json", "entry/log-1.txt", "entry/scratch/resume.json", "seed/model.safetensors"
-    }  # fmt: skip
-    assert not list((elsewhere / "views").iterdir())
-    assert not [path for path in (tmp_path / "store" / "calls").rglob("*") if path.is_file()]
-
-
-def lead_from_elsewhere(work: Work, elsewhere: str) -> None:
-    handed = staging.spread(work)
-    with other_machine(elsewhere), handed.here(0):
-        pass
-
-
-def test_a_gang_whose_first_worker_is_on_another_machine_is_tried_again(copy: WorkingCopy, tmp_path: Path):
-    copy.write_text(copy.root / "entry" / "brief.json", "{}")
-    with pytest.raises(ClusterTrouble, match="its first worker was placed on another node"):
-        call(copy, lead_from_elsewhere, Work(copy.root / "entry"), str(tmp_path / "elsewhere"))
-
-
-def lead_where_the_store_fails(work: Work, elsewhere: str) -> str:
-    handed = staging.spread(work)
-    with other_machine(elsewhere), no_answer(), handed.here(1) as (there,):
-        save(there, "lost\n", "log-1.txt")
-    handed.gather(2)
-    return "trained"
-
-
-def no_answer() -> Any:
-    """A store to which nothing is written for a while."""
-    return patch.object(ObjectStore, "create", side_effect=ClusterTrouble("the store is down"))
-
-
-def test_a_log_that_cannot_be_kept_costs_no_training(
-    copy: WorkingCopy, tmp_path: Path, caplog: pytest.LogCaptureFixture
-):
-    copy.write_text(copy.root / "entry" / "brief.json", "{}")
-    assert call(copy, lead_where_the_store_fails, Work(copy.root / "entry"), str(tmp_path / "elsewhere")) == "trained"
-    assert "the log of worker 1 is not kept: the store is down" in caplog.text
-    assert names(copy.root) == {"entry/brief.json"}
-
-
-def test_where_all_see_one_disk_workers_are_handed_the_same_paths(tmp_path: Path):
-    handed = staging.spread(Work(tmp_path))
-    with handed.here(1) as (work,):
-        assert work == Work(tmp_path)
-    handed.gather(2)
 
 
 def test_a_call_whose_store_fails_is_trouble_of_the_cluster(copy: WorkingCopy, monkeypatch: pytest.MonkeyPatch):

@@ -72,3 +72,7 @@ def test_a_trial_is_the_recipe_with_its_own_values():
 def test_only_a_search_without_a_trial_for_a_cpu_needs_a_gpu():
     assert recipe(space=RATES | {"liger": [True, False]}).needs_gpu is None
     assert recipe(recipe={"liger": True}).needs_gpu == "liger: its kernels need a GPU"
+
+
+def test_trials_need_no_folder_that_all_of_them_see():
+    assert not recipe(resources={"workers": 3, "gpus": 0}).shape(has_gpus=False).one_folder
