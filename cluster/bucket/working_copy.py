@@ -13,13 +13,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from cluster.bucket import tree
 from cluster.bucket.blobs import Blobs
 from cluster.bucket.histories import History
+from cluster.bucket.journal import SUMMED, Journal
 from cluster.bucket.node_cache import cache_root
 from cluster.bucket.object_store import QUICK, ObjectStore
 from cluster.bucket.tree import Change, Content
@@ -28,8 +28,6 @@ from cluster.store import LOCAL, STORAGE_MARK, LocalStore, Looks, looks_of
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 32
-"""So many records of a history are asked for side by side."""
 BEAT_SECONDS = 10.0
 DRIVER = "driver"
 """The key of what the program that writes to a store says every now and then, while it does."""
@@ -44,7 +42,7 @@ class StoredFolder(LocalStore):
 
     def __init__(self, root: Path, store: ObjectStore) -> None:
         self.root, self.store, self.blobs = root, store, Blobs(store)
-        self._journal, self._last = History(store, "journal"), 0
+        self._journal, self._last = Journal(store), 0
         self._requests = History(store, "asked")
 
     def fetch(self, path: Path) -> None:
@@ -71,22 +69,10 @@ class StoredFolder(LocalStore):
         self._restore()
 
     def _restore(self) -> None:
-        state: dict[str, Content] = {}
-        for data in self._read_all():
-            state = tree.after(state, Change.model_validate_json(data))
-            self._last += 1
+        state, self._last = self._journal.read()
         LOCAL.write_text(self.root / STORAGE_MARK, f"{self.store.url}\n")
         self.root.chmod(0o700)  # held-out rows lie there
         tree.apply(Change(files=state), self.root, self.blobs)
-
-    def _read_all(self) -> Iterable[bytes]:
-        with ThreadPoolExecutor(AT_ONCE) as threads:
-            for first in itertools.count(1, AT_ONCE):
-                keys = [self._journal.key(number) for number in range(first, first + AT_ONCE)]
-                for data in threads.map(self.store.read, keys):
-                    if data is None:
-                        return
-                    yield data
 
 
 def stored_folder(given: str) -> StoredFolder:
@@ -132,6 +118,7 @@ class WorkingCopy(StoredFolder):
         self._known: dict[str, tuple[Looks, Content]] = {}
         self._closing = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="beats", daemon=True)
+        self._sums = threading.Thread(name="sums")
 
     def open(self) -> "WorkingCopy":
         """Make the folder what the store says it is, and let nobody else take it over while this program lives.
@@ -169,6 +156,8 @@ class WorkingCopy(StoredFolder):
                 self.store.delete(key)
         finally:
             self._stop_beating()
+        if self._sums.ident is not None:
+            self._sums.join()
         self.store.delete(DRIVER)
 
     def ask(self, request: bytes) -> bool:
@@ -235,9 +224,18 @@ class WorkingCopy(StoredFolder):
 
     def _note(self, change: Change) -> None:
         with self._lock:
-            if not self._journal.append_after(self._last, change.model_dump_json(exclude_defaults=True).encode()):
+            if not self._journal.append_after(self._last, change):
                 raise TakenOver(f"{self.store.url}: another driver goes on with this tournament now")
             self._last += 1
+            if self._last % SUMMED == 0 and not self._sums.is_alive():
+                self._sums = threading.Thread(target=self._sum_up, name="sums", daemon=True)
+                self._sums.start()
+
+    def _sum_up(self) -> None:
+        try:
+            self._journal.sum_up()
+        except ClusterTrouble as trouble:  # it only saves reading
+            log.warning("%s", trouble)
 
     def _is_ours(self, path: Path) -> bool:
         """Whether it is part of the folder: below it, and not hidden."""
