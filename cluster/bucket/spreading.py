@@ -177,6 +177,7 @@ class Gathering:
         log_name, seen = self.log_file.relative_to(self.handed.top).as_posix(), self.taken.setdefault(name, 0)
         for number, data in self.handed.out_of(name, blobs.store).after(seen):
             change = Change.model_validate_json(data)
+            change.files.pop(log_name, None)  # it was cut short there, which is not to be done here
             if (said := change.grown.pop(log_name, None)) is not None:
                 with self.log_file.open("ab") as file:
                     file.write(said.data)

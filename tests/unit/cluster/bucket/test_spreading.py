@@ -119,6 +119,10 @@ def search(work: Work, seed: Path, elsewhere: str) -> list[str]:
             (trials / "best").write_text("2.0")
             with own_machine():
                 gathering.put(trials / "best")
+        log = mine.works_in / "log.txt"
+        log.write_text("cut")  # as by `shorten`
+        exchange()
+        log.write_text("cut, and more\n")
         (there / "far" / "last.json").write_text("{}")
     gathering.end()
     assert (trials / "far" / "progress.jsonl").read_text() == "0\n1\n"
@@ -137,7 +141,7 @@ def test_what_a_trial_elsewhere_writes_is_with_the_search_when_it_says_so(
     copy.write_text(entry / "brief.json", "{}")
     copy.write_text(copy.root / "seed" / "model.safetensors", LARGE.decode())
     assert call(copy, search, Work(entry), copy.root / "seed", str(elsewhere)) == ["2.5", "2.0"]
-    assert (entry / "log.txt").read_text() == "log\n"
+    assert (entry / "log.txt").read_text() == "log\n, and more\n"
     assert names(entry / "trials") == {
         "best", "far/last.json", "far/progress.jsonl", "kept-0/model.safetensors", "kept-1/model.safetensors"
     }  # fmt: skip
