@@ -55,8 +55,8 @@ class PlannedAllocation(Record):
 def plan_allocation(
     config: TournamentConfig, config_file: Path, cluster: Cluster | None
 ) -> tuple[list[PlannedAllocation], list[str]]:
-    """The allocation of each lineage whose tokenizer is here, and of the others why not. UserError where the budget
-    is too small."""
+    """The allocation of each lineage whose tokenizer can be had, and of the others why not. UserError where the
+    budget is too small."""
     planned: list[PlannedAllocation] = []
     unchecked: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -65,7 +65,8 @@ def plan_allocation(
         for lineage in config.lineages:
             folder = _tokenizer(lineage, config_file.parent, Path(scratch))
             if folder is None:
-                unchecked.append(f"lineages[{lineage.name}]: how its budget is shared out: its tokenizer is not here")
+                where = "is not on this machine and could not be had from the hub"
+                unchecked.append(f"lineages[{lineage.name}]: how its budget is shared out: its tokenizer {where}")
                 continue
             rows, tokens, in_bytes = count_tokens(data / "train.parquet", folder, config.data.max_tokens)
             if not rows:
@@ -79,7 +80,7 @@ def plan_allocation(
 
 def _tokenizer(lineage: Lineage, config_folder: Path, scratch: Path) -> Path | None:
     if not lineage.base.startswith(model_sources.BUILTIN):
-        return model_sources.locate(lineage.base, config_folder)
+        return model_sources.locate(lineage.base, config_folder) or model_sources.tokenizer_of(lineage.base)
     from competitors.builtin.bases import build
 
     folder = scratch / lineage.name

@@ -7,6 +7,9 @@ from cluster.records import nearest
 from competitors.output import model_form
 
 BUILTIN = "builtin:"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+HUB_SECONDS = 5
+"""So long a plan waits for the hub to answer."""
 
 
 def locate(spec: str, config_folder: Path) -> Path | None:
@@ -41,7 +44,7 @@ def check_folder(folder: Path, key: str) -> None:
         raise UserError(f"{key}: {folder} has no config.json: it is no Hugging Face model folder")
     if model_form(folder) != "full":
         raise UserError(f"{key}: {folder} has no weights (model.safetensors or model.safetensors.index.json)")
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    if not any((folder / name).is_file() for name in TOKENIZERS):
         raise UserError(f"{key}: {folder} has no tokenizer (tokenizer.json or tokenizer.model)")
 
 
@@ -77,6 +80,20 @@ def config_of(spec: str, key: str) -> Path:
             f"{key}: {spec} is no local folder and its config.json could not be had from the Hugging Face hub"
             f" ({type(error).__name__}), so no field can be made for it; list competitors, or give a local folder"
         ) from error
+
+
+def tokenizer_of(spec: str) -> Path | None:
+    """A folder with a hub model's tokenizer and config.json, from the hub or its cache: some megabytes, no weights.
+    None where they cannot be had."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = ["config.json", "tokenizer*", "*.model", "vocab.json", "merges.txt", "special_tokens_map.json"]
+    try:
+        folder = Path(snapshot_download(spec, allow_patterns=wanted, etag_timeout=HUB_SECONDS))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return None
+    return folder if any((folder / name).is_file() for name in TOKENIZERS) else None
 
 
 def download(spec: str, destination: Path, key: str) -> Path:

@@ -77,14 +77,13 @@ def make_plan(
 ) -> Plan:
     """The plan of `config`, on the cluster at `address` or on paper. UserError for what is wrong with it, as `run`."""
     check_inputs(config, config_file)
-    unchecked = [*_unchecked_models(config, config_file), *_unchecked_data(config, config_file)]
     place = place_of(config, address, cluster_file)
     if config.budget.total_gpu_hours is not None and not place.has_gpus:
         raise UserError(f"{config_file}: budget.total_gpu_hours: there is no GPU here; give total_tokens")
-    allocations: list[PlannedAllocation] = []
-    if config.is_allocated and not _data_away(config):
-        allocations, unknown = plan_allocation(config, config_file, place.cluster)
-        unchecked += unknown
+    allocations, unchecked = list[PlannedAllocation](), list[str]()
+    if config.is_allocated and not _data_away(config):  # first, since it may fetch what is asked for next
+        allocations, unchecked = plan_allocation(config, config_file, place.cluster)
+    unchecked = [*_unchecked_models(config, config_file), *_unchecked_data(config, config_file), *unchecked]
     shapes = {one.name: describe_base(one.base, config_file.parent) for one in config.lineages}
     rounds = _rounds(config, place.has_gpus, allocations)
     scheduled = None

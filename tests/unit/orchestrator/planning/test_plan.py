@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from rich.console import Console
 
 from cluster.machine import Machine
@@ -13,6 +14,7 @@ from orchestrator.planning import place
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.printed import print_plan
 from tests.faked import faked_config
+from tests.tiny import tiny_model
 
 CLUSTER = Path(__file__).parents[4] / "cluster"
 SEARCH = {"kind": "search", "trials": 8, "space": {"learning_rate": [1e-4, 1e-3]}}
@@ -68,18 +70,39 @@ def test_the_published_experiment_is_planned_without_weights_or_network():
     assert "taken to be as large as Llama 3.2 3B" in away[1]
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_of_a_base_on_the_hub_the_tokenizer_is_fetched_to_plan_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: bool
+):
+    def fetched(spec: str, allow_patterns: list[str], **settings: Any) -> str:
+        assert spec == "org/model"
+        assert "config.json" in allow_patterns
+        assert not any("safetensors" in pattern for pattern in allow_patterns)
+        if not answers:
+            raise LocalEntryNotFoundError("no network")
+        return str(tiny_model(tmp_path / "hub"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    text = said(
+        tmp_path, monkeypatch, gpus=0, lineages=[{"name": "l", "base": "org/model"}], rounds=3,
+        budget={"total_tokens": 20_000},
+    )  # fmt: skip
+    assert ("allocation of l" in text) is answers
+    assert ("its tokenizer is not on this machine and could not be had from the hub" in text) is not answers
+
+
 @pytest.mark.parametrize(
     ("kind", "cluster", "fits"),
     [
         ({"kind": "sft", "learning_rate": 1e-3}, {}, True),
         ({"kind": "sft", "learning_rate": 1e-3}, {"storage": "s3://bucket/runs"}, True),
         (SEARCH, {}, True),
-        (SEARCH, {"storage": "s3://bucket/runs"}, False),
+        (SEARCH, {"storage": "s3://bucket/runs"}, True),
         ({"kind": "python", "entrypoint": "os:getcwd"}, {}, True),
         ({"kind": "python", "entrypoint": "os:getcwd"}, {"storage": "s3://bucket/runs"}, False),
     ],
 )
-def test_in_a_bucket_all_but_gangs_of_kind_sft_have_to_fit_on_one_node(
+def test_in_a_bucket_a_functions_own_workers_have_to_fit_on_one_node(
     tmp_path: Path, kind: Any, cluster: Any, fits: bool
 ):
     eight = {"name": "eight", "resources": {"workers": 8, "gpus": 1}} | kind
