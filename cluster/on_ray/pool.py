@@ -75,7 +75,7 @@ class Pool:
 
     def enter(self, room: Room, shape: Shape) -> Worker:
         """The process of `room` for `shape`. Any coordinator will do for a gang: it holds nothing itself."""
-        spare = next((worker for worker in self._coordinators if shape.gang and worker.may_coordinate(shape)), None)
+        spare = next((worker for worker in self._coordinators if worker.may_coordinate(shape)), None)
         if spare is not None and not room.workers:
             self._coordinators.remove(spare)
             room.workers = [replace(spare, shape=shape, group=room.group, nodes=room.nodes)]
@@ -191,8 +191,8 @@ class Pool:
                 self._room_was_made = time.monotonic()
 
     def _give_up(self, room: Room) -> None:
-        """Give its place back to Ray; a gang's coordinator stays for the next."""
-        if room.shape.gang and room.worker is not None and not room.worker.dead:
+        """Give its place back to Ray; a gang's coordinator stays for the next, where that may be anywhere."""
+        if room.worker is not None and not room.worker.dead and room.worker.may_coordinate(room.shape):
             self._coordinators.append(room.worker)
             room.workers = []
         room.give_up()

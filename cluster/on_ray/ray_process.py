@@ -102,7 +102,13 @@ class Worker:
 
     def may_coordinate(self, shape: Shape) -> bool:
         """Whether a gang's process that is free may be another gang's."""
-        return self.shape.role == shape.role and self.shape.shares_disk and shape.shares_disk
+        return (
+            self.shape.gang
+            and shape.gang
+            and self.shape.role == shape.role
+            and self.shape.shares_disk
+            and shape.shares_disk
+        )
 
     async def answer(self) -> None:
         """Wait until it has started, or find that a warm one is still there: raises one of DEAD if not."""

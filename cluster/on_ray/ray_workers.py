@@ -105,6 +105,8 @@ class RayWorkers:
                 await self._pool.enter(room, ticket.shape).answer()
                 await room.rest_others()
             except DEAD as error:
+                if room.worker is not None:  # or it would be lent again, as a coordinator
+                    room.worker.kill()
                 self._pool.leave(room, lost=True)
                 failed += not was_warm
                 if failed == START_ATTEMPTS:

@@ -20,7 +20,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from cluster.environment import settle_in
-from cluster.errors import machine_trouble
+from cluster.errors import ClusterTrouble, machine_trouble
 from cluster.on_ray.lent_group import tuning
 from competitors.capture import captured_output
 from competitors.contract import Allowance, Brief
@@ -69,7 +69,7 @@ def try_values(search: Search) -> None:
     for result in results:
         if result.error is not None:
             name = Path(result.path).name
-            search.fail(name, _why(result.error), machine_trouble(result.error))
+            search.fail(name, _why(result.error), trouble_of(result.error))
             log.error("%s failed: %s", name, result.error)
     search.gather()
 
@@ -78,7 +78,7 @@ def _trainable(search: Search, at: tuple[float, ...]) -> Callable[[dict[str, Any
     """What Tune runs in a trial's process. It goes there by value, so it must not hold the search itself."""
     handed, folder, log_file = search.handed, search.folder, search.brief.log_file
     part, held_back, reduction = search.part, search.held_back, search.recipe.reduction
-    environment = _library_environment()
+    environment = trial_environment()
 
     def passed(count: int, loss: float) -> None:
         tune.report({"passed": reduction ** (count - 1), "loss": loss})
@@ -137,7 +137,7 @@ def _proposer(search: Search) -> OptunaSearch:
                 return super().suggest(trial_id)
             if proposed - ended:
                 return None
-            return (LONGER not in search.trials and search.longer()) or Searcher.FINISHED
+            return (search.chosen is None and search.longer()) or Searcher.FINISHED
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
             if trial_id in proposed:
@@ -186,8 +186,18 @@ def _name(trial: Any) -> str:
     return LONGER if LONGER in trial.config else str(trial.trial_id)
 
 
-def _library_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name.startswith(LIBRARIES)}
+def trial_environment() -> dict[str, str]:
+    """What is set in a trial's process."""
+    passed_on = {name: value for name, value in os.environ.items() if name.startswith(LIBRARIES)}
+    # So long a trial that was stopped may take to end, files that go to a store included. Of one that is not waited for
+    # Tune loses the next trial, and with it the end of the search.
+    return passed_on | {"TUNE_FUNCTION_THREAD_TIMEOUT_S": "600"}
+
+
+def trouble_of(error: BaseException) -> str | None:
+    """What was wrong with the machine or the store, in words, where that is why a trial failed."""
+    cause = getattr(error, "cause", None) or error
+    return str(cause) if isinstance(cause, ClusterTrouble) else machine_trouble(cause)
 
 
 def _why(error: BaseException) -> str:

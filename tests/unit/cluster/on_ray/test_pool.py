@@ -14,6 +14,7 @@ from cluster.on_ray import pool as pools
 from cluster.on_ray.nodes import Outlook
 from cluster.on_ray.pool import Pool
 from cluster.on_ray.ray_process import Worker
+from cluster.on_ray.ray_workers import RayWorkers
 from cluster.on_ray.rooms import Room
 from cluster.placement import Node, Ticket
 from cluster.resources import Shape, Size
@@ -21,6 +22,7 @@ from cluster.resources import Shape, Size
 SMALL, LARGE, SCORING = Shape("trainer", 1, 0), Shape("trainer", 4, 0), Shape("evaluator", 1, 0)
 NOTHING = Shape("trainer", 0, 0)
 OUTLOOK = Outlook({"a": Node({})}, {}, set(), is_autoscaled=False)
+GANG = Shape("trainer", 1, 0, workers=2, gang=True)
 TRAINING, EVALUATION = Shape("trainer", 2, 1), Shape("evaluator", 0, 1)
 
 
@@ -33,6 +35,16 @@ class FakedWorker:
     dead: bool = False
     rested: int = 0
     fails: Exception | None = None
+    group: Any = None
+    nodes: Any = None
+    lives: bool = True
+    """Whether it would answer."""
+
+    may_coordinate = Worker.may_coordinate
+
+    async def answer(self) -> None:
+        if not self.lives:
+            raise ActorDiedError()
 
     def kill(self) -> None:
         self.dead = True
@@ -315,3 +327,53 @@ def test_where_an_autoscaler_is_idle_rooms_are_given_back(ray: FakedRay, monkeyp
         assert ray.held == []
 
     asyncio.run(scenario())
+
+
+def started(monkeypatch: pytest.MonkeyPatch) -> list[FakedWorker]:
+    """All that are started from now on."""
+    found: list[FakedWorker] = []
+
+    def start(shape: Shape, part: Size, *_: Any) -> FakedWorker:
+        found.append(FakedWorker(shape, part))
+        return found[-1]
+
+    monkeypatch.setattr(Worker, "start", start)
+    return found
+
+
+def workers() -> RayWorkers:
+    """With a pool of its own, on a cluster that is known to be fit."""
+    made = object.__new__(RayWorkers)
+    made._pool, made._fit = Pool({}), {"a"}
+    return made
+
+
+def test_a_coordinator_that_died_while_it_was_idle_fails_no_gang(ray: FakedRay, monkeypatch: pytest.MonkeyPatch):
+    processes, several = started(monkeypatch), workers()
+
+    async def scenario() -> None:
+        room = await several._take(Ticket(1, 0, GANG))
+        several._pool.leave(room, lost=False)
+        processes[0].lives = False
+        for number in (1, 2):
+            room = await several._take(Ticket(1, number, GANG))
+            several._pool.leave(room, lost=False)
+
+    asyncio.run(scenario())
+    assert len(processes) == 2
+
+
+@pytest.mark.parametrize("shares_disk", [True, False])
+def test_a_coordinator_stays_only_where_another_gang_can_use_it(
+    ray: FakedRay, monkeypatch: pytest.MonkeyPatch, shares_disk: bool
+):
+    processes, several, shape = started(monkeypatch), workers(), replace(GANG, shares_disk=shares_disk)
+
+    async def scenario() -> None:
+        for number in range(3):
+            room = await several._take(Ticket(1, number, shape))
+            several._pool.leave(room, lost=False)
+            several._pool._expire(room, room.since)
+
+    asyncio.run(scenario())
+    assert [process.dead for process in processes] == ([False] if shares_disk else [True] * 3)
