@@ -27,12 +27,17 @@ class History:
             number += 1
             yield number, data
 
-    def append_after(self, last: int, data: bytes) -> bool:
+    def append_after(self, last: int, data: bytes, mark: str | None = None) -> bool:
         """Append `data` right after record `last`, which is known to be there (0: as the first).
 
-        False where somebody else has appended since: who decides by what it has read reads on, and decides again.
+        False where somebody else has appended since: who decides by what it has read reads on, and decides again. With
+        the same `mark` it may be asked again, as of `ObjectStore.create`.
         """
-        return self.store.create(self.key(last + 1), data)
+        return self.store.create(self.key(last + 1), data, mark)
+
+    def clear(self, last: int) -> None:
+        """Remove the records until `last`, which nobody needs any more."""
+        self.store.delete(*map(self.key, range(1, last + 1)))
 
     def append(self, data: bytes, last: int = 0) -> int:
         """Append `data` whatever has come after record `last`, and return its number."""

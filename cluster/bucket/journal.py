@@ -47,9 +47,9 @@ class Journal:
             last += 1
         return state, last
 
-    def append_after(self, last: int, change: Change) -> bool:
+    def append_after(self, last: int, change: Change, mark: str | None = None) -> bool:
         """As a `History` does."""
-        return self._changes.append_after(last, change.model_dump_json(exclude_defaults=True).encode())
+        return self._changes.append_after(last, change.model_dump_json(exclude_defaults=True).encode(), mark)
 
     def sum_up(self) -> None:
         """Add a sum of all until now."""

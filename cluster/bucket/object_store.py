@@ -42,6 +42,7 @@ READS = 5
 """How often an object that does not fit its SHA-256, or that breaks off, is asked for before it is called damaged."""
 PART_BYTES = 8 << 20
 AT_ONCE = 8
+REMOVED_AT_ONCE = 32
 MOST_PARTS = 9_000
 """Of one upload; S3 takes 10,000."""
 
@@ -76,9 +77,10 @@ class ObjectStore:
     def __reduce__(self) -> tuple[Any, ...]:
         return ObjectStore, (self.url, self.patience)
 
-    def create(self, key: str, data: bytes) -> bool:
-        """Put `data` at `key` if nothing is there. Whether this call did: of all who try, one does."""
-        nonce = uuid.uuid4().hex.encode()
+    def create(self, key: str, data: bytes, mark: str | None = None) -> bool:
+        """Put `data` at `key` if nothing is there. Whether this call did: of all who try, one does. Calls with the same
+        `mark` count as one: who could not be told whether it did asks again."""
+        nonce = (mark or uuid.uuid4().hex).encode()
         body = _line(nonce, data) + b"\n" + data
         deadline, pause = time.monotonic() + self.patience.in_all, 0.1
         while True:
@@ -97,13 +99,13 @@ class ObjectStore:
 
     def _create(self, key: str, body: bytes) -> str | None:
         """None where it was created; else what came instead, which may stand for an answer that was lost."""
-        if self.folder is not None:
-            return None if LOCAL.create(self.folder / _checked(key), body) else "something is there"
         try:
+            if self.folder is not None:
+                return None if LOCAL.create(self.folder / _checked(key), body) else "something is there"
             obstore.put(self._client, _checked(key), body, mode="create", use_multipart=False)
         except (AlreadyExistsError, GenericError) as error:
             return what_is_wrong(error)
-        except REFUSALS as error:
+        except (*REFUSALS, OSError) as error:
             raise self._trouble(key, "written", error) from error
         return None
 
@@ -129,9 +131,15 @@ class ObjectStore:
         pages = self._ask("listed", prefix, lambda: [*obstore.list(self._client, prefix or None)]) or []
         return sorted(item["path"] for page in pages for item in page if not item["path"].endswith(TEMPORARY))
 
-    def delete(self, key: str) -> None:
-        """Remove what lies at `key`, if anything does: for what nobody refers to, and never for a record."""
-        self._ask("removed", key, lambda: obstore.delete(self._client, key))
+    def delete(self, *keys: str) -> None:
+        """Remove what lies at `keys`, if anything does: for what nobody refers to, and never for a record."""
+
+        def remove(key: str) -> None:
+            self._ask("removed", key, lambda: obstore.delete(self._client, key))
+
+        with ThreadPoolExecutor(REMOVED_AT_ONCE) as threads:
+            for _ in threads.map(remove, keys):
+                pass
 
     def size(self, key: str) -> int | None:
         """Bytes of the object at `key`; None where there is none."""
@@ -140,17 +148,16 @@ class ObjectStore:
 
     def upload(self, key: str, parts: Iterable[bytes], size: int) -> None:
         """Put `parts`, `size` bytes in all, at `key`: whole, or not at all. What raises while it is read ends it."""
-        if self.folder is not None:
-            with LOCAL.writing(self.folder / _checked(key)) as temporary, temporary.open("wb") as file:
-                file.writelines(parts)
-            return
         try:
-            if size <= PART_BYTES:
+            if self.folder is not None:
+                with LOCAL.writing(self.folder / _checked(key)) as temporary, temporary.open("wb") as file:
+                    file.writelines(parts)
+            elif size <= PART_BYTES:
                 obstore.put(self._client, _checked(key), b"".join(parts), use_multipart=False)
             else:
                 chunk_size = max(PART_BYTES, size // MOST_PARTS)
                 obstore.put(self._client, _checked(key), iter(parts), chunk_size=chunk_size, max_concurrency=AT_ONCE)
-        except (BaseError, FileNotFoundError) as error:
+        except (BaseError, OSError) as error:
             raise self._trouble(key, "written", error) from error
 
     def download(self, key: str, size: int) -> Iterator[bytes]:

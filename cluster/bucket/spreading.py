@@ -168,8 +168,8 @@ class Gathering:
             return
         for name in self.taken:
             self._take(name)
-            _clear(self.handed.out_of(name, blobs.store), self.taken[name])
-        _clear(self.handed.into(blobs.store), self.put_last)
+            self.handed.out_of(name, blobs.store).clear(self.taken[name])
+        self.handed.into(blobs.store).clear(self.put_last)
 
     def _take(self, name: str) -> None:
         if (blobs := self._blobs) is None:
@@ -197,8 +197,3 @@ def _logged() -> Iterator[None]:
         yield
     except ClusterTrouble as trouble:
         log.warning("%s", trouble)
-
-
-def _clear(history: History, last: int) -> None:
-    for number in range(1, last + 1):
-        history.store.delete(history.key(number))

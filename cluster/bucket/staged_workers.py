@@ -50,14 +50,17 @@ class StagedWorkers(OverWorkers):
         exchange = _Exchange(self._copy, stage)
         limits: dict[str, Any] = {"priority": priority, "deadline_seconds": deadline_seconds, "placed": placed}
         call = asyncio.ensure_future(self._workers.call(replace(shape, shares_disk=False), stage, **limits))
+        step = None
         try:
             while not call.done():
                 await asyncio.wait({call}, timeout=FOLLOW_SECONDS if stage.is_followed else None)
                 if not call.done():
-                    await asyncio.to_thread(exchange.go_on)
+                    step = asyncio.ensure_future(asyncio.to_thread(exchange.go_on))
+                    await asyncio.shield(step)
         finally:
             call.cancel()
-            await asyncio.wait({call})
+            # A step that is under way when this is called off goes on: what it takes is older than what comes last.
+            await asyncio.wait({call} if step is None else {call, step})
             await asyncio.to_thread(exchange.end)
         result: T = call.result()
         return result
@@ -99,8 +102,7 @@ class _Exchange:
         if self.shown:
             self._on_record(Change())
         for history, count in ((self.out, self.taken), (self.into, self.put)):
-            for number in range(1, count + 1):
-                self.copy.store.delete(history.key(number))
+            history.clear(count)
 
     def _take(self) -> None:
         for number, data in self.out.after(self.taken):

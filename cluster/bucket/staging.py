@@ -15,6 +15,7 @@ import logging
 import pickle
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -28,11 +29,13 @@ from cluster.bucket.object_store import ObjectStore
 from cluster.bucket.tree import GROWS, Change, Content, Grown, content_of, looks_below
 from cluster.environment import with_credentials
 from cluster.errors import ClusterTrouble, UserError
-from cluster.store import LOCAL, Looks, looks_of
+from cluster.store import LOCAL, Looks, looks_of, share
 
 log = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 2.0
+HELD_BACK = 4
+"""So many looks what has changed is held back for what is being written beside it."""
 OF_A_MACHINE = ("running",)
 """What says something of processes of this machine alone."""
 WEIGHTS = (".safetensors", ".parquet")
@@ -193,17 +196,21 @@ class CallRecord:
         over = threading.Event()
 
         def follow() -> None:
-            seen = self._looks_followed()
+            seen, waited = self._looks_followed(), 0
             while not over.wait(FOLLOW_SECONDS):
-                with contextlib.suppress(ClusterTrouble), self.turn:  # said at the end, if it lasts
-                    self._take_in()
-                    now = self._looks_followed()
-                    # What looks as it did a moment ago is not being written just now.
-                    self._note(
-                        {name: looks for name, looks in now.items() if name.endswith(GROWS) or seen.get(name) == looks},
-                        now,
-                    )
-                    seen = now
+                try:
+                    with self.turn:
+                        self._take_in()
+                        now = self._looks_followed()
+                        # What looks as it did a moment ago is not being written just now.
+                        settled = {n: looks for n, looks in now.items() if n.endswith(GROWS) or seen.get(n) == looks}
+                        seen, waited = now, waited + 1 if len(settled) < len(now) else 0
+                        if waited == 0 or waited > HELD_BACK:  # what is said of a checkpoint comes with it, not before
+                            self._note(settled, now)
+                except ClusterTrouble:  # said at the end, if it lasts
+                    continue
+                except Exception:  # whoever follows lives as long as the call
+                    log.exception("what %s has written is not told just now", self.stage.name)
 
         thread = threading.Thread(target=follow, name="following", daemon=True)
         thread.start()
@@ -227,38 +234,54 @@ class CallRecord:
             self._note(dict(now), now)
 
     def _note(self, settled: dict[str, Looks], now: dict[str, Looks]) -> None:
-        """Tell what changed among the `settled` files, and what of all `now` is gone."""
+        """Tell what changed among the `settled` files, and what of all `now` is gone: all as it was at one moment, or
+        nothing. Where all is settled, since the call has ended, what cannot be had any more is left out."""
+        has_ended = settled is now
         told = {
             name: looks
             for name, looks in self.told.items()
-            if name in now or not (settled is now or self.stage.follows(name))
+            if name in now or not (has_ended or self.stage.follows(name))
         }
         removed = [name for name in self.told if name not in told]
-        files, grown = dict[str, Content](), dict[str, Grown]()
-        for name, looks in settled.items():
+        changed = {name: looks for name, looks in settled.items() if self.told.get(name) != looks}
+        grown = dict[str, Grown]()
+        for name, looks in changed.items():
             before = self.told.get(name)
-            if before == looks:
-                continue
-            try:
-                if (
-                    name.endswith(GROWS)
-                    and before is not None
-                    and before.inode == looks.inode
-                    and before.size < looks.size
-                ):
-                    grown[name] = Grown(offset=before.size, data=self._between(name, before.size, looks.size))
-                else:
-                    files[name] = content_of(self.top / name, self.blobs)
-            except (FileNotFoundError, UserError):  # gone or written to meanwhile: it is looked at again
-                files.pop(name, None)
-                continue
-            told[name] = looks
-        if removed or files or grown:
+            if name.endswith(GROWS) and before is not None and before.inode == looks.inode and before.size < looks.size:
+                grown[name] = Grown(offset=before.size, data=self._between(name, before.size, looks.size))
+        files = self._held({name: looks for name, looks in changed.items() if name not in grown}, has_ended)
+        if files is not None and (removed or files or grown):
             change = Change(removed=removed, files=files, grown=grown)
             self.number = self.out.append(change.model_dump_json(exclude_defaults=True).encode(), self.number)
             # Not before: what the store did not take is told again.
-            self.told = told
+            self.told = told | {name: changed[name] for name in (*files, *grown)}
             self.contents = {name: c for name, c in self.contents.items() if name not in removed} | files
+
+    def _held(self, files: dict[str, Looks], has_ended: bool) -> dict[str, Content] | None:
+        """What the files hold that look so; None where one of them is another by now, unless the call `has_ended`.
+
+        They get second names first: who saves a checkpoint in the place of the last one leaves these as they are,
+        however long they take to be stored.
+        """
+        folder, found = self.top / f".held-{uuid.uuid4().hex}", dict[str, Content]()
+        folder.mkdir()
+        try:
+            held = {name: folder / f"{number}{Path(name).suffix}" for number, name in enumerate(files)}
+            for name, path in held.items():
+                with contextlib.suppress(FileNotFoundError):
+                    share(self.top / name, path)
+            as_they_were = all(looks_of(self.top / name) == files[name] for name in held if not name.endswith(GROWS))
+            if not (as_they_were or has_ended):
+                return None
+            for name, path in held.items():
+                try:
+                    found[name] = content_of(path, self.blobs)
+                except (FileNotFoundError, UserError):  # gone, or written to meanwhile
+                    if not (has_ended or name.endswith(GROWS)):
+                        return None
+            return found
+        finally:
+            LOCAL.remove(folder)
 
     def _between(self, name: str, start: int, end: int) -> bytes:
         with (self.top / name).open("rb") as file:

@@ -5,22 +5,23 @@ one folder only one can go on: the other's next change finds a number taken. Wha
 and here is only stood in for (`cluster.bucket.tree`). Nothing rests on this machine's disk when it is gone.
 """
 
-import hashlib
+import atexit
 import itertools
 import logging
 import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from cluster.bucket import tree
 from cluster.bucket.blobs import Blobs
 from cluster.bucket.histories import History
 from cluster.bucket.journal import SUMMED, Journal
-from cluster.bucket.node_cache import cache_root
+from cluster.bucket.node_cache import NodeCache
 from cluster.bucket.object_store import QUICK, ObjectStore
 from cluster.bucket.tree import Change, Content
 from cluster.errors import ClusterTrouble, UserError
@@ -31,6 +32,10 @@ log = logging.getLogger(__name__)
 BEAT_SECONDS = 10.0
 DRIVER = "driver"
 """The key of what the program that writes to a store says every now and then, while it does."""
+
+
+_looked_in = ExitStack()
+atexit.register(_looked_in.close)
 
 
 class TakenOver(UserError):
@@ -80,8 +85,9 @@ def stored_folder(given: str) -> StoredFolder:
     itself. UserError where nothing lies there."""
     if "://" in given:
         store = ObjectStore(given, QUICK)
-        here = cache_root() / "looked-at" / hashlib.sha256(store.url.encode()).hexdigest()[:16] / Path(store.url).name
-        folder = StoredFolder(here, store)
+        # Of this process alone: others may look, too. Swept by the cache, if this one is killed.
+        here = _looked_in.enter_context(NodeCache.of_this_machine(Blobs(store)).place())
+        folder = StoredFolder(here / Path(store.url).name, store)
         folder.look()
         if not folder._last:
             raise UserError(f"{given}: no tournament lies there")
@@ -115,6 +121,8 @@ class WorkingCopy(StoredFolder):
         super().__init__(root, store)
         self.views = frozenset(views)
         self._lock = threading.RLock()
+        self._unsure: list[tuple[str, Change]] = []
+        """Changes that the store has not answered for, each with its mark: what it was sent may lie there."""
         self._known: dict[str, tuple[Looks, Content]] = {}
         self._closing = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="beats", daemon=True)
@@ -152,8 +160,7 @@ class WorkingCopy(StoredFolder):
                 with suppress(FileNotFoundError):
                     self._put_view(self.root / name)
             used = {self.blobs.key(c.blob) for c in self.contents([self.root]).values() if c.blob is not None}
-            for key in {*self.store.list("blobs"), *self.store.list("calls")} - used:
-                self.store.delete(key)
+            self.store.delete(*({*self.store.list("blobs"), *self.store.list("calls")} - used))
         finally:
             self._stop_beating()
         if self._sums.ident is not None:
@@ -224,9 +231,13 @@ class WorkingCopy(StoredFolder):
 
     def _note(self, change: Change) -> None:
         with self._lock:
-            if not self._journal.append_after(self._last, change):
-                raise TakenOver(f"{self.store.url}: another driver goes on with this tournament now")
-            self._last += 1
+            self._unsure.append((uuid.uuid4().hex, change))
+            while self._unsure:  # what was not known to have landed goes first, as itself
+                mark, first = self._unsure[0]
+                if not self._journal.append_after(self._last, first, mark):
+                    raise TakenOver(f"{self.store.url}: another driver goes on with this tournament now")
+                self._unsure.pop(0)
+                self._last += 1
             if self._last % SUMMED == 0 and not self._sums.is_alive():
                 self._sums = threading.Thread(target=self._sum_up, name="sums", daemon=True)
                 self._sums.start()

@@ -96,7 +96,7 @@ LORA = Setting(
     str(SHARED / "data/lamini/train.jsonl"),
     100_000,
     base=str(SHARED / "models/stories15m"),
-    held_out=60,
+    held_out=200,
     max_tokens=96,  # short rows, so that few tokens are many steps
     adapters=True,
 )

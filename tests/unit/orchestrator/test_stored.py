@@ -28,12 +28,12 @@ class StoppingObjectStore(ObjectStore):
         super().__init__(url)
         self.count, self.last, self.landed = 0, last, landed
 
-    def create(self, key: str, data: bytes) -> bool:
+    def create(self, key: str, data: bytes, mark: str | None = None) -> bool:
         self.count += 1
         is_over = self.last is not None and self.count >= self.last
         if is_over and not (self.landed and self.count == self.last):
             raise Stopped
-        created = super().create(key, data)
+        created = super().create(key, data, mark)
         if is_over:
             raise Stopped
         return created

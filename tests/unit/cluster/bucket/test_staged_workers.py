@@ -1,6 +1,7 @@
 """Calls on machines that share no disk: what is read gets there, what is written comes back, whatever happens."""
 
 import asyncio
+import errno
 import sys
 import time
 from collections.abc import Callable
@@ -10,11 +11,14 @@ from typing import Any, NamedTuple
 import pytest
 
 from cluster.bucket import tree
+from cluster.bucket.blobs import Blobs
+from cluster.bucket.journal import Journal
 from cluster.bucket.object_store import ObjectStore
 from cluster.bucket.staged_workers import StagedWorkers
 from cluster.bucket.working_copy import WorkingCopy
 from cluster.errors import ClusterTrouble, Forfeit
 from cluster.in_process import InProcessWorkers
+from cluster.store import LOCAL, LocalStore
 from tests.unit.cluster.bucket.making import LARGE, Work, call, look, names, no_answer, save
 from tests.worker_contract import (  # noqa: F401 - collected here
     SMALL,
@@ -259,3 +263,133 @@ def test_a_call_whose_store_fails_is_trouble_of_the_cluster(copy: WorkingCopy, m
         call(copy, hand_in, copy.root / "entry" / "submission")
     monkeypatch.undo()
     assert names(copy.root) == set(), "and nothing half of it is here"
+
+
+def save_over_and_over(work: Work) -> None:
+    """A checkpoint of two files in the place of the last one, every now and then, until it is killed."""
+    for step in range(2000):
+        new = work.works_in / ".new"
+        new.mkdir()
+        for name in ("optimizer.pt", "trunk.safetensors"):
+            (new / name).write_bytes(b"%06d" % step * 300)
+        if (work.works_in / "resume").exists():
+            (work.works_in / "resume").rename(work.works_in / ".old")
+        new.rename(work.works_in / "resume")
+        LOCAL.remove(work.works_in / ".old")
+        time.sleep(0.3)
+
+
+def test_a_checkpoint_on_record_is_of_one_moment(copy: WorkingCopy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Though files are stored one after another, more slowly than the next one is saved."""
+    put = Blobs.put_file
+
+    def slow(blobs: Blobs, path: Path) -> Any:
+        time.sleep(0.4)
+        return put(blobs, path)
+
+    def stored() -> set[bytes]:
+        state, _ = Journal(copy.store).read()
+        blobs = [content.blob for name, content in state.items() if name.startswith("entry/resume/")]
+        return {b"".join(copy.store.download(copy.blobs.key(blob), blob.size))[:6] for blob in blobs if blob}
+
+    monkeypatch.setattr(Blobs, "put_file", slow)
+    seen = set[bytes]()
+
+    def until() -> bool:
+        now = stored()
+        assert len(now) <= 1
+        seen.update(now)
+        return len(seen) > 2
+
+    with pytest.raises(asyncio.CancelledError):
+        followed(copy, until, lambda training: training.cancel(), save_over_and_over)
+
+
+def say_where(work: Work) -> None:
+    """Each time a folder, and at once a report of it."""
+    for step in range(8):
+        folder = work.works_in / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(LARGE)
+        with (work.works_in / "progress.jsonl").open("a") as reports:
+            reports.write(f"{folder.name}\n")
+        time.sleep(0.4)
+
+
+def test_what_a_report_names_is_there_when_it_is_heard(copy: WorkingCopy):
+    """A race looks at a checkpoint when it hears of it, and not again."""
+    entry, heard = copy.root / "entry", set[str]()
+
+    def until() -> bool:
+        reports = entry / "progress.jsonl"
+        for name in reports.read_text().split() if reports.exists() else ():
+            assert (entry / name / "model.safetensors").exists(), name
+            heard.add(name)
+        return len(heard) > 4
+
+    followed(copy, until, lambda training: None, say_where)
+
+
+def rewrite_without_end(work: Work) -> None:
+    for step in range(1000):
+        (work.works_in / "state.bin").write_bytes(b"%d" % step)
+        with (work.works_in / "progress.jsonl").open("a") as reports:
+            reports.write(f"{step}\n")
+        time.sleep(0.01)
+
+
+def test_who_writes_a_file_without_end_is_heard_all_the_same(copy: WorkingCopy):
+    reports = copy.root / "entry" / "progress.jsonl"
+    with pytest.raises(asyncio.CancelledError):
+        followed(
+            copy,
+            lambda: reports.exists() and len(reports.read_text().split()) > 20,
+            lambda training: training.cancel(),
+            rewrite_without_end,
+        )
+
+
+def test_the_follower_outlives_an_error_of_the_disk(copy: WorkingCopy, monkeypatch: pytest.MonkeyPatch):
+    create, failed = LocalStore.create, list[Path]()
+
+    def stale(store: LocalStore, path: Path, data: bytes) -> bool:
+        if "/out/" in str(path) and len(failed) < 2:
+            failed.append(path)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return create(store, path, data)
+
+    monkeypatch.setattr(LocalStore, "create", stale)
+    reports = copy.root / "entry" / "progress.jsonl"
+    followed(copy, reports.exists, lambda training: copy.write_text(copy.root / "entry" / "stop", "enough"))
+    assert len(failed) == 2
+
+
+def write_twice(work: Work) -> None:
+    for text in ("old", "new, and last"):
+        (work.works_in / "a.json").write_text(text)
+        for _ in range(50):
+            time.sleep(0.01)
+    while True:
+        time.sleep(0.01)
+
+
+def test_what_is_taken_late_when_a_call_is_called_off_does_not_come_back(
+    copy: WorkingCopy, monkeypatch: pytest.MonkeyPatch
+):
+    take, begun = WorkingCopy.take, list[float]()
+
+    def slow(own: WorkingCopy, *args: Any, **more: Any) -> None:
+        begun.append(time.monotonic())
+        if len(begun) == 1:
+            time.sleep(2)
+        take(own, *args, **more)
+
+    monkeypatch.setattr(WorkingCopy, "take", slow)
+
+    def until() -> bool:
+        return bool(begun) and time.monotonic() > begun[0] + 1.5
+
+    with pytest.raises(asyncio.CancelledError):
+        followed(copy, until, lambda training: training.cancel(), write_twice)
+    time.sleep(1)
+    assert (copy.root / "entry" / "a.json").read_text() == "new, and last"

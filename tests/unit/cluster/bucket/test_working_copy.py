@@ -7,7 +7,7 @@ import pytest
 from cluster.bucket import tree, working_copy
 from cluster.bucket.object_store import ObjectStore
 from cluster.bucket.working_copy import TakenOver, WorkingCopy, bring
-from cluster.errors import UserError
+from cluster.errors import ClusterTrouble, UserError
 
 LARGE = b"many weights " * 100
 
@@ -165,3 +165,43 @@ def test_another_folder_is_left_alone(tmp_path: Path, mark: str | None):
     with pytest.raises(UserError, match="give another --run-dir"):
         copy_at(tmp_path).open()
     assert (tmp_path / "copy/precious.txt").read_text() == "somebody's"
+
+
+def test_a_change_whose_answer_was_lost_is_not_taken_for_anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    create, copy = ObjectStore.create, copy_at(tmp_path).open()
+
+    def landed_or_lost(store: ObjectStore, key: str, data: bytes, mark: str | None = None) -> bool:
+        if lands:
+            create(store, key, data, mark)
+        raise ClusterTrouble("nothing answers")
+
+    for lands in (True, False):
+        name = f"{lands}.json"
+        with monkeypatch.context() as context:
+            context.setattr(ObjectStore, "create", landed_or_lost)
+            with pytest.raises(ClusterTrouble):
+                copy.write_text(copy.root / name, "not known to be on record")
+        copy.write_text(copy.root / f"after-{name}", "on record")
+    copy.close()
+    again = copy_at(tmp_path, "elsewhere").open()
+    assert set(contents(again.root)) == {"True.json", "after-True.json", "False.json", "after-False.json"}
+    again.close()
+    other = copy_at(tmp_path, "other")
+    other._restore()
+    copy._closing.clear()
+    other.write_text(other.root / "theirs.json", "")
+    with pytest.raises(TakenOver):
+        copy.write_text(copy.root / "ours.json", "")
+
+
+def test_two_may_look_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOURNAMENT_CACHE", str(tmp_path / "cache"))
+    copy = copy_at(tmp_path).open()
+    change_everything(copy)
+    copy.close()
+    first, second = (working_copy.stored_folder(copy.store.url) for _ in range(2))
+    assert first.root != second.root
+    assert first.root.name == second.root.name == "store"
+    assert contents(first.root) == contents(second.root)
+    working_copy._looked_in.close()
+    assert not list((tmp_path / "cache" / "views").iterdir())
