@@ -27,8 +27,8 @@ def living_nodes() -> Nodes:
 
 
 def largest_machine() -> Machine:
-    """What the largest of the living nodes have."""
-    return largest_of(living_nodes())
+    """What the largest of the possible nodes have."""
+    return largest_of(possible_nodes())
 
 
 def possible_nodes() -> Nodes:
