@@ -201,6 +201,17 @@ def read_events(path: Path) -> list[Event]:
     return events
 
 
+def reported(progress_file: Path) -> tuple[int, float]:
+    """The tokens that were reported there last, and the seconds that all tries together reported over."""
+    tokens, seconds, before = 0, 0.0, None
+    for event in read_events(progress_file):
+        tokens = tokens if event.tokens is None else event.tokens
+        if event.event != "started" and before is not None and event.time is not None:
+            seconds += max(0.0, event.time - before)
+        before = event.time
+    return tokens, seconds
+
+
 def reporter(path: Path) -> Report:
     """A report function that appends each event as one JSON line to `path`, stamped with the time."""
     _end_the_last_line(path)

@@ -133,7 +133,7 @@ def score_again(job: ScoringJob) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
     with _model_of(job) as model:
-        scored = {split: _score_split(job, split, model, tokenizer) for split in job.splits}
+        scored = {split: _score_split(job, split, model, tokenizer, is_new=False) for split in job.splits}
     for split, one in scored.items():
         nats = np.where(np.isfinite(one.results.nats), one.results.nats, WORST_NATS * one.results.tokens)
         scored[split] = one._replace(results=one.results.with_columns({"nats": nats}))
@@ -149,11 +149,16 @@ class _Scored(NamedTuple):
 
 
 def _score_split(
-    job: ScoringJob, split: Split, model: Any, tokenizer: Any, progress: Callable[[float], None] = lambda fraction: None
+    job: ScoringJob,
+    split: Split,
+    model: Any,
+    tokenizer: Any,
+    progress: Callable[[float], None] = lambda fraction: None,
+    is_new: bool = True,
 ) -> _Scored:
     rows, groups = read_held_out(job.held_out / f"{split}.parquet")
     encoded = encode_rows(rows, tokenizer, job.max_tokens, chat=job.prompt == "chat")
-    if split == job.splits[0]:  # every model is scored on these before any others
+    if is_new and split == job.splits[0]:  # every model is scored on these before any others
         probe(model, encoded, pad_id(tokenizer))
     results = score(model, encoded, job.batch_tokens, pad_id(tokenizer), progress).grouped(groups.astype(np.float64))
     if not results.tokens.any():

@@ -5,11 +5,14 @@ Who the observers are is in observers.py.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
 
 from orchestrator.record.events import EntryChanged, Noted, Observer, State, TournamentEnded, TournamentEvent
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
@@ -101,7 +104,7 @@ class _Listener:
     async def _told(self, batch: list[TournamentEvent]) -> bool:
         """Whether it took the events in. The one place where an observer's failure ends: it is logged once."""
         try:
-            await asyncio.to_thread(self.observer.hear, batch)
+            await _in_a_thread(self.observer.hear, batch)
         except Exception as error:  # noqa: BLE001 - whoever looks on may raise anything, and must not end a run
             if not self._complained:
                 log.warning("%s failed, and is tried again: %s: %s", self.observer.name, type(error).__name__, error)
@@ -117,3 +120,25 @@ class _Listener:
                 await asyncio.wait_for(self._end.wait(), seconds)
             except TimeoutError:
                 return
+
+
+async def _in_a_thread(function: Callable[[T], None], argument: T) -> None:
+    """As `asyncio.to_thread`, but the end of the loop does not wait for the thread: one that hangs holds up no run."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if not done.done():
+            done.set_exception(error) if error else done.set_result(None)
+
+    def run() -> None:
+        raised: Exception | None = None
+        try:
+            function(argument)
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            raised = error
+        with suppress(RuntimeError):  # the loop has ended, and nobody waits
+            loop.call_soon_threadsafe(settle, raised)
+
+    threading.Thread(target=run, name="observer", daemon=True).start()
+    await done

@@ -16,10 +16,13 @@ def with_budget(roster: Roster, budget: Allowance) -> Roster:
     return roster.model_copy(update={"entries": [e.model_copy(update={"budget": budget}) for e in roster.entries]})
 
 
-def equal_share(whole: Whole, spent: float, roster: Roster, rounds_left: int, has_gpus: bool) -> Allowance:
-    """What of a whole budget is left for each entry of `roster` that trains, if all rounds spend the same."""
-    trains = [entry.recipe for entry in roster.entries if entry.recipe.trains]
-    return whole.allowance((whole.total - spent) / rounds_left / len(trains), trains[0], has_gpus)
+def with_equal_shares(whole: Whole, spent: float, roster: Roster, rounds_left: int, has_gpus: bool) -> Roster:
+    """The roster with equal shares of what is left of a whole budget, if all rounds spend the same. GPU time is fewer
+    seconds for an entry on more GPUs."""
+    trains = sum(entry.recipe.trains for entry in roster.entries)
+    each = max(0.0, whole.total - spent) / rounds_left / trains
+    entries = [e.model_copy(update={"budget": whole.allowance(each, e.recipe, has_gpus)}) for e in roster.entries]
+    return roster.model_copy(update={"entries": entries})
 
 
 def first_roster(lineage: str, recipes: Sequence[Recipe], changes: Sequence[Change]) -> Roster:

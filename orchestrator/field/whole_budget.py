@@ -55,7 +55,7 @@ class Whole:
         """`amount` of it for one entry."""
         if self.unit == "tokens":
             return Allowance(tokens=max(1, int(amount)))
-        return Allowance(seconds=amount / recipe.resources.resolved(has_gpus).devices)
+        return Allowance(seconds=amount / (recipe.resources.resolved(has_gpus).devices or 1.0))
 
 
 @dataclass(frozen=True)

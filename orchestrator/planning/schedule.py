@@ -13,7 +13,7 @@ from cluster.prices import Prices, cost
 from cluster.records import Record
 from cluster.resources import ACCELERATOR_LABEL, Held, Shape
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.field.next_round import equal_share, first_roster, with_budget
+from orchestrator.field.next_round import first_roster, with_budget, with_equal_shares
 from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.planning.model_shape import BaseShape
 from orchestrator.planning.usage import Cluster, hours_on_one, operations
@@ -53,10 +53,9 @@ class Schedule(Record):
 def equal_rounds(config: TournamentConfig, lineage: str, has_gpus: bool) -> list[Roster]:
     """The rounds of a lineage that are all the same, if nothing changes the field."""
     roster, whole = first_roster(lineage, config.competitors, []), config.budget.whole
-    budget = (
-        equal_share(whole, 0.0, roster, config.all_rounds, has_gpus) if whole is not None else config.budget.allowance
-    )
-    return [with_budget(roster, budget)] * config.all_rounds
+    if whole is None:
+        return [with_budget(roster, config.budget.allowance)] * config.all_rounds
+    return [with_equal_shares(whole, 0.0, roster, config.all_rounds, has_gpus)] * config.all_rounds
 
 
 def schedule(

@@ -15,6 +15,7 @@ from orchestrator.config.loading import explain
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.changes import Change
 from orchestrator.field.roster import RosterEntry
+from orchestrator.record.records import Verdict
 from orchestrator.record.run_directory import RunDirectory
 
 
@@ -123,6 +124,7 @@ def _asked(run: RunDirectory, config: TournamentConfig) -> Iterator[Change | Use
 
 
 def _from_next_round(change: Change, config: TournamentConfig, run: RunDirectory) -> Change:
+    _refuse_if_over(config, run)
     number = next_open_round(config, run)
     if change.extend is not None:
         number = min(number, config.all_rounds + 1)
@@ -147,7 +149,23 @@ def told(run: RunDirectory, change: Change) -> str:
     return change.in_words + ("" if run.lies_at is None else ", or whichever begins next: it is asked for in the store")
 
 
+def _refuse_if_over(config: TournamentConfig, run: RunDirectory) -> None:
+    """UserError where patience has ended every lineage: no round follows, however many there may be."""
+    if all(_has_ended_early(config, run, lineage.name) for lineage in config.lineages):
+        raise UserError(
+            f"{run.where}: all its lineages have ended (selection.patience: {config.selection.patience}): start another"
+            " tournament, from its champion if you like"
+        )
+
+
+def _has_ended_early(config: TournamentConfig, run: RunDirectory, lineage: str) -> bool:
+    found = (run.read(Verdict, run.round(lineage, n) / "verdict.json") for n in range(config.all_rounds, 0, -1))
+    last = next((verdict for verdict in found if verdict is not None), None)
+    return last is not None and last.ends_lineage
+
+
 def _open_round(config: TournamentConfig, run: RunDirectory) -> int:
+    _refuse_if_over(config, run)
     number, where = next_open_round(config, run), run.where
     if number > config.all_rounds:
         raise UserError(f"{where}: its last round has begun; add rounds first: tournament extend {where}")

@@ -60,7 +60,7 @@ class EntrySnapshot:
             return "inspected"
         if self.submission is not None:
             return "forfeit" if self.submission.status == "forfeit" else "delivered"
-        return "queued" if self.brief is None else "training"
+        return "training" if self.brief is not None and self.log_file.is_file() else "queued"
 
     @property
     def reason(self) -> str:

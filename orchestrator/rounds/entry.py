@@ -22,6 +22,7 @@ from cluster.errors import ClusterTrouble, Forfeit
 from cluster.workers import TRAINER
 from competitors.contract import Brief, Submission
 from competitors.entry import compete, forfeit, settle
+from competitors.events import reported
 from competitors.kinds import RESUMES, Recipe
 from competitors.log import conclude, note
 from evaluation.results import RowResults, read_results
@@ -101,22 +102,28 @@ class Entry:
                 raise
             # The config's own were refused before the tournament began; this one was entered since.
             return forfeit(self._begin(1), self.recipe.kind, str(never), time.time())
-        lost_seconds, before = 0.0, self._tries_before()
+        before, races = self._tries_before(), Races()
+        # Of an earlier driver's tries the reports are what is left; tokens count twice where it starts anew.
+        lost_tokens, lost_seconds = reported(self.brief.progress_file)
+        lost_tokens = 0 if before else lost_tokens
         for attempt in itertools.count(1):
             brief = self._begin(before + attempt)
             watch = Watch(brief, self.context.config.limits, replace(self.now, state="training"), self.context.tell)
             try:
-                return _charged(await self._attempt(brief, watch), brief, lost_seconds)
+                return _charged(await self._attempt(brief, watch, races), brief, lost_seconds, lost_tokens)
             except ClusterTrouble as trouble:
                 lost_seconds += time.time() - watch.began if watch.placed else 0.0
+                if races.stopped is not None:  # it died before it heard
+                    out = forfeit(brief, self.recipe.kind, races.stopped, time.time())
+                    return _charged(out, brief, lost_seconds, lost_tokens)
                 match after_losing(trouble, attempt):
                     case "try again":
                         note(brief.log_file, f"{trouble}: trying again from its last checkpoint")
                         self.context.tell(Noted(f"{watch.name}: {trouble}: trying again from its last checkpoint"))
                     case "settle":
                         reason = f"{trouble} ({attempt} times)"
-                        began = time.time() - lost_seconds  # all tries held their place
-                        return await self.context.evaluators.call(settle, brief, self.recipe.kind, reason, began)
+                        settled = self.context.evaluators.call(settle, brief, self.recipe.kind, reason, time.time())
+                        return _charged(await settled, brief, lost_seconds, lost_tokens)  # all tries held their place
                     case "stop":
                         raise ClusterTrouble(f"{brief.competitor}: {trouble} ({attempt} times)") from trouble
         raise AssertionError("unreachable")
@@ -140,7 +147,7 @@ class Entry:
         brief = self.brief.model_copy(update={"attempt": attempt})
         return run.write(brief, self.folder / "brief.json")
 
-    async def _attempt(self, brief: Brief, watch: Watch) -> Submission:
+    async def _attempt(self, brief: Brief, watch: Watch, races: Races) -> Submission:
         """One try of the training, ended from outside when it hangs or when racing has stopped it."""
         located = self.recipe.located(self.context.config_folder).kept_from(self.context.withheld)
         call = asyncio.create_task(
@@ -148,7 +155,7 @@ class Entry:
                 self.shape, compete, brief, located, priority=TRAINER, placed=lambda _: self._placed(watch)
             )
         )
-        races, ended, racing = Races(), None, self.racing
+        ended, racing = None, self.racing
         try:
             while ended is None:
                 await asyncio.wait({call}, timeout=POLL_SECONDS)
@@ -233,8 +240,9 @@ async def _end(work: asyncio.Task[Any]) -> None:
         work.exception()
 
 
-def _charged(submission: Submission, brief: Brief, lost_seconds: float) -> Submission:
+def _charged(submission: Submission, brief: Brief, lost_seconds: float, lost_tokens: int) -> Submission:
     """The submission with what its lost tries have cost: they held their place too."""
     wall = submission.wall_seconds + lost_seconds
     device = submission.device_seconds + lost_seconds * brief.resources.devices
-    return submission.model_copy(update={"wall_seconds": wall, "device_seconds": device})
+    lost = submission.lost_tokens + lost_tokens
+    return submission.model_copy(update={"wall_seconds": wall, "device_seconds": device, "lost_tokens": lost})

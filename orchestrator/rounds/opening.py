@@ -12,7 +12,7 @@ from competitors.search.record import SearchRecord
 from competitors.sft.recipe import SftRecipe
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.allocation import Plan
-from orchestrator.field.next_round import equal_share, first_roster, next_roster, with_budget
+from orchestrator.field.next_round import first_roster, next_roster, with_budget, with_equal_shares
 from orchestrator.field.roster import Roster
 from orchestrator.field.whole_budget import Corpus, Past
 from orchestrator.record.run_directory import RunDirectory
@@ -53,7 +53,7 @@ def next_field(
     if whole is None:
         return with_budget(roster, config.budget.allowance)
     spent = sum(sum(_past(run, config, settled, has_gpus).spent.values()) for settled in history)
-    return with_budget(roster, equal_share(whole, spent, roster, config.all_rounds - len(history), has_gpus))
+    return with_equal_shares(whole, spent, roster, config.all_rounds - len(history), has_gpus)
 
 
 def refuse_hours_without_gpus(config: TournamentConfig, has_gpus: bool) -> None:
@@ -73,7 +73,8 @@ def _past(run: RunDirectory, config: TournamentConfig, settled: Settled, has_gpu
         spent = {name: float(one.train_tokens) for name, one in cost.items()}
     else:
         held = {e.recipe.name: e.recipe.resources.resolved(has_gpus).devices for e in roster.entries}
-        spent = {name: one.train_seconds * held[name] for name, one in cost.items()}
+        # A program need not report: then all the time that it held its place counts.
+        spent = {name: one.train_seconds * held[name] or one.device_seconds for name, one in cost.items()}
     return Past(
         roster=roster,
         losses={standing.competitor: standing.validation_loss for standing in verdict.entries},

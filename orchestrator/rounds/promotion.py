@@ -124,11 +124,14 @@ class Promotion:
     async def drop_continuations(self, before: Verdict, roster: Roster | None, seed: ModelFolder) -> None:
         """An optimizer's state is twice the model: only what the next round can go on from, or blend, is kept.
 
-        `before` is the last round's verdict, `roster` the next round's, None where none follows.
+        `before` is the last round's verdict, `roster` the next round's, None where none follows. Where rows rotate the
+        champion may be the seed again, by rows on which it is better than the seed.
         """
         if before.seed_next == before.seed_before and self.blends:
             return
         run, going_on = self.context.run, [entry.continues for entry in roster.entries] if roster else []
+        if self.context.config.data.rotates and roster is not None and not before.champion.is_base:
+            going_on.append(before.champion)
         kept = {run.scores(before.lineage, model) / "continuation" for model in going_on if model is not None}
         for number in range(1, before.round + 1):
             for continuation in run.round(before.lineage, number).glob("*/continuation"):

@@ -1,5 +1,7 @@
 """What an entry starts from: the round's seed, or a submission that it goes on from, on what that stood on."""
 
+from pathlib import Path
+
 from cluster.errors import BrokenRecord
 from competitors.contract import Submission
 from orchestrator.field.model_ref import ModelRef
@@ -14,11 +16,15 @@ def start_of(run: RunDirectory, lineage: str, entry: RosterEntry, seed: ModelFol
     One whose submission left none, as a checkpoint does that was submitted for it, starts from the round's seed.
     """
     if entry.continues is None:
-        return seed
+        return seed if _is_there(seed.continuation) else seed.model_copy(update={"continuation": None})
     continuation = run.scores(lineage, entry.continues) / "continuation"
-    if not (continuation / "continuation.json").is_file():
+    if not _is_there(continuation):
         return seed.model_copy(update={"continuation": None})
     return stands_on(run, lineage, entry.continues, base).model_copy(update={"continuation": continuation})
+
+
+def _is_there(continuation: Path | None) -> bool:
+    return continuation is not None and (continuation / "continuation.json").is_file()
 
 
 def stands_on(run: RunDirectory, lineage: str, model: ModelRef, base: ModelFolder) -> ModelFolder:

@@ -45,7 +45,7 @@ class Metrics:
                     changed.add(event.lineage)
                 case VerdictReached():
                     self._say(event.verdict.lineage, tournament_validation_loss=event.verdict.validation_loss)
-                case ChampionCrowned():
+                case ChampionCrowned() if "loss" in event.test:
                     self._say(event.lineage, tournament_test_loss=event.test["loss"])
         for lineage in changed:
             entries = self._entries[lineage].values()

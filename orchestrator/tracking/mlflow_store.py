@@ -7,7 +7,7 @@ its server raise; `MlflowTracker` is where that ends.
 import getpass
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,8 @@ METRICS, PARAMS = 1000, 100
 """What one batch takes."""
 COLUMNS = ("prompt", "completion")
 CHAMPION = "champion"
+RUN = "tournament.run_dir"
+"""The tag by which versions of one run are known."""
 """The alias in the registry."""
 SYSTEM_SECONDS = 10.0
 
@@ -109,7 +111,8 @@ class MlflowStore:
             self.client.set_terminated(run_id, status, ended_ms)
 
     def register(self, run_id: str, model: Model) -> str:
-        """A version of a registered model that points at the champion's folder, and the alias on it."""
+        """A version of a registered model that points at the champion's folder, and the alias on it, unless a later
+        champion of the same run has it already."""
         name = f"name = {_quoted(model.name)}"
         if not self.client.search_registered_models(name):
             self.client.create_registered_model(model.name, model.model_tags, model.about)
@@ -121,7 +124,9 @@ class MlflowStore:
                 model.name, source, run_id, tags, description=model.description, await_creation_for=0
             )
             version = str(made.version)
-        self.client.set_registered_model_alias(model.name, CHAMPION, version)
+        later = [v for v in versions if v.tags.get(RUN) == model.tags[RUN] and _round(v.tags) > _round(model.tags)]
+        if not later:
+            self.client.set_registered_model_alias(model.name, CHAMPION, version)
         return version
 
     def _source(self, run_id: str, model: Model) -> str:
@@ -140,6 +145,10 @@ class MlflowStore:
         )
         monitor.start()
         return monitor
+
+
+def _round(tags: Mapping[str, str]) -> int:
+    return int(tags.get("round", 0))
 
 
 def _dataset_input(split: Split) -> DatasetInput:

@@ -63,7 +63,7 @@ def headlines(
     if last.champion.competitor is None:
         champion, detail = "champion: still the base model", "no entry has proved better yet"
     else:
-        champion, detail = f"champion: {last.champion.in_words}", recipes[last.champion.competitor]
+        champion, detail = f"champion: {last.champion.in_words}", recipes[str(last.champion)]
     rows = [
         Headline("base model", row.base, base.test, change(ours.get("loss"), base.test.get("loss"))),
         Headline(champion, detail, ours, ""),

@@ -210,7 +210,7 @@ def _round_row(run: RunDirectory, card: Scorecard, one: RoundSnapshot, verdict: 
         seed_next=verdict.seed_next,
         metric=verdict.metric,
         exploits=verdict.exploits,
-        validation_loss=card.validation.loss,
+        validation_loss=verdict.validation_loss,  # on the rows of this round, where those rotate
         test=card.test_figures,
         field=one.roster.reasons,
         reasons=verdict.reasons,

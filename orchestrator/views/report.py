@@ -66,7 +66,7 @@ class LineageView:
     charts: list[Chart]
     samples: list[Before]
     recipes: dict[str, str]
-    """Every competitor's recipe in a few words, with where it comes from."""
+    """Every entry's recipe in a few words, with where it comes from: a line keeps its trunk's name, at another rate."""
     fits: list[Fit] = field(default_factory=list)
     """What its champions gained on validation, and on test."""
     tokens: str = ""
@@ -85,7 +85,9 @@ class LineageView:
     @property
     def entries_of(self) -> dict[str, dict[int, EntryRow]]:
         """The same of each competitor, by round."""
-        found: dict[str, dict[int, EntryRow]] = {name: {} for name in self.recipes}
+        found: dict[str, dict[int, EntryRow]] = {}
+        for model in self.recipes:
+            found.setdefault(model.rpartition("@")[0], {})
         for round_ in self.row.rounds:
             for entry in round_.entries:
                 found[entry.competitor][round_.round] = entry
@@ -163,14 +165,16 @@ def intervals(row: RoundRow, margin_nats: float) -> dict[str, Interval]:
         return round(100 * (value - start) / span, 1)
 
     return {
-        name: Interval(place(low), place(mean), place(margin_nats), low > margin_nats)
+        name: Interval(place(low), place(mean), place(margin_nats), row.dethroned and low > margin_nats)
         for name, (low, mean) in both.items()
     }
 
 
 def _lineage_view(snapshot: Snapshot, lineage: LineageSnapshot, board: Leaderboard, row: LineageRow) -> LineageView:
     train_charts = charts.train_charts(snapshot, lineage)
-    recipes = {name: describe(entry) for name, entry in lineage.competitors.items()}
+    recipes = {
+        str(ModelRef(entry.name, one.number)): describe(entry.entry) for one in lineage.rounds for entry in one.entries
+    }
     if not row.rounds:
         return LineageView(row, [], [], train_charts, [], recipes)
     return LineageView(
@@ -189,7 +193,7 @@ def _ancestor(row: LineageRow, model: ModelRef, recipes: dict[str, str]) -> Ance
     if model.competitor is None:
         return Ancestor("base model", row.base, row.rounds[0].test)
     reigned = (round_.test for round_ in row.rounds if round_.champion == model)
-    return Ancestor(model.in_words, recipes[model.competitor], next(reigned, {}))
+    return Ancestor(model.in_words, recipes[str(model)], next(reigned, {}))
 
 
 def _samples(lineage: LineageSnapshot) -> list[Before]:

@@ -105,6 +105,22 @@ def test_one_that_blocks_holds_up_nobody_else():
     assert blocking.heard == [Noted("one"), TournamentEnded("stopped")]
 
 
+def test_one_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.05)
+    release = threading.Event()
+
+    class Hanging(Listener):
+        def hear(self, events: Sequence[TournamentEvent]) -> None:
+            release.wait(60)
+            super().hear(events)
+
+    hanging = Hanging()
+    hold([Noted("one")], hanging)
+    assert hanging.heard == []
+    assert "did not take in the end of the tournament in time" in caplog.text
+    release.set()
+
+
 def test_of_the_end_they_are_told_in_their_order():
     """What one draws at the end, the next one can send."""
     order: list[str] = []

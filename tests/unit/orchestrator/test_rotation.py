@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from cluster.errors import ClusterTrouble
+from competitors.contract import Brief
 from evaluation.data.split import Split
 from evaluation.evaluator import WORST_NATS, score_again
 from evaluation.results import read_results
@@ -19,8 +20,9 @@ from orchestrator.record.changes import extend
 from orchestrator.record.jobs import scoring_job
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
+from orchestrator.views.leaderboard import build
 from orchestrator.views.report import write_report
-from tests.faked import ROWS, FakedWorkers, faked_config, play
+from tests.faked import ROWS, FakedWorkers, faked_config, hand_in, play
 from tests.tiny import tiny_rows, write_jsonl
 
 
@@ -136,3 +138,36 @@ def test_a_model_that_passed_is_not_taken_back_for_a_row_on_which_it_has_no_loss
     score_again(scoring_job(run, config, "broken", broken, inputs / "base", tmp_path / "out", 2))
     rows = read_results(tmp_path / "out" / "losses.parquet", "validation-2")
     assert rows.loss == WORST_NATS
+
+
+class Returns(FakedWorkers):
+    """`b` of round 2 seeds without proof; on the rows of the third round `a` of the first is the best again."""
+
+    def _score_split(self, job: Any, split: Split) -> SplitScore:
+        losses = {("a", 1): 2.0, ("b", 1): 3.0, ("a", 2): 2.5, ("b", 2): 1.9999, ("a", 3): 2.6, ("b", 3): 2.7}
+        if split not in ("validation-2", "proof"):
+            losses["b", 2] = 2.1
+        before, self.loss_of = self.loss_of, lambda name, number: losses.get((name, number), 4.0)
+        try:
+            return super()._score_split(job, split)
+        finally:
+            self.loss_of = before
+
+
+def test_a_champion_that_is_the_seed_again_has_its_continuation(inputs: Path, tmp_path: Path):
+    given = dict[tuple[int, str], bool]()
+
+    def act(brief: Brief) -> None:
+        if brief.seed_continuation is not None:
+            given[brief.round, brief.seed_continuation.parent.name] = brief.seed_continuation.exists()
+        hand_in(brief)
+
+    played = play(rotating(inputs, rounds=4), tmp_path / "run", Returns(acts={"a": act, "b": act}))
+    assert [str(one.seed_next) for one in played.lineages[0].verdicts[:3]] == ["a@1", "b@2", "a@1"]
+    assert given == {(2, "a"): True, (3, "b"): True, (4, "a"): True}
+
+
+def test_a_champions_loss_in_the_leaderboard_is_on_the_rows_of_its_round(inputs: Path, tmp_path: Path):
+    played = play(rotating(inputs), tmp_path / "run", Judges(luck))
+    board = build(played, "finished").lineages[0]
+    assert [row.validation_loss for row in board.rounds[1:]] == [v.validation_loss for v in played.lineages[0].verdicts]

@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
+from competitors.sft.recipe import SftRecipe
 from competitors.soup.recipe import SoupRecipe
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.evolution import child_name
 from orchestrator.field.exploit import decide
-from orchestrator.field.next_round import first_roster, next_roster
+from orchestrator.field.next_round import first_roster, next_roster, with_equal_shares
 from orchestrator.field.roster import Roster
+from orchestrator.field.whole_budget import Whole
 
 COMPETITORS: list[dict[str, Any]] = [
     {"name": "a", "kind": "sft", "learning_rate": 1e-3, "batch_size": 8},
@@ -173,3 +175,19 @@ def test_rules_that_make_no_sense_are_refused(settings: dict[str, Any], message:
     with pytest.raises(ValueError) as error:
         config(**settings)
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize("order", [(1, 4), (4, 1)])
+def test_equal_shares_of_gpu_hours_are_those_of_gpus(order: tuple[int, int]):
+    whole = Whole(8 * 3600, "device_seconds")
+    recipes = [SftRecipe(name=f"on-{n}", kind="sft", learning_rate=1e-4, resources={"gpus": n}) for n in order]
+    roster, spent = first_roster("l", recipes, []), 0.0
+    for left in (2, 1):
+        shared = with_equal_shares(whole, spent, roster, left, has_gpus=True)
+        hours = [
+            (one.budget.seconds or 0) * n / 3600 for one, n in zip(shared.entries, order, strict=True) if one.budget
+        ]
+        assert hours == [2.0, 2.0]
+        spent += sum(hours) * 3600
+    late = with_equal_shares(whole, spent + 60, roster, 1, has_gpus=True)
+    assert all(one.budget is not None and one.budget.seconds == 0 for one in late.entries)

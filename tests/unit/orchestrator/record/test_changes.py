@@ -12,6 +12,7 @@ from orchestrator.config.loading import load_entries
 from orchestrator.field.changes import Change
 from orchestrator.record.changes import current, enter, extend, withdraw
 from orchestrator.record.run_directory import RunDirectory
+from tests.faked import FakedWorkers, faked_config, play
 from tests.unit.orchestrator.field.test_next_round import config, entry, first, following, names
 
 
@@ -125,3 +126,12 @@ def test_the_commands_say_from_when_a_change_counts(run: RunDirectory, tmp_path:
     assert [c.from_round for c in run.config.changes] == [2, 2, 2]
     missing = CliRunner().invoke(app, ["withdraw", str(tmp_path / "nowhere"), "a"])
     assert isinstance(missing.exception, UserError)
+
+
+def test_what_patience_has_ended_is_not_extended(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    config = faked_config(tmp_path / "in", rounds=4, selection={"patience": 1})
+    run = play(config, tmp_path / "run", FakedWorkers(lambda name, number: 3.5 if number > 1 else 4.0 - number)).run
+    for change in (lambda: extend(run, 2), lambda: withdraw(run, "a")):
+        with pytest.raises(UserError, match=r"all its lineages have ended \(selection.patience: 1\)"):
+            change()

@@ -48,10 +48,11 @@ def test_an_entrys_state_follows_from_its_records(tmp_path: Path):
         return entry.state
 
     seen = [state()]
-    for name in ("scorecard.json", "inspection.json", "submission.json", "brief.json"):
+    for name in ("scorecard.json", "inspection.json", "submission.json", "log.txt", "brief.json"):
         (folder / name).unlink()
         seen.append(state())
-    assert seen == ["scored", "inspected", "delivered", "training", "queued"]
+    # Its log begins when it has its worker.
+    assert seen == ["scored", "inspected", "delivered", "training", "queued", "queued"]
     submission = Submission(competitor="full", kind="sft", status="forfeit", reason="r", seed_sha256="0")
     run.write(submission, folder / "submission.json")
     assert state() == "forfeit"

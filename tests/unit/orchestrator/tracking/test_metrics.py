@@ -37,3 +37,10 @@ def test_the_newest_of_each_entry_counts_and_a_round_begins_from_none():
     metrics.hear([verdict, crowned, began[1], TournamentEnded("finished")])
     assert (shown["validation_loss", "l", ""], shown["test_loss", "l", ""]) == (1.5, 1.25)
     assert not any(count for (name, _, _), count in shown.items() if name == "entries")
+
+
+def test_a_champion_without_a_test_loss_stops_nothing():
+    said = list[str]()
+    metrics: Any = Metrics(SimpleNamespace(name="t"), None, lambda name, value, **labels: said.append(name))  # type: ignore[arg-type]
+    metrics.hear([ChampionCrowned("l", ModelRef("a", 1), {}, Path("x"))])
+    assert "tournament_test_loss" not in said

@@ -327,6 +327,28 @@ def test_one_thing_refused_leaves_the_rest_to_go_on(tmp_path: Path, monkeypatch:
     assert client_of(config, run).get_model_version_by_alias("demo-llama", "champion").version
 
 
+def test_an_earlier_champion_that_is_sent_late_does_not_get_the_alias(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, run = make(tmp_path / "demo", references=[])
+    from orchestrator.tracking.mlflow_store import MlflowStore
+
+    register = MlflowStore.register
+
+    def refuse_the_first(self: MlflowStore, run_id: str, model: Any) -> str:
+        if model.tags["round"] == "1":
+            raise mlflow.exceptions.MlflowException("413 Request Entity Too Large")
+        return register(self, run_id, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowStore, "register", refuse_the_first)
+        assert not MlflowTracker(config, run).sync("stopped")
+    assert MlflowTracker(config, run).sync("stopped")
+    client = client_of(config, run)
+    assert {one.tags["round"] for one in client.search_model_versions("name = 'demo-llama'")} == {"1", "2"}
+    assert client.get_model_version_by_alias("demo-llama", "champion").tags["round"] == "2"
+
+
 def test_a_store_that_lost_the_runs_gets_them_again(tmp_path: Path) -> None:
     config, run = make(tmp_path / "demo", rounds=1, references=[])
     MlflowTracker(config, run).sync("stopped")

@@ -24,6 +24,7 @@ from orchestrator.views.report import describe, intervals, write_report
 from orchestrator.views.words import duration
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, REPEATED, fabricate, read, repeated_loss
+from tests.faked import allocated, play
 from tests.page import Page
 
 EVIL = '"><img src=x onerror=alert(1)></p></script><script>alert(1)</script>&amp;'
@@ -369,3 +370,15 @@ def test_browser_draws_every_chart_offline(whole: Whole) -> None:
     assert complaints == []
     assert zoomed == 0.85
     assert width == 500  # wide tables scroll inside their own box
+
+
+def test_a_champions_recipe_is_what_trained_it_and_not_the_one_that_its_name_began_with(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    played = play(allocated(tmp_path / "in"), tmp_path / "run")
+    lineage = played.lineages[0]
+    champion = lineage.entry(lineage.champion)
+    assert champion is not None
+    rate = describe(champion.entry).split(", ")[3]
+    assert rate != describe(lineage.competitors[champion.name]).split(", ")[3], "a line has its own"
+    page = write_report(played, "finished").read_text(encoding="utf-8")
+    assert page.count(rate) >= 3, "in the headline, in the round and among the ancestors"

@@ -1,0 +1,107 @@
+"""What is charged for entries that report little, that an earlier driver began, or that die when they should stop."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.workers import WorkerDied
+from competitors.contract import Brief, Submission
+from competitors.entry import settle
+from competitors.events import reporter
+from orchestrator.record.events import EntryChanged, TournamentEvent
+from orchestrator.views.tokens import tokens_of
+from tests.faked import FakedWorkers, allocated, faked_config, hand_in, play
+
+
+def test_gpu_hours_of_a_program_that_reports_nothing_are_those_it_held(tmp_path: Path):
+    class Silent(FakedWorkers):
+        def _compete(self, brief: Brief, recipe: Any) -> Submission:
+            done = super()._compete(brief, recipe)
+            return done.model_copy(update={"device_seconds": brief.budget.seconds or 0.0})
+
+    programs = [{"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in "ab"]
+    (tmp_path / "in").mkdir()
+    config = allocated(tmp_path / "in", budget={"total_gpu_hours": 12}, competitors=programs)
+    played = play(config, tmp_path / "run", Silent(has_gpus=True))
+    given = [e.entry.budget.seconds or 0 for one in played.lineages[0].rounds for e in one.entries if e.entry.budget]
+    assert sum(given) <= 12 * 3600 * 1.001
+
+
+class Reporting(FakedWorkers):
+    """Each entry reports 900 of 1,000 tokens; `b` then goes on without end, as long as it `hangs`."""
+
+    hangs = True
+
+    def _compete(self, brief: Brief, recipe: Any) -> Submission:
+        began, report = time.time(), reporter(brief.progress_file)
+        report({"event": "started", "tokens": 0})
+        time.sleep(0.2)
+        report({"event": "step", "tokens": 900, "step": 9, "seconds": 9.0})
+        while self.hangs and brief.competitor == "b":
+            time.sleep(0.01)
+        hand_in(brief)
+        report({"event": "ended", "tokens": 1000, "step": 10, "seconds": 10.0})
+        done = settle(brief, recipe.kind, "used its budget", began)
+        return done.model_copy(update={"sha256": brief.competitor})
+
+
+def test_what_a_killed_driver_has_begun_is_charged_to_its_entry(tmp_path: Path):
+    def killed(event: TournamentEvent) -> None:
+        if isinstance(event, EntryChanged) and event.competitor == "a" and event.state == "scored":
+            raise KeyboardInterrupt
+
+    (tmp_path / "in").mkdir()
+    config, workers = faked_config(tmp_path / "in", rounds=1), Reporting()
+    with pytest.raises(KeyboardInterrupt):
+        play(config, tmp_path / "run", workers, tell=killed)
+    workers.hangs = False
+    lineage = play(config, tmp_path / "run", workers).lineages[0]
+    ended = lineage.rounds[0].entry("b")
+    assert ended is not None
+    assert ended.submission is not None
+    assert (ended.submission.train_tokens, ended.submission.lost_tokens) == (1000, 900)
+    assert ended.submission.device_seconds >= 2 * 0.2
+    assert "900" in tokens_of(lineage).in_words
+
+
+def test_an_entry_that_dies_before_it_hears_that_it_is_out_is_out(tmp_path: Path):
+    scored = list[str]()
+
+    def checkpoint(brief: Brief, after: int) -> None:
+        report = reporter(brief.progress_file)
+        report({"event": "started"})
+        while len(scored) < after:
+            time.sleep(0.01)
+        folder = brief.output_dir / "checkpoint-1"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"")
+        report({"event": "checkpoint", "fraction": 0.5, "folder": folder.name})
+        while len(scored) <= after:
+            time.sleep(0.01)
+
+    def well(brief: Brief) -> None:
+        checkpoint(brief, 0)
+        hand_in(brief)
+
+    def dies(brief: Brief) -> None:
+        checkpoint(brief, 1)
+        while not brief.stop_file.exists():
+            time.sleep(0.01)
+        raise WorkerDied("was ended by SIGKILL")
+
+    def scoring(name: str, args: tuple[Any, ...]) -> None:
+        if name == "score_checkpoint":
+            scored.append(args[0].name)
+
+    (tmp_path / "in").mkdir()
+    config = faked_config(tmp_path / "in", rounds=1, racing={"at": [0.5], "keep": 0.3, "rows": 300})
+    workers = FakedWorkers(
+        lambda name, number: {"a": 1.0, "b": 2.0}.get(name, 4.0), {"a": well, "b": dies}, fault=scoring
+    )
+    out = play(config, tmp_path / "run", workers).lineages[0].rounds[0].entry("b")
+    assert out is not None
+    assert out.state == "forfeit"
+    assert out.reason.startswith("stopped by racing at 50% of its budget: 2.0000 nats on at most 300 validation rows")
