@@ -75,12 +75,15 @@ def built(seed: Path, submission: Path, dtype: Any) -> Any:
     from safetensors import safe_open
     from transformers import AutoConfig
 
-    kind = type(empty_model(seed))
+    empty = empty_model(seed)
+    prefix, tied = f"{empty.base_model_prefix}.", getattr(empty, "all_tied_weights_keys", None) or {}
+    tied = {name.removeprefix(prefix) for name in tied}  # which say the same, and are tied again
     with ExitStack() as stack:
         opened = [stack.enter_context(safe_open(file, framework="pt")) for file in files_of(submission)]
-        weights = {name: file.get_slice(name) for file in opened for name in file.keys()}  # noqa: SIM118 - no dict
+        names = [(name, file) for file in opened for name in file.keys()]  # noqa: SIM118 - no dict
+        weights = {name: file.get_slice(name) for name, file in names if name.removeprefix(prefix) not in tied}
         config = AutoConfig.from_pretrained(seed, trust_remote_code=False)
-        model, found = kind.from_pretrained(
+        model, found = type(empty).from_pretrained(
             None, config=config, state_dict=weights, dtype=dtype, output_loading_info=True
         )
     if found["missing_keys"]:

@@ -113,9 +113,7 @@ class CommonPassages:
 
     def count(self, texts: Sequence[str]) -> None:
         """Count the passages of some more texts, each once a text."""
-        hashes, lengths = passages(texts)
-        row = np.repeat(np.arange(len(texts), dtype=np.uint64), lengths)
-        once = _distinct(row << np.uint64(32) | hashes).astype(np.uint32)
+        once, _ = _once_in_each(*passages(texts))
         np.add.at(self._counts, _slots(once), np.uint16(1))
 
     def without(self, texts: Sequence[str]) -> tuple[Passages, Lengths]:
@@ -155,7 +153,7 @@ class Texts:
 
     def like(self, texts: Sequence[str]) -> dict[int, dict[int, float]]:
         """By the place in `texts`: the keys of near-duplicates, and the share of passages that both have."""
-        hashes, lengths = self._common.without(texts)
+        hashes, lengths = _once_in_each(*self._common.without(texts))
         ends = np.cumsum(lengths)
         # Few texts have nearly so many passages in common with all that are here; those are worth a MinHash.
         shared = _sums(self._is_there[_slots(hashes)], lengths)
@@ -168,10 +166,7 @@ class Texts:
         self._index.remove(key)
         del self._passages[key]
 
-    def _like(self, hashes: Passages) -> dict[int, float]:
-        own = _distinct(hashes)
-        if len(own) < ENOUGH:
-            return {}
+    def _like(self, own: Passages) -> dict[int, float]:
         shares = {key: _share(own, self._passages[key]) for key in self._index.query(self._hash_of(own))}
         return {key: share for key, share in sorted(shares.items()) if share >= ALIKE}
 
@@ -184,6 +179,13 @@ class Texts:
 def _share(one: Passages, other: Passages) -> float:
     both = len(np.intersect1d(one, other, assume_unique=True))
     return both / (len(one) + len(other) - both)
+
+
+def _once_in_each(hashes: Passages, lengths: Lengths) -> tuple[Passages, Lengths]:
+    """Of each text's passages every one once: what one repeats counts as it does in a share."""
+    row = np.repeat(np.arange(len(lengths), dtype=np.uint64), lengths)
+    once = _distinct(row << np.uint64(32) | hashes)
+    return once.astype(np.uint32), np.bincount((once >> np.uint64(32)).astype(np.int64), minlength=len(lengths))
 
 
 def _distinct(hashes: npt.NDArray[Hash]) -> npt.NDArray[Hash]:

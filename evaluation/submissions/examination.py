@@ -71,6 +71,10 @@ def _check_names(tensors: Mapping[str, Tensor], asked: Asked) -> None:
         raise Forfeit(plain(f"lacks {', '.join(missing[:NAMED])}{more}: they would be drawn at random"))
     if others := sorted(ours - wanted[nearest]):
         raise Forfeit(plain(f"{tensors[others[0]].file.name} holds {others[0]}, which the seed has not"))
+    by_key: dict[str, str] = {}
+    for name in tensors:
+        if (other := by_key.setdefault(asked.key(name), name)) != name:
+            raise Forfeit(plain(f"holds {other} and {name}, which are one weight"))
     shapes: Shapes = {asked.key(name): shape for naming in asked.namings for name, shape in naming.items()}
     for name, tensor in tensors.items():
         key = asked.key(name)

@@ -68,6 +68,7 @@ CHANGES = {
     "one word": one_word_changed,
     "sentences swapped": sentences_swapped,
     "a word before": lambda t: "Question: " + t,
+    "a word without end": lambda t: t + " indeed" * 60,
 }
 
 

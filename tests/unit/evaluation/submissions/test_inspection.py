@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from cluster.errors import Forfeit
+from evaluation.loading import built
 from evaluation.submissions import inspection
 from evaluation.submissions.examination import NEAR, examine
 from evaluation.submissions.inspection import inspect
@@ -95,6 +96,18 @@ def test_a_head_that_is_stored_though_it_is_the_embeddings(tmp_path: Path, seed:
     before = inspect(folder, "full", seed)
     weighted(lambda weights: weights.update({"lm_head.weight": weights[EMBEDDING].clone()}))(folder)
     assert inspect(folder, "full", seed).content == before.content
+
+
+def test_a_head_under_two_names_one_of_which_is_foreign(tmp_path: Path, seed: Path):
+    """Both are the head's; the last one says what the embeddings say, and transformers would take the first."""
+    folder = other(tmp_path)
+    foreign = torch.randn(load_file(seed / "model.safetensors")[EMBEDDING].shape)
+    weighted(
+        lambda weights: weights.update({"lm_head.weight": foreign, "model.lm_head.weight": weights[EMBEDDING].clone()})
+    )(folder)
+    with pytest.raises(Forfeit, match=r"holds (model\.)?lm_head\.weight and (model\.)?lm_head\.weight, which are one"):
+        inspect(folder, "full", seed)
+    assert built(seed, folder, torch.float32).lm_head.weight.equal(load_file(folder / "model.safetensors")[EMBEDDING])
 
 
 def test_an_untied_head_where_the_seed_has_one(tmp_path: Path):
