@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.encoding import Encoded, batches, encode
+from cluster.libraries import HEAD_SCALINGS
 from evaluation.chat import as_chat, stop_id
 from evaluation.data.splits import Row
 from evaluation.figures import FIGURES
@@ -154,7 +155,10 @@ def completion_head(model: Any, probe: EncodedRow, padding: int) -> Head:
         for part in torch.split(where, HEAD_CHUNK):
             yield logits[part[:, 0], part[:, 1]].float()
 
-    if output is None or decoder is model:
+    config = model.config.get_text_config()
+    # The probe alone may not show it in 16 bits: a soft cap of 30 changes logits of 10 by a fiftieth.
+    does_more = any(getattr(config, key, None) is not None for key in HEAD_SCALINGS)
+    if output is None or decoder is model or does_more:
         return whole
     with torch.inference_mode():
         ids, mask, where, _, _ = pad_rows([probe], padding, model.device)

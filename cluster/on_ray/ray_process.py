@@ -43,8 +43,10 @@ DEAD = (*_ENDED, ActorUnavailableError)
 class _Actor:
     """One process that runs whatever function it is given, one at a time."""
 
-    def __init__(self, environment: dict[str, str], gpus: float) -> None:
+    def __init__(self, environment: dict[str, str], gpus: float, coordinates: bool) -> None:
         settle_in(environment)
+        if not (gpus or coordinates):
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # on a cluster that was joined Ray leaves it all of the machine's
         self.gpus = gpus
         self.note = logs_folder() / f"last-words-{os.getpid()}-{uuid.uuid4().hex[:8]}.txt"
         keep_note(self.note)
@@ -98,7 +100,7 @@ class Worker:
             f"{shape.role}{'-gang' if shape.gang else ''}-{uuid.uuid4().hex[:8]}"  # for whoever reads Ray's dashboard
         )
         actor = _Actor.options(name=name, **held)  # type: ignore[attr-defined]
-        return cls(shape, group, nodes, actor.remote(environment, 0.0 if shape.gang else shape.gpus))
+        return cls(shape, group, nodes, actor.remote(environment, 0.0 if shape.gang else shape.gpus, shape.gang))
 
     def may_coordinate(self, shape: Shape) -> bool:
         """Whether a gang's process that is free may be another gang's."""

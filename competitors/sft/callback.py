@@ -54,6 +54,8 @@ class BudgetCallback(TrainerCallback):  # type: ignore[misc]
         trainer, step = self.trainer, self.trainer.step
         recipe, meter = trainer.recipe, trainer.meter
         spent, ended = meter.spent(step), meter.is_spent(step)
+        if trainer.accelerator.optimizer_step_was_skipped:  # in float16: the budget is spent all the same
+            trainer.lr_scheduler.step()
         self._report_step(step)
         if self.is_stopped:
             control.should_training_stop = True

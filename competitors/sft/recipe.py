@@ -17,13 +17,13 @@ SCHEDULES = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
     "inverse_sqrt", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
 )  # fmt: skip
+# Without schedule_free_*: they train on other weights than they mean, and keep state where nobody saves it.
 OPTIMIZERS = (
     "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", "ademamix", "lion_32bit",
     "adamw_torch_4bit", "adamw_torch_8bit", "adamw_bnb_8bit", "adamw_8bit", "lion_8bit", "ademamix_8bit",
     "paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "paged_ademamix_32bit",
     "paged_ademamix_8bit", "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "galore_adamw",
-    "galore_adamw_8bit", "galore_adafactor", "lomo", "adalomo", "grokadamw", "schedule_free_radam",
-    "schedule_free_adamw", "schedule_free_sgd", "apollo_adamw", "stable_adamw",
+    "galore_adamw_8bit", "galore_adafactor", "lomo", "adalomo", "grokadamw", "apollo_adamw", "stable_adamw",
 )  # fmt: skip
 
 

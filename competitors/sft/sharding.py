@@ -52,7 +52,7 @@ class Whole:
     def state(self, parameter: Any) -> tuple[Tensors, Scalars]:
         """Gathers the optimizer's state of a parameter: what has its shape, and plain numbers."""
         state = self.optimizer.state.get(parameter, {})
-        tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor) and v.ndim > 0}
+        tensors = {k: _plain(v) for k, v in state.items() if isinstance(v, torch.Tensor) and v.ndim > 0}
         return tensors, {k: float(v) for k, v in state.items() if k not in tensors and v is not None}
 
     def set_state(self, state: dict[str, tuple[Tensors, Scalars]]) -> str | None:
@@ -68,6 +68,13 @@ class Whole:
         except (ValueError, RuntimeError) as error:
             return f"its state does not fit: {error}"
         return None
+
+
+def _plain(state: torch.Tensor) -> torch.Tensor:
+    """As floats, where torchao keeps an optimizer's state in fewer bits (of 4,096 values or more): in a subclass of
+    tensors, which no file takes."""
+    few_bits = type(state) is not torch.Tensor and hasattr(state, "codes")
+    return state.dequantize() if few_bits else state
 
 
 class Sharded(Whole):

@@ -92,7 +92,8 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         if recipe.deepspeed is None:
             train_in_float32(self.model)
         self.summed_loss: head.Way = head.fused
-        if not shares_out_weights(recipe.deepspeed):
+        # DeepSpeed puts the model on its GPU, in its dtype, later on: tried out now it would be another.
+        if not (shares_out_weights(recipe.deepspeed) or (recipe.deepspeed and self.args.device.type != "cpu")):
             with self.accelerator.autocast():
                 self.summed_loss, why = head.choose(self.model)
             if why:
@@ -171,6 +172,8 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
         """The forward and backward passes of an optimizer step; adds its loss up for the report."""
+        # Of each step its own, so that dropout is the same whether a training was interrupted or not.
+        torch.manual_seed((self.brief.random_seed * 1_000_003 + self.step) * 1009 + collectives.rank())
         loss = torch.zeros((), device=self.args.device)
         self.current_gradient_accumulation_steps = len(inputs.passes)
         for left, batch in reversed(list(enumerate(reversed(inputs.passes)))):
@@ -262,7 +265,13 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
             # Trained in float32, stored in the seed's own dtype, so that rounds do not grow the model, if it can hold
             # what was learnt.
             narrow = AutoConfig.from_pretrained(self.brief.seed_model).dtype or torch.float32
-            before = seed_weights(self.brief.seed_model, model, state) if narrow != torch.float32 else {}
+            frozen = self.is_deepspeed_enabled and bool(self.recipe.freeze or self.recipe.train_only)
+            is_asked = frozen or narrow != torch.float32
+            before = seed_weights(self.brief.seed_model, model, state) if is_asked else {}
+            if frozen:  # DeepSpeed has cast these too
+                state |= {
+                    n: before[n].float() for n, p in model.named_parameters() if not p.requires_grad and n in before
+                }
             lost = rounding(before, state.items(), narrow)
             stored = getattr(torch, lost.stored)
             state = {k: v.to(stored) if v.is_floating_point() else v for k, v in state.items()}

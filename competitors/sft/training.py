@@ -4,7 +4,10 @@ The same for one worker and for each worker of a gang. The trainer itself is in 
 between its steps in callback.py.
 """
 
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +48,14 @@ def train(
     folder = resume.saved(brief)
     resumed = resume.Resume.read(folder / "resume.json") if folder else None
     done = resumed.step if resumed else 0
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as patched:
         if recipe.deepspeed is not None:
             _join_deepspeed(on_gpu(brief))
         # Made before the model: it is what tells transformers to load it in ZeRO-3's shards.
         arguments = training_arguments(brief, recipe, stream.steps - done, scratch)
         set_seed(brief.random_seed)
         model, took_over = _model(brief, recipe, went_on, folder, report)
+        patched.enter_context(module_as_it_was(model))
         trainer = RecipeTrainer(
             model=model,
             args=arguments,
@@ -75,6 +79,19 @@ def train(
     if callback.is_stopped:
         raise Forfeit(brief.stop_file.read_text().strip() or "was stopped")
     trainer.hand_in()
+
+
+@contextmanager
+def module_as_it_was(model: Any) -> Iterator[None]:
+    """Once the block ends, the module of the model's class is as it was before: Liger puts layers of its own into it,
+    and whoever is trained next in this process may not have asked for them."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    module = vars(sys.modules[type(base).__module__])
+    before = dict(module)
+    try:
+        yield
+    finally:
+        module.update(before)
 
 
 def _model(

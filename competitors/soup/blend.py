@@ -218,7 +218,8 @@ def _blend_continuations(brief: Brief, ingredients: list[Ingredient]) -> None:
     """Leave the mean of the trunks and moments, if any ingredient carries a whole model on.
 
     One that has no trunk of its own, such as an adapter, counts with its scored weights. Moments are the mean
-    over those that share the commonest optimizer and train the same parameters.
+    over those that share the commonest optimizer and train the same parameters. Where that keeps codes of 8 bits, which
+    have no mean, nothing is left.
     """
     records = {
         i.label: (i.continuation, Continuation.read(i.continuation / "continuation.json"))
@@ -240,6 +241,8 @@ def _blend_continuations(brief: Brief, ingredients: list[Ingredient]) -> None:
     tensors: Weights = {}
     for count, (folder, _) in enumerate(alike):
         own = load_file(folder / "optimizer.safetensors")
+        if not all(tensor.is_floating_point() for tensor in own.values()):
+            return  # codes of fewer bits, whose mean means nothing
         tensors = own if count == 0 else _with_one_more(tensors, own, count)
     first = alike[0][1]
     scalars = {

@@ -11,7 +11,8 @@ from cluster.text import plain
 
 MAY_DIFFER = {
     "_name_or_path", "transformers_version", "architectures", "use_cache", "initializer_range", "pretraining_tp",
-    "output_attentions", "output_hidden_states", "unsloth_version", "unsloth_fixed", "tokenizer_class",
+    "output_attentions", "output_hidden_states", "output_router_logits", "router_aux_loss_coef", "unsloth_version",
+    "unsloth_fixed", "tokenizer_class",
 }  # fmt: skip
 """Keys, beside dropout, that change nothing of what weights compute: notes of whoever wrote them."""
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")

@@ -89,6 +89,11 @@ def test_processes_stay_warm_and_are_ended_when_another_shape_needs_their_place(
     asyncio.run(scenario())
 
 
+def test_without_a_gpu_a_process_sees_none_whatever_ray_leaves_it(workers: RayWorkers):
+    """On a cluster that was joined Ray leaves a process without GPUs all of its machine's."""
+    assert asyncio.run(workers.call(SMALL, environment, "CUDA_VISIBLE_DEVICES")) == ""
+
+
 def test_ray_shows_what_a_process_is_for(workers: RayWorkers):
     import ray
 

@@ -58,6 +58,11 @@ def test_an_architecture_that_caps_its_logits_is_scored_through_its_own_forward(
     encoded = encode_rows(ROWS, tokenizer, 64)
     assert completion_head(model, encoded[0], 0).__name__ == "whole"
     np.testing.assert_allclose(score(model, encoded, 256, 0).nats, nats, rtol=1e-5)
+    # Of a higher cap and 16 bits a probe shows nothing, and rows with larger logits would be scored without it.
+    config.final_logit_softcapping = 30.0
+    config.initializer_range = 0.02
+    wide = Gemma2ForCausalLM(config).bfloat16().eval()
+    assert completion_head(wide, encoded[0], 0).__name__ == "whole"
 
 
 def test_chat_prompts_go_through_the_models_own_template(tmp_path: Path):

@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "average": AVERAGE,
     "cooled": {"score_weights": "cool_down", "tail": 0.6},
     "lora": {"adapter": {"method": "lora", "rank": 2}},
+    "dropout": {"adapter": {"method": "lora", "rank": 2, "dropout": 0.2}},
     "pissa": {"adapter": {"method": "pissa", "rank": 2}},
     "adafactor": {"optimizer": "adafactor", "optimizer_args": {"scale_parameter": False, "relative_step": False}},
     "packed": {"packing": True, "batch_size": 1},

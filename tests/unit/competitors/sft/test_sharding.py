@@ -60,3 +60,22 @@ def test_a_weight_is_put_where_the_optimizer_takes_it_from():
         whole.set_weight(net[1].weight, torch.tensor([[7.0, 8.0]]))
     assert net[1].weight.tolist() == [[7.0, 8.0]]
     assert whole.weight(net[1].weight).tolist() == whole.frozen(net[1].weight).tolist() == [[7.0, 8.0]]
+
+
+class FewBits(torch.Tensor):
+    """As torchao keeps a moment: codes, of which no file is made."""
+
+    codes = torch.zeros(2, dtype=torch.uint8)
+
+    def dequantize(self) -> torch.Tensor:
+        return torch.full((2,), 0.5)
+
+
+def test_state_in_fewer_bits_is_handed_on_as_floats():
+    net = model()
+    optimizer = trained(net)
+    parameter = named_trainable(net)["0.weight"]
+    optimizer.state[parameter]["exp_avg"] = torch.zeros(2).as_subclass(FewBits)
+    tensors, _ = holding(net, optimizer).state(parameter)
+    assert type(tensors["exp_avg"]) is torch.Tensor
+    assert tensors["exp_avg"].tolist() == [0.5, 0.5]

@@ -1,5 +1,8 @@
 """A whole training without Ray: its submission, its budget, and that it repeats."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +11,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from accelerate import Accelerator
+from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, MixtralForCausalLM
+from transformers.models.llama import modeling_llama
 
 from cluster.encoding import encode
 from competitors.contract import Allowance, Brief
 from competitors.entry import compete
 from competitors.output import model_form
+from competitors.sft import callback
+from competitors.sft.callback import BudgetCallback
 from competitors.sft.passes import in_order
+from competitors.sft.training import module_as_it_was
+from evaluation.submissions.inspection import inspect
 from tests.plain_trl import losses, stream_of, train_plainly
-from tests.tiny import tiny_rows
-from tests.unit.competitors.making import beside, run, sft_recipe, steps, weights
+from tests.tiny import tiny_rows, tiny_tokenizer
+from tests.unit.competitors.making import beside, brief_in, rows_file, run, sft_recipe, steps, weights
+
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.mark.parametrize(
@@ -180,3 +191,71 @@ def test_how_rows_are_put_into_passes_changes_nothing(
     monkeypatch.setattr("competitors.sft.passes.by_length", lambda lengths, workers, **_: in_order(12, workers, 12))
     one = step_losses(beside(uneven, tmp_path / "one"), monkeypatch, batch_size=12, **settings)
     assert max(abs(a - b) for a, b in zip(many, one, strict=True)) < 1e-5
+
+
+def test_a_step_that_float16_skips_takes_the_schedule_along(brief: Brief, monkeypatch: pytest.MonkeyPatch):
+    """A gradient scaler skips its first steps. Their budget is spent, and the schedule ends at zero with it."""
+    skips = iter([True] * 3)
+    brief = brief.model_copy(update={"budget": Allowance(steps=30)})
+    monkeypatch.setattr(callback, "REPORT_SECONDS", 0)
+    asked = {"skipped": False}
+
+    def on_step_begin(self: BudgetCallback, *args: Any, **more: Any) -> None:
+        asked["skipped"] = next(skips, False)
+
+    monkeypatch.setattr(BudgetCallback, "on_step_begin", on_step_begin)
+    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", property(lambda accelerator: asked["skipped"]))
+    rates = [event.learning_rate or 0.0 for event in steps(run(brief, schedule="linear"))]
+    assert rates[-1] <= 0.01 / 30
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_what_liger_puts_into_a_models_module_is_taken_out_again(seed_model: Path):
+    model = AutoModelForCausalLM.from_pretrained(seed_model)
+    before = modeling_llama.LlamaMLP
+    with module_as_it_was(model):
+        modeling_llama.LlamaMLP = torch.nn.Identity
+    assert modeling_llama.LlamaMLP is before
+
+
+def test_a_mixture_of_experts_is_trained_and_passes(tmp_path: Path):
+    """TRL asks such a model for its routers' loss, and transformers writes that into the config."""
+    tokenizer, seed = tiny_tokenizer(), tmp_path / "seed"
+    ids = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    config = MixtralConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=64, num_local_experts=2, num_experts_per_tok=1, **ids,
+    )  # fmt: skip
+    MixtralForCausalLM(config).save_pretrained(seed)
+    tokenizer.save_pretrained(seed)
+    entered = brief_in(tmp_path, seed, rows_file(tmp_path / "rows.parquet"))
+    assert compete(entered, sft_recipe()).status == "delivered"
+    assert inspect(entered.output_dir, "full", seed).distance
+
+
+FROZEN = """
+import sys, torch
+from pathlib import Path
+import torch.distributed as dist
+from competitors.contract import Brief
+from competitors.events import reporter
+from competitors.sft.training import train
+from tests.unit.competitors.making import sft_recipe
+
+dist.init_process_group("gloo")
+brief = Brief.read(Path(sys.argv[1]))
+train(brief, sft_recipe(deepspeed="zero2", dtype="bfloat16", freeze=["embed_tokens"]), reporter(brief.progress_file))
+"""
+
+
+@pytest.mark.slow
+def test_what_is_frozen_stays_the_seeds_under_deepspeed_in_bfloat16(brief: Brief, seed_model: Path):
+    brief.write(brief.output_dir.parent / "brief.json")
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    environment = os.environ | alone | {"MASTER_PORT": "29517", "DS_ACCELERATOR": "cpu"}
+    arguments = [sys.executable, "-c", FROZEN, str(brief.output_dir.parent / "brief.json")]
+    subprocess.run(arguments, cwd=ROOT, env=environment, check=True, capture_output=True)
+    handed_in, seeds = weights(brief.output_dir), weights(seed_model)
+    assert torch.equal(handed_in["model.embed_tokens.weight"], seeds["model.embed_tokens.weight"])
+    name = "model.layers.1.mlp.up_proj.weight"
+    assert not torch.equal(handed_in[name], seeds[name])

@@ -64,6 +64,15 @@ def test_a_uniform_soup_is_the_mean_of_weights_trunks_and_moments(brief: Brief, 
     assert seen.sum() == sum(np.load(Path(str(i.continuation)) / "seen.npy").sum() for i in ingredients) == 120
 
 
+def test_moments_in_8_bits_have_no_mean(brief: Brief):
+    ingredients = [entry(brief, name, number) for number, name in enumerate("ab")]
+    for one in ingredients:
+        file = Path(str(one.continuation)) / "optimizer.safetensors"
+        save_file({name: tensor.to(torch.uint8) for name, tensor in load_file(file).items()}, file)
+    assert cook(brief, ingredients).blended == ["a@1", "b@1"]
+    assert not brief.continuation_dir.exists()
+
+
 def test_an_entry_goes_on_from_a_soup_with_its_trunk_and_its_moments(brief: Brief, tmp_path: Path):
     cook(brief, [entry(brief, "a", 1), entry(brief, "b", 2)])
     out = tmp_path / "next" / "submission"

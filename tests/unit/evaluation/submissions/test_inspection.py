@@ -64,9 +64,14 @@ def older(folder: Path) -> None:
 
 def test_settings_that_change_no_loss_may_differ(tmp_path: Path, seed: Path):
     folder = other(tmp_path)
-    configured(use_cache=False, attention_dropout=0.1, dtype="bfloat16", eos_token_id=[3, 0], unsloth_version="1")(
-        folder
-    )
+    configured(
+        use_cache=False,
+        attention_dropout=0.1,
+        dtype="bfloat16",
+        eos_token_id=[3, 0],
+        unsloth_version="1",
+        output_router_logits=True,
+    )(folder)
     inspect(folder, "full", seed)
     config = json.loads((folder / "config.json").read_text()) | {"pad_token_id": None}
     (folder / "config.json").write_text(json.dumps(config))
