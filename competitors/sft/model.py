@@ -53,7 +53,9 @@ def compute_dtype(brief: Brief, recipe: SftRecipe) -> torch.dtype:
     """The dtype of the forward pass: bfloat16 on a GPU that has it, else float32, unless the recipe says."""
     if recipe.dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[recipe.dtype]
-    return torch.bfloat16 if on_gpu(brief) and torch.cuda.is_bf16_supported() else torch.float32
+    return (
+        torch.bfloat16 if on_gpu(brief) and torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    )
 
 
 def on_gpu(brief: Brief) -> bool:

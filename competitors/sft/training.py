@@ -77,7 +77,9 @@ def train(
         trainer.add_callback(callback)
         trainer.train()
     if callback.is_stopped:
-        raise Forfeit(brief.stop_file.read_text().strip() or "was stopped")
+        # Of a gang's workers on machines that share no disk only the first has the file.
+        reason = brief.stop_file.read_text().strip() if brief.stop_file.exists() else ""
+        raise Forfeit(reason or "was stopped")
     trainer.hand_in()
 
 
