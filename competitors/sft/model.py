@@ -25,7 +25,7 @@ def refuse_unable(brief: Brief, recipe: SftRecipe) -> None:
         raise Forfeit(recipe.needs_gpu)
     for package, key in recipe.gpu_packages.items():
         if importlib.util.find_spec(package) is None:
-            hint = "pip install '.[gpu]' in the checkout"
+            hint = "install the extra gpu there"
             raise Forfeit(f"{key}: needs {package}, which is not installed on the machine it ran on: {hint}")
 
 

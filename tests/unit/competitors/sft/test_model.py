@@ -260,7 +260,7 @@ def test_a_gpu_machine_without_the_extra_says_how_to_install_it(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     submission = compete(brief, sft_recipe(**settings))
     assert submission.reason.startswith(f"{key}: needs {package}, which is not installed")
-    assert submission.reason.endswith("pip install '.[gpu]' in the checkout")
+    assert submission.reason.endswith("install the extra gpu there")
 
 
 def test_an_adapter_over_a_budget_of_one_step(brief: Brief):
