@@ -15,6 +15,7 @@ import logging
 import pickle
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -227,15 +228,16 @@ class CallRecord:
             self._note(now, now)
 
     def exchange(self) -> None:
-        """At once what `followed` does now and then, of all that is followed."""
+        """At once what `followed` does now and then, of all that is followed, as soon as nothing is being written."""
         with self.turn:
             self._take_in()
-            now = self._looks_followed()
-            self._note(dict(now), now)
+            while not self._note(dict(now := self._looks_followed()), now):
+                time.sleep(FOLLOW_SECONDS / 10)
 
-    def _note(self, settled: dict[str, Looks], now: dict[str, Looks]) -> None:
+    def _note(self, settled: dict[str, Looks], now: dict[str, Looks]) -> bool:
         """Tell what changed among the `settled` files, and what of all `now` is gone: all as it was at one moment, or
-        nothing. Where all is settled, since the call has ended, what cannot be had any more is left out."""
+        nothing, and then False. Where all is settled, since the call has ended, what cannot be had any more is left out.
+        """
         has_ended = settled is now
         told = {
             name: looks
@@ -248,7 +250,8 @@ class CallRecord:
         for name, looks in changed.items():
             before = self.told.get(name)
             if name.endswith(GROWS) and before is not None and before.inode == looks.inode and before.size < looks.size:
-                grown[name] = Grown(offset=before.size, data=self._between(name, before.size, looks.size))
+                with contextlib.suppress(FileNotFoundError):  # gone meanwhile
+                    grown[name] = Grown(offset=before.size, data=self._between(name, before.size, looks.size))
         files = self._held({name: looks for name, looks in changed.items() if name not in grown}, has_ended)
         if files is not None and (removed or files or grown):
             change = Change(removed=removed, files=files, grown=grown)
@@ -256,6 +259,7 @@ class CallRecord:
             # Not before: what the store did not take is told again.
             self.told = told | {name: changed[name] for name in (*files, *grown)}
             self.contents = {name: c for name, c in self.contents.items() if name not in removed} | files
+        return files is not None
 
     def _held(self, files: dict[str, Looks], has_ended: bool) -> dict[str, Content] | None:
         """What the files hold that look so; None where one of them is another by now, unless the call `has_ended`.
@@ -264,6 +268,8 @@ class CallRecord:
         however long they take to be stored.
         """
         folder, found = self.top / f".held-{uuid.uuid4().hex}", dict[str, Content]()
+        if not files:
+            return found
         folder.mkdir()
         try:
             held = {name: folder / f"{number}{Path(name).suffix}" for number, name in enumerate(files)}
