@@ -236,8 +236,7 @@ class CallRecord:
 
     def _note(self, settled: dict[str, Looks], now: dict[str, Looks]) -> bool:
         """Tell what changed among the `settled` files, and what of all `now` is gone: all as it was at one moment, or
-        nothing, and then False. Where all is settled, since the call has ended, what cannot be had any more is left out.
-        """
+        nothing, and then False. Where all is settled, since the call has ended, what cannot be had is left out."""
         has_ended = settled is now
         told = {
             name: looks
