@@ -96,6 +96,8 @@ class SftRecipe(RecipeBase):
         gpus = self.resources.gpus
         if self.is_gang and isinstance(gpus, float) and 0 < gpus != 1:
             raise ValueError(f"resources.gpus: each worker of a gang trains on one whole GPU, not {gpus:g}")
+        if isinstance(gpus, float) and gpus > 1:
+            raise ValueError(f"resources.gpus: a process trains on one GPU, not on {gpus:g}: give that many workers")
         if self.deepspeed is not None and self.optimizer not in deepspeed_config.OPTIMIZERS:
             known = ", ".join(deepspeed_config.OPTIMIZERS)
             raise ValueError(f"optimizer: DeepSpeed's flat shards do for {known}, not for {self.optimizer}")

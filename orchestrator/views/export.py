@@ -59,6 +59,9 @@ def model_card(snapshot: Snapshot, lineage: LineageSnapshot) -> str:
     rounds = "\n".join(
         f"| {v.round} | {v.winner or 'none'} | {v.seed_validation_loss:.4f} | {v.champion} |" for v in lineage.verdicts
     )
+    losses = f"{first.validation.loss:.4f} | {card.validation.loss:.4f}"
+    # Where rows rotate the two were scored on different ones.
+    chosen_by = "" if config.data.rotates else f"| validation loss (chose the champion) | {losses} |\n"
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -74,8 +77,7 @@ won in round {champion.round} by `{recipe.name}` ({recipe.summary}).
 | | base | champion |
 |---|---|---|
 {figures}
-| validation loss (chose the champion) | {first.validation.loss:.4f} | {card.validation.loss:.4f} |
-
+{chosen_by}
 Scored on {first.reported.rows} test rows that were used for no choice.
 
 | round | winner | validation loss of the next seed | champion after it |

@@ -19,6 +19,7 @@ from tests.unit.competitors.making import sft_recipe
     [
         ({"lora_plus_ratio": 4}, 'unknown key "lora_plus_ratio"'),
         ({"freeze": ["mlp"], "adapter": {"method": "lora"}}, "freeze: an adapter leaves the whole seed frozen"),
+        ({"resources": {"gpus": 2}}, "resources.gpus: a process trains on one GPU, not on 2: give that many workers"),
         ({"freeze": ["mlp"], "train_only": ["norm"]}, "train_only: give it or freeze, not both"),
         (
             {"optimizer": "galore_adamw", "adapter": {"method": "lora", "lora_plus_ratio": 4}},

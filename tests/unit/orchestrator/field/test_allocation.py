@@ -323,7 +323,6 @@ def workers_and_batch(line: RosterEntry) -> tuple[int, int, float]:
         (8, 1, {"batch_size": 4}, (8, 8, 4e-3 * 2**0.5)),
         (8, 1, {"optimizer": "lomo"}, (1, 16, 4e-3)),
         (8, 1, {"resources": {"gpus": 0}}, (1, 16, 4e-3)),
-        (8, 1, {"resources": {"gpus": 2}}, (1, 16, 4e-3)),
         (8, 1, {"resources": {"gpus": 0.5}}, (8, 16, 4e-3)),
         (4, 1, {"gpus": False}, (1, 5, 5**0.5 * 1e-3)),
         (4, 1, {"gpus": False, "rules": {"workers": 2}}, (2, 4, 2e-3)),

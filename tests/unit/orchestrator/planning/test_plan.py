@@ -114,7 +114,7 @@ def test_in_a_bucket_a_functions_own_workers_have_to_fit_on_one_node(
 
 def test_a_cluster_on_paper_is_planned_for_at_its_largest(tmp_path: Path):
     pair = {"name": "pair", "kind": "sft", "learning_rate": 1e-3, "resources": {"workers": 25, "gpus": 1}}
-    spot = pair | {"name": "spot", "resources": {"gpus": 4, "labels": {"ray.io/market-type": "spot"}}}
+    spot = pair | {"name": "spot", "resources": {"workers": 4, "gpus": 1, "labels": {"ray.io/market-type": "spot"}}}
     config = faked_config(tmp_path, competitors=[spot], budget={"minutes": 30})
     plan = make_plan(config, tmp_path / "tournament.yaml", None, CLUSTER / "aws.yaml")
     assert plan.gpu_hours == 2 * 0.5 * 4

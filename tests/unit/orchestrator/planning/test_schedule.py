@@ -85,7 +85,7 @@ def test_a_gang_stands_on_several_nodes_and_each_kind_has_its_price(inputs: Path
 
 
 def test_what_never_fits_has_no_schedule_and_what_is_not_known_no_hours(inputs: Path):
-    assert schedule([(rounds_of(field(inputs, {"gpus": 3}), 1.0), None)], TWO, {}) is None
+    assert schedule([(rounds_of(field(inputs, {"workers": 3, "gpus": 1}), 1.0), None)], TWO, {}) is None
     tokens = equal_rounds(field(inputs, {"gpus": 1}, budget={"tokens": 1000}), "l", True)
     one = scheduled(TWO, tokens, prices={"H100": 3.0})
     assert (one.entries_at_once, one.hours, one.hours_unlimited, one.device_hours, one.cost) == (
@@ -109,7 +109,7 @@ def test_tokens_last_as_long_as_the_base_and_the_gpu_make_them(inputs: Path):
 
 
 def test_controls_cost_nothing_and_a_whole_budget_of_equal_rounds_is_shared(inputs: Path):
-    both = [*entries(inputs, {"gpus": 2}), {"name": "control", "kind": "unchanged"}]
+    both = [*entries(inputs, {"workers": 2, "gpus": 1}), {"name": "control", "kind": "unchanged"}]
     config = faked_config(inputs, competitors=both, budget={"total_gpu_hours": 8}, allocation={"kind": "equal"})
     one = scheduled(TWO, equal_rounds(config, "l", True))
     assert (one.entries_at_once, one.hours, one.device_hours) == (1, 4.0, {"H100": 8.0})
