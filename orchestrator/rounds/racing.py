@@ -115,7 +115,9 @@ class Races:
         return self.stopped if late else None
 
     async def cancel(self) -> None:
-        """The entry has ended: nobody asks what these come to any more."""
+        """The entry, or a try of it, has ended: nobody asks any more what these come to, but for what it was told."""
         for task in self.tasks:
             task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for came_to in await asyncio.gather(*self.tasks, return_exceptions=True):
+            self.stopped = self.stopped or (came_to if isinstance(came_to, str) else None)
+        self.tasks.clear()

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from cluster.workers import WorkerDied
 from competitors.contract import Brief, Submission
 from competitors.entry import settle
 from competitors.events import reporter
@@ -64,44 +63,3 @@ def test_what_a_killed_driver_has_begun_is_charged_to_its_entry(tmp_path: Path):
     assert (ended.submission.train_tokens, ended.submission.lost_tokens) == (1000, 900)
     assert ended.submission.device_seconds >= 2 * 0.2
     assert "900" in tokens_of(lineage).in_words
-
-
-def test_an_entry_that_dies_before_it_hears_that_it_is_out_is_out(tmp_path: Path):
-    scored = list[str]()
-
-    def checkpoint(brief: Brief, after: int) -> None:
-        report = reporter(brief.progress_file)
-        report({"event": "started"})
-        while len(scored) < after:
-            time.sleep(0.01)
-        folder = brief.output_dir / "checkpoint-1"
-        folder.mkdir(parents=True)
-        (folder / "config.json").write_text("{}")
-        (folder / "model.safetensors").write_bytes(b"")
-        report({"event": "checkpoint", "fraction": 0.5, "folder": folder.name})
-        while len(scored) <= after:
-            time.sleep(0.01)
-
-    def well(brief: Brief) -> None:
-        checkpoint(brief, 0)
-        hand_in(brief)
-
-    def dies(brief: Brief) -> None:
-        checkpoint(brief, 1)
-        while not brief.stop_file.exists():
-            time.sleep(0.01)
-        raise WorkerDied("was ended by SIGKILL")
-
-    def scoring(name: str, args: tuple[Any, ...]) -> None:
-        if name == "score_checkpoint":
-            scored.append(args[0].name)
-
-    (tmp_path / "in").mkdir()
-    config = faked_config(tmp_path / "in", rounds=1, racing={"at": [0.5], "keep": 0.3, "rows": 300})
-    workers = FakedWorkers(
-        lambda name, number: {"a": 1.0, "b": 2.0}.get(name, 4.0), {"a": well, "b": dies}, fault=scoring
-    )
-    out = play(config, tmp_path / "run", workers).lineages[0].rounds[0].entry("b")
-    assert out is not None
-    assert out.state == "forfeit"
-    assert out.reason.startswith("stopped by racing at 50% of its budget: 2.0000 nats on at most 300 validation rows")

@@ -454,25 +454,32 @@ def test_a_race_stops_the_worst_whether_it_listens_or_not(
         while True:
             time.sleep(0.01)
 
+    def dies(brief: Brief) -> None:
+        """Before it looks whether it should stop. Another try would be past the rung."""
+        checkpoint(brief, 3)
+        while not brief.stop_file.exists():
+            time.sleep(0.01)
+        raise WorkerDied("was ended by SIGKILL")
+
     def scores(name: str, args: tuple[Any, ...]) -> None:
         if name == "score_checkpoint":
             scored.append(args[0].name)
 
     workers = FakedWorkers(
-        loss_of=lambda name, number: {"a": 1.0, "b": 2.0, "c": 3.0}.get(name, 4.0),
-        acts={"a": well, "b": badly, "c": deaf},
+        loss_of=lambda name, number: {"a": 1.0, "b": 2.0, "c": 3.0, "d": 3.5}.get(name, 4.0),
+        acts={"a": well, "b": badly, "c": deaf, "d": dies},
         fault=scores,
     )
     config = faked_config(inputs, rounds=1, racing={"at": [0.5], "keep": 0.3, "rows": 30}, competitors=[
-        {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in "abc"
+        {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in "abcd"
     ])  # fmt: skip
-    a, b, c = play(config, tmp_path / "run", workers).lineages[0].rounds[0].entries
-    assert scored == ["a@1", "b@1", "c@1"]
+    a, b, c, d = play(config, tmp_path / "run", workers).lineages[0].rounds[0].entries
+    assert scored == ["a@1", "b@1", "c@1", "d@1"]
     assert a.state == "scored"
-    for entry in (b, c):
+    for entry in (b, c, d):
         assert entry.state == "forfeit"
         assert entry.reason.startswith("stopped by racing at 50% of its budget: ")
-        assert "on 30 validation rows, place " in entry.reason
+        assert "on at most 30 validation rows, place " in entry.reason
 
 
 def test_when_all_forfeit_the_base_stays(inputs: Path, tmp_path: Path):
