@@ -64,7 +64,7 @@ def largest_of(nodes: Nodes) -> Machine:
     sizes = [GPU_MEMORY_GB.get(kind) for kind in kinds]
     known = [size for size in sizes if size is not None]
     return Machine(
-        memory_gb=max((node.size.get("memory", inf) for node in nodes.values()), default=inf) / 2**30,
+        memory_gb=max((node.size["memory"] for node in nodes.values() if "memory" in node.size), default=inf) / 2**30,
         gpus=max((node.size.get("GPU", 0.0) for node in nodes.values()), default=0.0),
         gpu_memory_gb=min(known) if known and len(known) == len(sizes) else None,
         cpus=max((node.size.get("CPU", 0.0) for node in nodes.values()), default=1.0),

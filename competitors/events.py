@@ -206,7 +206,7 @@ def reported(progress_file: Path) -> tuple[int, float]:
     tokens, seconds, before = 0, 0.0, None
     for event in read_events(progress_file):
         tokens = tokens if event.tokens is None else event.tokens
-        if event.event != "started" and before is not None and event.time is not None:
+        if event.event not in ("loading", "started") and before is not None and event.time is not None:
             seconds += max(0.0, event.time - before)
         before = event.time
     return tokens, seconds

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cluster.encoding import Encoded, batches, encode
-from cluster.libraries import HEAD_SCALINGS
 from evaluation.chat import as_chat, stop_id
 from evaluation.data.splits import Row
 from evaluation.figures import FIGURES
@@ -137,28 +136,28 @@ def _chunks(
 def completion_head(model: Any, probe: EncodedRow, padding: int) -> Head:
     """How to get the logits of chosen positions from `model`.
 
-    The direct way runs the decoder and puts the chosen hidden states through the output embedding. Some
-    architectures do more after it (soft-capping, scaling): `probe` is run both ways, and where they differ
-    the model's own forward is used, which holds a batch's logits in the model's own dtype.
+    The direct way runs the decoder and puts the chosen hidden states through the output embedding, and a soft cap
+    where the config has one. Some architectures do more after it (scaling): `probe` is run both ways, and where they
+    differ the model's own forward is used, which holds a batch's logits in the model's own dtype.
     """
     import torch
 
     decoder, output = model.base_model, model.get_output_embeddings()
+    # A probe of 16 bits may not show it: a soft cap of 30 (Gemma Team 2024) changes logits of 10 by a fiftieth.
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
 
     def direct(ids: "torch.Tensor", mask: "torch.Tensor", where: "torch.Tensor") -> Iterator["torch.Tensor"]:
         hidden = decoder(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         for part in torch.split(where, HEAD_CHUNK):
-            yield output(hidden[part[:, 0], part[:, 1]]).float()
+            logits = output(hidden[part[:, 0], part[:, 1]]).float()
+            yield logits if cap is None else torch.tanh(logits / cap) * cap
 
     def whole(ids: "torch.Tensor", mask: "torch.Tensor", where: "torch.Tensor") -> Iterator["torch.Tensor"]:
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         for part in torch.split(where, HEAD_CHUNK):
             yield logits[part[:, 0], part[:, 1]].float()
 
-    config = model.config.get_text_config()
-    # The probe alone may not show it in 16 bits: a soft cap of 30 changes logits of 10 by a fiftieth.
-    does_more = any(getattr(config, key, None) is not None for key in HEAD_SCALINGS)
-    if output is None or decoder is model or does_more:
+    if output is None or decoder is model:
         return whole
     with torch.inference_mode():
         ids, mask, where, _, _ = pad_rows([probe], padding, model.device)

@@ -305,7 +305,12 @@ class CallRecord:
                     self.told[name] = looks
 
     def _looks_followed(self) -> dict[str, Looks]:
+        # First what grows: what it says then, of a checkpoint, is there when the rest is looked at.
+        grew = {
+            name: looks_of(self.top / name) for name in self.told if name.endswith(GROWS) and self.stage.follows(name)
+        }
         found = {} if self.stage.works_in is None else self._looks(self.stage.works_in)
+        found |= {name: looks for name, looks in grew.items() if looks is not None and name in found}
         reports = {name: looks_of(self.top / name) for name in self.stage.reports}
         return found | {name: looks for name, looks in reports.items() if looks is not None}
 

@@ -68,7 +68,13 @@ def outlook(shapes: Iterable[Shape]) -> Outlook:
 
 def _with_those_to_come(living: Nodes, types: Sequence[NodeType]) -> Nodes:
     there = Counter(node.labels.get(NODE_TYPE_LABEL) for node in living.values())
-    to_come = {f"{kind.name} {number}": kind.node for kind in types for number in range(there[kind.name], kind.most)}
+    # One that lives says more of its type than the type does: its memory, the kind of its GPUs.
+    alike = {node.labels.get(NODE_TYPE_LABEL): node for node in living.values()}
+    to_come = {
+        f"{kind.name} {number}": alike.get(kind.name, kind.node)
+        for kind in types
+        for number in range(there[kind.name], kind.most)
+    }
     return living | to_come
 
 

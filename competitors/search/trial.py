@@ -5,6 +5,7 @@ is the best of the whole search so far, it is saved: what a search has to show w
 """
 
 import gc
+import time
 from collections.abc import Callable, Sequence
 from math import inf, isfinite
 from pathlib import Path
@@ -48,6 +49,12 @@ def run_trial(
     rows = read_rows(brief.train_data, held_back)
     report, done, loss = reporter(brief.progress_file), 0, inf
 
+    def exchanged_files(trainer: RecipeTrainer) -> None:
+        """Off the trial's clock: one beside the search pays for none."""
+        began = time.monotonic()
+        exchange()
+        trainer.meter.leave_out(time.monotonic() - began)
+
     def watch(trainer: RecipeTrainer, spent: float) -> None:
         nonlocal done, loss
         reached = sum(spent >= mark for mark in marks)
@@ -61,13 +68,13 @@ def run_trial(
             if not isfinite(loss):
                 report(event)
                 raise Forfeit(f"its loss was {loss} after {spent:.0%} of its part of the budget")
-            exchange()
+            exchanged_files(trainer)
             saved = brief.output_dir.parent / f"checkpoint-{step}"
             if loss < read_best(best) and (passed is not None or spent < 1):
                 trainer.save_to(saved)
-        exchange()  # the model is there before anybody hears of it
+        exchanged_files(trainer)  # the model is there before anybody hears of it
         report({**event, "loss": loss} | ({"folder": saved.name} if saved.exists() else {}))
-        exchange()
+        exchanged_files(trainer)
         if passed is not None:
             passed(done, loss)
 

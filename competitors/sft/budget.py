@@ -27,6 +27,11 @@ class Meter:
         """Call when the first step begins, or the first after an interruption that `spent_seconds` came before."""
         self.began = self.clock() - spent_seconds
 
+    def leave_out(self, seconds: float) -> None:
+        """Not to be charged: nothing was trained in them."""
+        if self.began is not None:
+            self.began += seconds
+
     @property
     def seconds(self) -> float:
         """Since the first step began; 0 before it."""

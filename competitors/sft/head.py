@@ -90,14 +90,15 @@ def summed_nats(hidden: torch.Tensor, head: Any, targets: torch.Tensor) -> torch
 
 
 @torch.no_grad()
-def choose(model: Any) -> tuple[Way, str | None]:
+def choose(model: Any, stays_on_cpu: bool = True) -> tuple[Way, str | None]:
     """How to compute the loss of `model`, which TRL's trainer has prepared, and what there is to say about it.
 
     Tried out on a few tokens against the ordinary forward pass, since architectures differ in more than their
-    configs tell. Call it before a model's weights are cut up, and under the autocast of training.
+    configs tell. Call it before a model's weights are cut up, and under the autocast of training. One that is on the
+    CPU only now trains on a GPU's way.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if base.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and _is_plain(base):
+    if stays_on_cpu and base.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and _is_plain(base):
         add_selected_head(base)
         ways = [selected, fused]
     else:

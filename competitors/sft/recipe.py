@@ -17,13 +17,14 @@ SCHEDULES = (
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
     "inverse_sqrt", "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
 )  # fmt: skip
-# Without schedule_free_*: they train on other weights than they mean, and keep state where nobody saves it.
+SCHEDULE_FREE = ("schedule_free_radam", "schedule_free_adamw", "schedule_free_sgd")
 OPTIMIZERS = (
     "adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop", "ademamix", "lion_32bit",
     "adamw_torch_4bit", "adamw_torch_8bit", "adamw_bnb_8bit", "adamw_8bit", "lion_8bit", "ademamix_8bit",
     "paged_adamw_32bit", "paged_adamw_8bit", "paged_lion_32bit", "paged_lion_8bit", "paged_ademamix_32bit",
     "paged_ademamix_8bit", "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit", "galore_adamw",
     "galore_adamw_8bit", "galore_adafactor", "lomo", "adalomo", "grokadamw", "apollo_adamw", "stable_adamw",
+    *SCHEDULE_FREE,
 )  # fmt: skip
 
 
@@ -96,8 +97,6 @@ class SftRecipe(RecipeBase):
         gpus = self.resources.gpus
         if self.is_gang and isinstance(gpus, float) and 0 < gpus != 1:
             raise ValueError(f"resources.gpus: each worker of a gang trains on one whole GPU, not {gpus:g}")
-        if isinstance(gpus, float) and gpus > 1:
-            raise ValueError(f"resources.gpus: a process trains on one GPU, not on {gpus:g}: give that many workers")
         if self.deepspeed is not None and self.optimizer not in deepspeed_config.OPTIMIZERS:
             known = ", ".join(deepspeed_config.OPTIMIZERS)
             raise ValueError(f"optimizer: DeepSpeed's flat shards do for {known}, not for {self.optimizer}")
@@ -141,7 +140,13 @@ class SftRecipe(RecipeBase):
         return self.model_copy(update={"deepspeed": deepspeed_config.read(path) if path.is_file() else str(path)})
 
     def check(self) -> None:
-        """Whether the DeepSpeed configuration is there and agrees with the recipe."""
+        """Whether the DeepSpeed configuration is there and agrees with the recipe. What earlier versions took, though it
+        came to nothing, is refused here and not when it is read: it may be on record."""
+        if self.optimizer in SCHEDULE_FREE:
+            raise UserError(f"optimizer: {self.optimizer} trains on other weights than it means, and hands those in")
+        if isinstance(self.resources.gpus, float) and self.resources.gpus > 1:
+            gpus = f"{self.resources.gpus:g}"
+            raise UserError(f"resources.gpus: a process trains on one GPU, not on {gpus}: give that many workers")
         if isinstance(self.deepspeed, dict):
             deepspeed_config.check(self.deepspeed, self._said_to_deepspeed, self.dtype, self.optimizer)
             if why := self._wrong_with_shards:

@@ -92,10 +92,11 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
         if recipe.deepspeed is None:
             train_in_float32(self.model)
         self.summed_loss: head.Way = head.fused
-        # DeepSpeed puts the model on its GPU, in its dtype, later on: tried out now it would be another.
-        if not (shares_out_weights(recipe.deepspeed) or (recipe.deepspeed and self.args.device.type != "cpu")):
+        # DeepSpeed puts the model on its GPU later on: here it is on the CPU yet, where flash attention cannot run.
+        will_move = recipe.deepspeed is not None and self.args.device.type != "cpu"
+        if not (shares_out_weights(recipe.deepspeed) or (will_move and "flash" in (recipe.attention or ""))):
             with self.accelerator.autocast():
-                self.summed_loss, why = head.choose(self.model)
+                self.summed_loss, why = head.choose(self.model, stays_on_cpu=not will_move)
             if why:
                 note(report, why)
 
@@ -269,9 +270,9 @@ class RecipeTrainer(SFTTrainer):  # type: ignore[misc]
             is_asked = frozen or narrow != torch.float32
             before = seed_weights(self.brief.seed_model, model, state) if is_asked else {}
             if frozen:  # DeepSpeed has cast these too
-                state |= {
-                    n: before[n].float() for n, p in model.named_parameters() if not p.requires_grad and n in before
-                }
+                names = {n for n, p in model.named_parameters() if not p.requires_grad} & before.keys()
+                seeds = {id(state[n]): before[n].float() for n in names}  # tied ones stay one tensor
+                state = {n: seeds.get(id(tensor), tensor) for n, tensor in state.items()}
             lost = rounding(before, state.items(), narrow)
             stored = getattr(torch, lost.stored)
             state = {k: v.to(stored) if v.is_floating_point() else v for k, v in state.items()}

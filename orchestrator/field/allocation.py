@@ -214,8 +214,9 @@ class Plan:
         """What a pass over the data takes of the budget, at the pace so far where that is time."""
         if self.whole.unit == "tokens":
             return self.corpus.tokens
-        spent, tokens = (sum(sum(getattr(past, what).values()) for past in history) for what in ("spent", "tokens"))
-        return self.corpus.tokens * spent / max(tokens, 1)
+        costs = [(spent, past.tokens.get(name, 0)) for past in history for name, spent in past.spent.items()]
+        told = [one for one in costs if one[1]] or costs  # of what reports no tokens, no pace is known
+        return self.corpus.tokens * sum(spent for spent, _ in told) / max(sum(tokens for _, tokens in told), 1)
 
     def _batch_of_a_line(self, recipe: SftRecipe, left: float, history: Sequence[Past]) -> int:
         """Sequences of a step of a line over everything that is left."""

@@ -23,7 +23,7 @@ from orchestrator.planning.model_shape import BaseShape, describe_base, module_o
 
 STATE_BYTES = {
     "adafactor": 0.1, "sgd": 0.0, "lomo": 0.0, "adalomo": 0.1, "adagrad": 4.0, "rmsprop": 4.0, "lion_32bit": 4.0,
-    "paged_lion_32bit": 4.0, "rmsprop_bnb": 4.0, "rmsprop_bnb_32bit": 4.0, "ademamix": 12.0,
+    "paged_lion_32bit": 4.0, "rmsprop_bnb": 4.0, "rmsprop_bnb_32bit": 4.0, "schedule_free_sgd": 4.0, "ademamix": 12.0,
     "paged_ademamix_32bit": 12.0, "grokadamw": 12.0, "adamw_torch_4bit": 1.0, "lion_8bit": 1.0, "paged_lion_8bit": 1.0,
     "rmsprop_bnb_8bit": 1.0, "ademamix_8bit": 3.0, "paged_ademamix_8bit": 3.0,
 }  # fmt: skip

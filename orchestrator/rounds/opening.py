@@ -73,8 +73,10 @@ def _past(run: RunDirectory, config: TournamentConfig, settled: Settled, has_gpu
         spent = {name: float(one.train_tokens) for name, one in cost.items()}
     else:
         held = {e.recipe.name: e.recipe.resources.resolved(has_gpus).devices for e in roster.entries}
+        spent = {name: one.train_seconds * held[name] for name, one in cost.items()}
         # A program need not report: then all the time that it held its place counts.
-        spent = {name: one.train_seconds * held[name] or one.device_seconds for name, one in cost.items()}
+        silent = {e.recipe.name for e in roster.entries if e.recipe.is_program} & cost.keys()
+        spent |= {name: cost[name].device_seconds for name in silent if not spent[name]}
     return Past(
         roster=roster,
         losses={standing.competitor: standing.validation_loss for standing in verdict.entries},

@@ -7,7 +7,7 @@ its server raise; `MlflowTracker` is where that ends.
 import getpass
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,8 +26,6 @@ METRICS, PARAMS = 1000, 100
 """What one batch takes."""
 COLUMNS = ("prompt", "completion")
 CHAMPION = "champion"
-RUN = "tournament.run_dir"
-"""The tag by which versions of one run are known."""
 """The alias in the registry."""
 SYSTEM_SECONDS = 10.0
 
@@ -110,9 +108,8 @@ class MlflowStore:
         else:
             self.client.set_terminated(run_id, status, ended_ms)
 
-    def register(self, run_id: str, model: Model) -> str:
-        """A version of a registered model that points at the champion's folder, and the alias on it, unless a later
-        champion of the same run has it already."""
+    def register(self, run_id: str, model: Model, is_newest: bool) -> str:
+        """A version of a registered model that points at the champion's folder, and the alias on the newest."""
         name = f"name = {_quoted(model.name)}"
         if not self.client.search_registered_models(name):
             self.client.create_registered_model(model.name, model.model_tags, model.about)
@@ -124,8 +121,7 @@ class MlflowStore:
                 model.name, source, run_id, tags, description=model.description, await_creation_for=0
             )
             version = str(made.version)
-        later = [v for v in versions if v.tags.get(RUN) == model.tags[RUN] and _round(v.tags) > _round(model.tags)]
-        if not later:
+        if is_newest:
             self.client.set_registered_model_alias(model.name, CHAMPION, version)
         return version
 
@@ -145,10 +141,6 @@ class MlflowStore:
         )
         monitor.start()
         return monitor
-
-
-def _round(tags: Mapping[str, str]) -> int:
-    return int(tags.get("round", 0))
 
 
 def _dataset_input(split: Split) -> DatasetInput:

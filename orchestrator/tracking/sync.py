@@ -26,7 +26,7 @@ from orchestrator.tracking import tree, words
 from orchestrator.tracking.ledger import Ledger, Sent, ledger_file
 from orchestrator.tracking.location import linked, shown, store_uri
 from orchestrator.tracking.points import Point, of_event
-from orchestrator.tracking.tree import Part, View
+from orchestrator.tracking.tree import Model, Part, View
 
 if TYPE_CHECKING:
     from orchestrator.tracking.mlflow_store import MlflowStore
@@ -207,11 +207,17 @@ class MlflowTracker:
                 store.log_file(sent.run_id, path)
                 self._update(key, artifacts=self._ledger.runs[key].artifacts | {path.name: str(tuple(looks))})
         if view.model is not None and sent.model_version is None:
-            self._update(key, model_version=store.register(sent.run_id, view.model))
+            self._update(key, model_version=store.register(sent.run_id, view.model, self._is_newest(view.model)))
         status = OPEN_RUNS[state] if view.status == "open" else view.status
         if status != sent.status:
             store.set_status(sent.run_id, status, view.ended_ms)
             self._update(key, status=status)
+
+    def _is_newest(self, model: Model) -> bool:
+        """Whether no later champion of its lineage is registered: one that was refused at first may come late."""
+        lineage, round_ = model.tags["lineage"], int(model.tags["round"])
+        known = [key.split("/") for key, one in self._ledger.runs.items() if one.model_version is not None]
+        return all(int(key[1]) <= round_ for key in known if key[0] == lineage)
 
     def _adopt(self, part: Part, view: View) -> Sent:
         """The run of this key that the store has already, or a new one."""

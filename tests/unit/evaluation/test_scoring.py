@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.encoding import encode
 from evaluation.data.splits import Row
-from evaluation.scoring import EncodedRow, completion_head, encode_rows, score
+from evaluation.scoring import EncodedRow, completion_head, encode_rows, pad_rows, score
 from tests.tiny import tiny_model
 from tests.unit.evaluation.submissions.making import ROWS
 
@@ -56,13 +56,16 @@ def test_an_architecture_that_caps_its_logits_is_scored_through_its_own_forward(
     model = Gemma2ForCausalLM(config).float().eval()
     nats, _ = plain_loop(model, tokenizer, ROWS, 64)
     encoded = encode_rows(ROWS, tokenizer, 64)
-    assert completion_head(model, encoded[0], 0).__name__ == "whole"
     np.testing.assert_allclose(score(model, encoded, 256, 0).nats, nats, rtol=1e-5)
-    # Of a higher cap and 16 bits a probe shows nothing, and rows with larger logits would be scored without it.
+    # Of a higher cap and in 16 bits a probe shows nothing, and rows with larger logits would be scored without it.
     config.final_logit_softcapping = 30.0
-    config.initializer_range = 0.02
     wide = Gemma2ForCausalLM(config).bfloat16().eval()
-    assert completion_head(wide, encoded[0], 0).__name__ == "whole"
+    with torch.no_grad():
+        wide.lm_head.weight *= 0.02
+        head = completion_head(wide, encoded[0], 0)
+        wide.lm_head.weight *= 10_000
+        ids, mask, where, _, _ = pad_rows(encoded, 0, "cpu")
+        assert next(head(ids, mask, where)).abs().max() <= 30
 
 
 def test_chat_prompts_go_through_the_models_own_template(tmp_path: Path):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from cluster.errors import UserError
 from competitors.sft.adapters import METHODS
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.shorthand import expand
@@ -19,7 +20,6 @@ from tests.unit.competitors.making import sft_recipe
     [
         ({"lora_plus_ratio": 4}, 'unknown key "lora_plus_ratio"'),
         ({"freeze": ["mlp"], "adapter": {"method": "lora"}}, "freeze: an adapter leaves the whole seed frozen"),
-        ({"resources": {"gpus": 2}}, "resources.gpus: a process trains on one GPU, not on 2: give that many workers"),
         ({"freeze": ["mlp"], "train_only": ["norm"]}, "train_only: give it or freeze, not both"),
         (
             {"optimizer": "galore_adamw", "adapter": {"method": "lora", "lora_plus_ratio": 4}},
@@ -31,6 +31,18 @@ def test_bad_recipes_are_refused_when_the_config_is_read(settings: dict[str, Any
     with pytest.raises(ValidationError) as raised:
         sft_recipe(**settings)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"resources": {"gpus": 2}}, "resources.gpus: a process trains on one GPU, not on 2: give that many workers"),
+        ({"optimizer": "schedule_free_adamw"}, "optimizer: schedule_free_adamw trains on other weights than it means"),
+    ],
+)
+def test_what_earlier_versions_took_is_read_and_not_begun(settings: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        sft_recipe(**settings).check()
 
 
 def test_the_recipes_in_the_documentation_are_valid():

@@ -25,6 +25,7 @@ from competitors.sft.passes import in_order
 from competitors.sft.training import module_as_it_was
 from evaluation.submissions.inspection import inspect
 from tests.plain_trl import losses, stream_of, train_plainly
+from tests.ray_nodes import free_ports
 from tests.tiny import tiny_rows, tiny_tokenizer
 from tests.unit.competitors.making import beside, brief_in, rows_file, run, sft_recipe, steps, weights
 
@@ -252,10 +253,11 @@ train(brief, sft_recipe(deepspeed="zero2", dtype="bfloat16", freeze=["embed_toke
 def test_what_is_frozen_stays_the_seeds_under_deepspeed_in_bfloat16(brief: Brief, seed_model: Path):
     brief.write(brief.output_dir.parent / "brief.json")
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    environment = os.environ | alone | {"MASTER_PORT": "29517", "DS_ACCELERATOR": "cpu"}
+    environment = os.environ | alone | {"MASTER_PORT": free_ports(1)[0], "DS_ACCELERATOR": "cpu"}
     arguments = [sys.executable, "-c", FROZEN, str(brief.output_dir.parent / "brief.json")]
     subprocess.run(arguments, cwd=ROOT, env=environment, check=True, capture_output=True)
     handed_in, seeds = weights(brief.output_dir), weights(seed_model)
     assert torch.equal(handed_in["model.embed_tokens.weight"], seeds["model.embed_tokens.weight"])
     name = "model.layers.1.mlp.up_proj.weight"
     assert not torch.equal(handed_in[name], seeds[name])
+    inspect(brief.output_dir, "full", seed_model)  # the head is the embedding yet

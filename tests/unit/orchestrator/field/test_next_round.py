@@ -180,7 +180,9 @@ def test_rules_that_make_no_sense_are_refused(settings: dict[str, Any], message:
 @pytest.mark.parametrize("order", [(1, 4), (4, 1)])
 def test_equal_shares_of_gpu_hours_are_those_of_gpus(order: tuple[int, int]):
     whole = Whole(8 * 3600, "device_seconds")
-    recipes = [SftRecipe(name=f"on-{n}", kind="sft", learning_rate=1e-4, resources={"gpus": n}) for n in order]
+    recipes = [
+        SftRecipe(name=f"on-{n}", kind="sft", learning_rate=1e-4, resources={"workers": n, "gpus": 1}) for n in order
+    ]
     roster, spent = first_roster("l", recipes, []), 0.0
     for left in (2, 1):
         shared = with_equal_shares(whole, spent, roster, left, has_gpus=True)
