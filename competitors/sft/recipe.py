@@ -140,8 +140,8 @@ class SftRecipe(RecipeBase):
         return self.model_copy(update={"deepspeed": deepspeed_config.read(path) if path.is_file() else str(path)})
 
     def check(self) -> None:
-        """Whether the DeepSpeed configuration is there and agrees with the recipe. What earlier versions took, though it
-        came to nothing, is refused here and not when it is read: it may be on record."""
+        """Whether the DeepSpeed configuration is there and agrees with the recipe. What earlier versions took, though
+        it came to nothing, is refused here and not when it is read: it may be on record."""
         if self.optimizer in SCHEDULE_FREE:
             raise UserError(f"optimizer: {self.optimizer} trains on other weights than it means, and hands those in")
         if isinstance(self.resources.gpus, float) and self.resources.gpus > 1:
