@@ -12,6 +12,7 @@ import logging
 import re
 import shutil
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
@@ -173,7 +174,8 @@ def _az(address: str) -> dict[str, str]:
 
 
 def _program(name: str, of: str) -> str:
-    found = shutil.which(name)
+    # Beside the interpreter, which need not be in PATH: `make` names it by its path.
+    found = shutil.which(name, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     if found is None:
         pytest.skip(f"{of} is not installed")
     return found
