@@ -9,6 +9,7 @@ import hmac
 import importlib.util
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
