@@ -2,9 +2,6 @@
 
 import sys
 
-HEAD_SCALINGS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
-"""Keys of a model's config by which its head is more than a linear layer on the last hidden state; TRL knows them."""
-
 
 def spare_deepspeed() -> None:
     """Have accelerate unwrap models without loading DeepSpeed where that is not in use. Call it before a save.

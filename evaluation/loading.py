@@ -76,8 +76,9 @@ def built(seed: Path, submission: Path, dtype: Any) -> Any:
     from transformers import AutoConfig
 
     empty = empty_model(seed)
-    prefix, tied = f"{empty.base_model_prefix}.", getattr(empty, "all_tied_weights_keys", None) or {}
-    tied = {name.removeprefix(prefix) for name in tied}  # which say the same, and are tied again
+    prefix = f"{empty.base_model_prefix}."
+    # Which say the same as others, and are tied to them again.
+    tied = {name.removeprefix(prefix) for name in getattr(empty, "all_tied_weights_keys", None) or ()}
     with ExitStack() as stack:
         opened = [stack.enter_context(safe_open(file, framework="pt")) for file in files_of(submission)]
         names = [(name, file) for file in opened for name in file.keys()]  # noqa: SIM118 - no dict

@@ -5,15 +5,12 @@ of changes. It follows from the changes alone, whoever writes it, and none of th
 """
 
 import itertools
-import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from cluster.bucket.histories import History
 from cluster.bucket.object_store import ObjectStore
 from cluster.bucket.tree import Change, Content, after
-
-log = logging.getLogger(__name__)
 
 AT_ONCE = 32
 """So many changes are asked for side by side."""

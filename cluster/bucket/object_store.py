@@ -37,7 +37,7 @@ CLIENTS: dict[str, Callable[..., Any]] = {"s3": S3Store, "gs": GCSStore, "az": A
 WORDS = (b"tournament", b"1")
 """How the line begins that every object created here begins with; the writer's nonce and the SHA-256 follow."""
 KEY = re.compile(r"[\w.=@+/-]+", re.ASCII)
-REFUSALS = (BaseError, NotImplementedError, FileNotFoundError, PermissionError)
+REFUSALS = (BaseError, NotImplementedError, OSError)
 READS = 5
 """How often an object that does not fit its SHA-256, or that breaks off, is asked for before it is called damaged."""
 PART_BYTES = 8 << 20
@@ -105,7 +105,7 @@ class ObjectStore:
             obstore.put(self._client, _checked(key), body, mode="create", use_multipart=False)
         except (AlreadyExistsError, GenericError) as error:
             return what_is_wrong(error)
-        except (*REFUSALS, OSError) as error:
+        except REFUSALS as error:
             raise self._trouble(key, "written", error) from error
         return None
 

@@ -89,8 +89,7 @@ def _trainable(search: Search, at: tuple[float, ...]) -> Callable[[dict[str, Any
 
         is_longer = LONGER in config
         name = LONGER if is_longer else tune.get_context().get_trial_id()
-        with handed.apart(folder / name, log_file) as (given, exchange):
-            brief, recipe, trials = given
+        with handed.apart(folder / name, log_file) as ((brief, recipe, trials), exchange):
             allowed = Allowance(**config[LONGER]) if is_longer else part
             own, made = trial_brief(brief, trials / name, allowed), recipe.made(drawn(recipe, config))
             looks = [n / (made.checkpoints + 1) for n in range(1, made.checkpoints + 2)] if is_longer else at

@@ -14,10 +14,11 @@ import torch
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import cross_entropy, linear_cross_entropy
 
-from cluster.libraries import HEAD_SCALINGS
 from competitors.sft.passes import CHUNK_OF_LOGITS_BYTES
 from competitors.sft.stream import IGNORED
 
+SCALINGS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
+"""Keys of a model's config by which its head is no plain linear layer; TRL knows them."""
 PROBE_TOKENS = 8
 FEW_LOGITS_BYTES = 2**22
 """In so few, chunks cost more than they save; in more, they are also the more exact: torch's plain cross-entropy adds
@@ -121,7 +122,7 @@ def _is_plain(base: Any) -> bool:
     """Whether nothing but a linear layer of the model's own dtype is known to come after the last hidden state."""
     config = base.config.get_text_config()
     weight = getattr(base.get_output_embeddings(), "weight", None)
-    known = any(getattr(config, key, None) is not None for key in HEAD_SCALINGS)
+    known = any(getattr(config, key, None) is not None for key in SCALINGS)
     experts = getattr(config, "output_router_logits", False)
     return not known and not experts and weight is not None and weight.dtype == torch.float32
 

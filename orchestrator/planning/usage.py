@@ -79,7 +79,7 @@ def usage(plan: Plan, rosters: Sequence[Roster], cluster: Cluster, base: BaseSha
     after = [roster for roster in rosters if roster.phase in COMMITTED]
     first = next(entry.recipe for entry in rosters[0].entries if entry.recipe.trains)
     wanted = plan.on_the_cluster(first) if isinstance(first, SftRecipe) else first.resources
-    held_alone = wanted.resolved(plan.has_gpus).devices or 1.0
+    held_alone = _devices(plan, wanted)
     by_time = plan.whole.unit != "tokens"
     alone = plan.whole.total * (1.0 if by_time else operations(first)) / held_alone
     took = sum(_duration(plan, roster, devices) for roster in rosters)
@@ -154,7 +154,11 @@ def _amount(plan: Plan, entry: RosterEntry) -> float:
 
 
 def _held(plan: Plan, entry: RosterEntry) -> float:
-    return entry.recipe.resources.resolved(plan.has_gpus).devices or 1.0
+    return _devices(plan, entry.recipe.resources)
+
+
+def _devices(plan: Plan, resources: Resources) -> float:
+    return resources.resolved(plan.has_gpus).devices or 1.0
 
 
 def _held_at_once(plan: Plan, roster: Roster, devices: float) -> float:

@@ -86,8 +86,7 @@ async def race(context: Context, racing: Racing, brief: Brief, event: Event, run
         return None
     reason = (
         f"stopped by racing at {event.fraction:.0%} of its budget: {loss:.4f} nats on at most"
-        f" {racing.rows} validation rows,"
-        f" place {rank_at(loss, others)} of the {len(others) + 1} that got there"
+        f" {racing.rows} validation rows, place {rank_at(loss, others)} of the {len(others) + 1} that got there"
     )
     context.run.store.write_text(brief.stop_file, reason)
     return reason
