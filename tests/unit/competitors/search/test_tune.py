@@ -73,6 +73,7 @@ def test_a_trial_that_takes_long_to_end_is_waited_for(tmp_path: Path, monkeypatc
         finally:
             time.sleep(2.5)
 
+    monkeypatch.chdir(tmp_path)  # Tune goes to the folder of the trial, and the next test is not to be there
     monkeypatch.setattr(storage_module, "_get_ray_train_session_dir", lambda: str(tmp_path / "session"))
     storage = storage_module.StorageContext(str(tmp_path), "experiment", trial_dir_name="trial")
     process = wrap_function(trial)(config={}, storage=storage)
