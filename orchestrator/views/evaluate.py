@@ -51,11 +51,15 @@ class Against(Compared):
 
     lineage: str
     champion: ModelRef
-    champion_validation_loss: float
+    rows: Split
+    """The held-out split on which both are scored and compared: all figures here are of it."""
+    loss: float
+    champion_loss: float
+    bits_per_byte: float
     champion_bits_per_byte: float
     metric: str = "loss"
     champion_metric: float | None = None
-    """The champion's on the validation rows, where that is not the loss."""
+    """The champion's value, where that is not the loss."""
     by_loss: Compared | None = None
     """The same by the loss, where another figure chooses."""
 
@@ -172,7 +176,6 @@ class Champion(NamedTuple):
     """A lineage's champion, with its results on the split on which a model is compared with it."""
 
     model: ModelRef
-    card: Scorecard
     split: Split
     rows: Rows
 
@@ -182,7 +185,7 @@ Champions = dict[str, Champion]
 
 
 def _rows(rules: Selection, folder: Path, split: Split) -> Rows:
-    return {name: costs_of(folder, split, name) for name in {"loss", rules.metric}}
+    return {name: costs_of(folder, split, name) for name in {"loss", "bits_per_byte", rules.metric}}
 
 
 def _champions(snapshot: Snapshot, is_entry: bool) -> Champions:
@@ -190,34 +193,41 @@ def _champions(snapshot: Snapshot, is_entry: bool) -> Champions:
     the champion."""
     found: Champions = {}
     for lineage in snapshot.lineages:
-        card = lineage.scorecard_of(lineage.champion)
-        if card is not None:
+        if lineage.scorecard_of(lineage.champion) is not None:
             folder = snapshot.run.scores(lineage.name, lineage.champion)
             split = snapshot.config.choosing(lineage.champion.round) if is_entry else "proof"
             rows = _rows(snapshot.config.selection, folder, split)
-            found[lineage.name] = Champion(lineage.champion, card, split, rows)
+            found[lineage.name] = Champion(lineage.champion, split, rows)
     return found
 
 
 def against(snapshot: Snapshot, ours: Mapping[Split, Rows], champions: Champions) -> list[Against]:
     """A model's rows against each lineage's champion's, by the figure that chooses, and by the loss beside it."""
     rules, found = snapshot.config.selection, []
-    for lineage, (champion, card, split, theirs) in champions.items():
-        by = {name: _compared(ours[split][name], theirs[name], 1 - rules.confidence) for name in theirs}
+    for lineage, (champion, split, theirs) in champions.items():
+        own = ours[split]
+        by = {name: _compared(own[name], theirs[name], 1 - rules.confidence) for name in ("loss", rules.metric)}
         is_loss = rules.metric == "loss"
         found.append(
             Against(
                 **by[rules.metric].model_dump(),
                 lineage=lineage,
                 champion=champion,
-                champion_validation_loss=card.validation.loss,
-                champion_bits_per_byte=card.validation.bits_per_byte,
+                rows=split,
+                loss=_value(own, "loss"),
+                champion_loss=_value(theirs, "loss"),
+                bits_per_byte=_value(own, "bits_per_byte"),
+                champion_bits_per_byte=_value(theirs, "bits_per_byte"),
                 metric=rules.metric,
-                champion_metric=None if is_loss else card.validation.figures[rules.metric],
+                champion_metric=None if is_loss else _value(theirs, rules.metric),
                 by_loss=None if is_loss else by["loss"],
             )
         )
     return found
+
+
+def _value(rows: Rows, name: str) -> float:
+    return figure_of(name).of_cost(rows[name].loss)
 
 
 def _compared(ours: RowResults, theirs: RowResults, level: float) -> Compared:
@@ -245,13 +255,13 @@ def print_evaluated(console: Console, result: Evaluated) -> None:
     if result.entry is not None:
         print_line(console, f"no test loss: it is {result.entry.in_words}, and only champions are scored on test rows")
     for row in result.against:
-        print_line(console, _in_words(row, card.validation.bits_per_byte))
+        print_line(console, _in_words(row))
 
 
-def _in_words(row: Against, bits_per_byte: float) -> str:
+def _in_words(row: Against) -> str:
     loss = row.by_loss or row
     if loss.improvement is None:
-        bits = f"{bits_per_byte:.4f} against {row.champion_bits_per_byte:.4f}"
+        bits = f"{row.bits_per_byte:.4f} against {row.champion_bits_per_byte:.4f}"
         by_loss = f"other tokens than the champion's ({row.champion}), so only bits per byte compare: {bits}"
     else:
         better = "below" if loss.improvement > 0 else "above"

@@ -40,18 +40,22 @@ def looks_like(folder: Path, *names: str, text: str = "{}") -> Path:
 def test_it_is_paired_with_each_champion_on_the_same_rows(run: RunDirectory) -> None:
     snapshot = read(run)
     champions = _champions(snapshot, is_entry=False)
-    _, card, _, theirs = champions["llama"]
+    _, split, theirs = champions["llama"]
     first, second = against(snapshot, {"proof": theirs}, champions)
     assert (first.metric, first.champion_metric, first.by_loss) == ("loss", None, None)
     assert (first.champion, first.improvement) == (snapshot.lineages[0].champion, 0.0)
-    assert first.champion_validation_loss == card.validation.loss
+    card = snapshot.lineages[0].scorecard_of(first.champion)
+    assert card is not None
+    assert card.proof is not None
+    assert (first.rows, first.champion_loss) == (split, pytest.approx(card.proof.loss)) == ("proof", first.loss)
+    assert first.champion_bits_per_byte == pytest.approx(card.proof.bits_per_byte)
     assert second.lineage == "sn9"
     loss = theirs["loss"]
     better = RowResults(loss.nats - 0.1 * loss.tokens, loss.tokens)
-    gain = against(snapshot, {"proof": {"loss": better}}, champions)[0]
+    gain = against(snapshot, {"proof": theirs | {"loss": better}}, champions)[0]
     assert gain.improvement == pytest.approx(0.1)
     other = RowResults(loss.nats, loss.tokens + 1)
-    assert {row.improvement for row in against(snapshot, {"proof": {"loss": other}}, champions)} == {None}
+    assert {row.improvement for row in against(snapshot, {"proof": theirs | {"loss": other}}, champions)} == {None}
 
 
 def test_it_is_compared_by_the_figure_that_chooses_and_by_the_loss_beside_it(run: RunDirectory) -> None:
@@ -59,15 +63,16 @@ def test_it_is_compared_by_the_figure_that_chooses_and_by_the_loss_beside_it(run
     rules = snapshot.config.selection.model_copy(update={"metric": "token_accuracy"})
     snapshot = replace(snapshot, config=snapshot.config.model_copy(update={"selection": rules}))
     champions = _champions(snapshot, is_entry=False)
-    champion, card, _, theirs = champions["llama"]
+    champion, _, theirs = champions["llama"]
+    card = snapshot.references["instruct"]
     accuracy = theirs["token_accuracy"]
-    ours = {"loss": theirs["loss"], "token_accuracy": RowResults(accuracy.nats - 1, accuracy.tokens)}
+    ours = theirs | {"token_accuracy": RowResults(accuracy.nats - 1, accuracy.tokens)}
     row = against(snapshot, {"proof": ours}, champions)[0]
-    assert (row.metric, row.champion_metric) == ("token_accuracy", card.validation.figures["token_accuracy"])
+    assert (row.metric, row.champion_metric) == ("token_accuracy", FIGURES["token_accuracy"].of_cost(accuracy.loss))
     assert row.improvement == pytest.approx(len(accuracy.tokens) / accuracy.tokens.sum())
     assert row.by_loss is not None
     assert row.by_loss.improvement == 0.0
-    elsewhere = {"loss": RowResults(theirs["loss"].nats, theirs["loss"].tokens + 1), "token_accuracy": accuracy}
+    elsewhere = theirs | {"loss": RowResults(theirs["loss"].nats, theirs["loss"].tokens + 1)}
     other = against(snapshot, {"proof": elsewhere}, champions)[0]
     assert (other.improvement, other.by_loss) == (0.0, Compared(improvement=None, improvement_low=None))
     console = Console(file=io.StringIO(), width=400)
@@ -83,7 +88,8 @@ def test_it_is_compared_by_the_figure_that_chooses_and_by_the_loss_beside_it(run
 def test_it_is_told_in_tables_and_words(run: RunDirectory) -> None:
     snapshot = read(run)
     card = snapshot.references["instruct"]
-    common = {"lineage": "llama", "champion": "full@2", "champion_validation_loss": 1.0, "champion_bits_per_byte": 0.5}
+    figures = {"loss": 0.75, "champion_loss": 1.0, "bits_per_byte": 0.25, "champion_bits_per_byte": 0.5}
+    common = {"lineage": "llama", "champion": "full@2", "rows": "proof"} | figures
     rows = [Against(**common, improvement=0.25, improvement_low=0.2)]
     rows.append(Against(**common, improvement=None, improvement_low=None))
     console = Console(file=io.StringIO(), width=200)
@@ -94,7 +100,7 @@ def test_it_is_told_in_tables_and_words(run: RunDirectory) -> None:
     assert all(figure.title in text for figure in FIGURES.values())
     assert all(FIGURES[name].text(value) in text for name, value in card.test_figures.items())
     assert "0.2500 nats below the champion's loss (full@2); the gain is at least +0.2000" in text
-    assert "only bits per byte compare" in text
+    assert "only bits per byte compare: 0.2500 against 0.5000" in text
 
 
 def test_wrong_calls_are_one_line(run: RunDirectory, tmp_path: Path) -> None:
