@@ -15,8 +15,8 @@ _NAMES = re.compile(
 )
 _LOGIN = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 """A user's name and password in an address."""
-_RAYS_OWN = "RAY_"
-"""Without its token a process is no part of the cluster."""
+_RAYS_OWN = re.compile("RAY_(?!AUTH_TOKEN$)")
+"""Where its keys and certificates lie: it reads them with each connection. Its token it has read by then, and keeps."""
 _taken: dict[str, str] = {}
 _settled: list[int] = []
 """The id of this process, if it is a worker's: a forked child is another."""
@@ -58,4 +58,4 @@ def is_worker() -> bool:
 
 def is_credential(name: str, value: str) -> bool:
     """Whether a variable logs somebody in somewhere, by its name or by a password in its value."""
-    return not name.startswith(_RAYS_OWN) and bool(_NAMES.search(name) or _LOGIN.search(value))
+    return not _RAYS_OWN.match(name) and bool(_NAMES.search(name) or _LOGIN.search(value))

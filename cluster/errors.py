@@ -6,7 +6,7 @@ TournamentError
 ├── Forfeit          a competitor's own failure: it loses its round, the round goes on
 ├── ClusterTrouble   the cluster or the evaluator failed, not a competitor; go on with the same
 │                    command                                           exit code 3
-└── LimitReached     the tournament would cost more than it may; go on with a higher limit     exit code 3
+└── LimitReached     the tournament would cost more than it may; go on with a higher limit     exit code 1
 
 Each carries one line for a person, naming the file, key or row. They live in the lowest layer because
 every layer raises them.

@@ -357,12 +357,7 @@ def going_on() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except (
-        ClusterTrouble,
-        LimitReached,
-        KeyboardInterrupt,
-        OSError,
-    ) as error:  # OSError: the disk is full, or went away
+    except (ClusterTrouble, KeyboardInterrupt, OSError) as error:  # OSError: the disk is full, or went away
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
         again = f"with the same command: {command_name()} {shlex.join(sys.argv[1:])}"
         if JOB_VARIABLE in os.environ:
@@ -382,7 +377,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except typer.Abort:
         sys.exit(3)
-    except UserError as error:
+    except (UserError, LimitReached) as error:  # nothing is to be had from the same command again
         errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except (TournamentError, KeyboardInterrupt) as error:

@@ -24,6 +24,7 @@ from orchestrator.record.changes import take_in
 from orchestrator.record.events import Noted, Observer
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
+from orchestrator.rounds.opening import refuse_impossible
 
 if TYPE_CHECKING:
     from cluster.workers import Workers
@@ -179,13 +180,16 @@ def _proof(config: TournamentConfig, run: RunDirectory) -> Path | str:
 
 @contextmanager
 def _joined(address: str, config: TournamentConfig, run: RunDirectory) -> Iterator[None]:
-    """Be connected to the cluster at `address`. UserError where there is none, or a node cannot do our work."""
+    """Be connected to the cluster at `address`. UserError where there is none, a node cannot do our work, or none could
+    ever hold what the config asks for."""
     from cluster.on_ray.connect import connected
     from cluster.on_ray.fitness import unfit_nodes
+    from cluster.on_ray.ray_workers import RayWorkers
 
     with connected(address):
         if unfit := unfit_nodes(_proof(config, run)):
             raise UserError(f"the Ray cluster at {address}: {'; '.join(unfit)}")
+        refuse_impossible(config, RayWorkers())
         yield
 
 

@@ -26,6 +26,8 @@ from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning.preparation import models
 
 PACKAGES = [Path(str(package.__file__)).parent for package in (orchestrator, competitors, evaluation, cluster)]
+IMPORTED = ("*.py", "*.j2")
+"""What of them is sent: what is imported, as in a wheel. In a checkout people's passwords lie in `cluster/`."""
 LEFT_OUT = (".*", "__pycache__", "node_modules", "venv", "*.egg-info")
 """What of the config's folder is never sent, at any depth: histories, environments, caches, `.env` files."""
 LEFT_OUT_AT_TOP = ("runs", "data", "mlruns", "mlflow.db")
@@ -63,9 +65,10 @@ def submit_tournament(
         _say(console, f"{job} runs already on {jobs.address}: nothing was submitted")
     else:
         with TemporaryDirectory(prefix="tournament-") as staged:
-            lay_out(sent, config_file.absolute().parent, Path(staged))
+            folder, packages = Path(staged, "config"), Path(staged, "packages")
+            lay_out(sent, config_file.absolute().parent, folder)
             command = _command(config, config_file, run_dir, overrides)
-            jobs.submit(job, command, Path(staged), PACKAGES, entrypoint_cpus)
+            jobs.submit(job, command, folder, packages_in(packages), entrypoint_cpus)
         _say(console, f"submitted {job} to {jobs.address}")
     at = f"--address {jobs.address} {job}"
     _say(console, f"follow it: ray job logs --follow {at}\nstop it in order: ray job stop {at}")
@@ -89,6 +92,13 @@ def to_send(config: TournamentConfig, config_file: Path, exclude: Sequence[str] 
             " the hub, or give the config a folder of its own"
         )
     return files
+
+
+def packages_in(staged: Path, packages: Sequence[Path] = PACKAGES) -> list[Path]:
+    """Copies of our packages in `staged`, of what is imported alone."""
+    for package in packages:
+        lay_out([file for kind in IMPORTED for file in package.rglob(kind)], package, staged / package.name)
+    return [staged / package.name for package in packages]
 
 
 def lay_out(files: Sequence[Path], folder: Path, staged: Path) -> None:

@@ -41,7 +41,7 @@ from orchestrator.rounds.costs import Costs
 from orchestrator.rounds.entry import reject
 from orchestrator.rounds.evaluators import Evaluators
 from orchestrator.rounds.judging import Settled, judge
-from orchestrator.rounds.opening import next_field, refuse_hours_without_gpus
+from orchestrator.rounds.opening import next_field, refuse_hours_without_gpus, refuse_impossible
 from orchestrator.rounds.promotion import Promotion, Unfit
 from orchestrator.rounds.proving import challenger, guarded, prove, score_for_proof
 from orchestrator.rounds.scoring_calls import score
@@ -73,7 +73,8 @@ class Tournament:
 
         LimitReached where a round would cost too much: when all that had begun before is settled.
         """
-        self._refuse_impossible()
+        refuse_hours_without_gpus(self.config, self.context.workers.has_gpus)
+        refuse_impossible(self.config, self.context.workers)
         self.costs.require_left()
         try:
             async with asyncio.TaskGroup() as both:
@@ -302,11 +303,3 @@ class Tournament:
         score = self._scorecard(lineage, model).proof
         assert score is not None
         return score
-
-    def _refuse_impossible(self) -> None:
-        workers = self.context.workers
-        refuse_hours_without_gpus(self.config, workers.has_gpus)
-        for recipe in self.config.competitors:
-            shape = recipe.shape(workers.has_gpus)
-            workers.refuse_impossible(shape, f"competitors[{recipe.name}]")
-        workers.refuse_impossible(self.evaluators.shape, "evaluation")

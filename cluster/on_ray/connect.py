@@ -51,7 +51,7 @@ def connected(address: str | None) -> Iterator[dict[str, float]]:
             )
     except ConnectionError as error:
         raise UserError(f"no Ray cluster answers at {address}: {said_by(error)}") from error
-    except (RuntimeError, ValueError, TimeoutError) as error:
+    except Exception as error:  # whose own process does not come up it says by a bare Exception
         if is_own:
             raise ClusterTrouble(f"Ray did not start on this machine: {said_by(error)}") from error
         # All of it: where versions differ, the first line does not say which.

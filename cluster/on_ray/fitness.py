@@ -5,12 +5,16 @@ is first given work. Another Python or Ray than the head's no node can join with
 """
 
 import importlib.util
-from collections.abc import Collection
+import os
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import TournamentError
+from cluster.resources import ACCELERATOR_LABEL
 from cluster.text import last_line, plain
 
 PACKAGES = ("cluster", "competitors", "evaluation", "orchestrator")
@@ -18,7 +22,8 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 """What trains and scores: another version of it may end in other losses."""
 CPU_BUILD = "+cpu"
 KIND = "accelerator_type:"
-"""Begins the resource that Ray adds to a node where it has found an accelerator; one that is only said has none."""
+"""Begins the resource that Ray adds to a node where it has found an accelerator."""
+SEES_GPUS = "import sys, torch; sys.exit(not torch.cuda.is_available())"
 ANSWER_SECONDS = 120.0
 """So long a node may take to answer: it may have to fetch our packages first."""
 
@@ -36,14 +41,17 @@ def versions() -> dict[str, str | None]:
 
 def lacking(wanted: dict[str, str | None], proof: Path | str | None, accelerator: str | None = None) -> list[str]:
     """What this machine lacks, in words; `proof` is a file that it finds if it shares the file's folder, or the URL of
-    an object store that it has to be let into. `accelerator` is the kind that Ray has found in it."""
+    an object store that it has to be let into. `accelerator` is the kind of GPU that it is said to have."""
     here = versions()
     lacks = [f"our package {name}" for name in PACKAGES if importlib.util.find_spec(name) is None]
     for library, there in wanted.items():
         if there is not None and here[library] != there:
             lacks.append(f"{library} {there}" + (f" (it has {here[library]})" if here[library] else ""))
-    if accelerator is not None and here["torch"] is not None and version("torch").endswith(CPU_BUILD):
-        lacks.append(f"a torch for its {accelerator} (it has {version('torch')})")
+    if accelerator is not None and here["torch"] is not None:
+        if version("torch").endswith(CPU_BUILD):
+            lacks.append(f"a torch for its {accelerator} (it has {version('torch')})")
+        elif not _sees_gpus():
+            lacks.append(f"a way to its {accelerator}: torch sees no GPU (NVIDIA's driver, the container's runtime?)")
     if isinstance(proof, Path) and not proof.exists():
         lacks.append(f"the folder {proof.parent}, which all nodes have to share")
     if isinstance(proof, str) and not lacks:
@@ -55,6 +63,23 @@ def lacking(wanted: dict[str, str | None], proof: Path | str | None, accelerator
         except TournamentError as error:
             lacks.append(f"a way into the storage: {error}")
     return lacks
+
+
+def _sees_gpus() -> bool:
+    """Asked in a process of its own: to one that holds no GPU, as this, Ray shows none."""
+    shown = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    asked = subprocess.run([sys.executable, "-c", SEES_GPUS], env=shown, capture_output=True, check=False)
+    return asked.returncode == 0
+
+
+def accelerator_of(node: Mapping[str, Any]) -> str | None:
+    """The kind of GPU that a node, as `ray.nodes()` has it, is said to have; None without one. A GPU that is only
+    counted, of no kind, may be a pretended one."""
+    if not node["Resources"].get("GPU"):
+        return None
+    names: list[str] = [name.removeprefix(KIND) for name in node["Resources"] if name.startswith(KIND)]
+    labels: Mapping[str, str] = node["Labels"]
+    return names[0] if names else labels.get(ACCELERATOR_LABEL)
 
 
 def unfit_nodes(proof: Path | str | None, asked: Collection[str] | None = None) -> list[str]:
@@ -71,11 +96,9 @@ def unfit_nodes(proof: Path | str | None, asked: Collection[str] | None = None) 
         question = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(lacking)
         return question.remote(versions(), proof, kinds[node])
 
-    living = {node["NodeID"]: node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
-    kinds = {
-        node["NodeID"]: next((name.removeprefix(KIND) for name in node["Resources"] if name.startswith(KIND)), None)
-        for node in ray.nodes()
-    }
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    living = {node["NodeID"]: node["NodeManagerAddress"] for node in nodes}
+    kinds = {node["NodeID"]: accelerator_of(node) for node in nodes}
     answers = {node: ask(node) for node in living if asked is None or node in asked}
     unfit = {}
     for node, answer in answers.items():

@@ -29,7 +29,9 @@ CHECK_SECONDS = 1.0
 NEWS_SECONDS = 2.0
 """So long Ray may take to know and to use what was given back."""
 IDLE_SECONDS = 60.0
-"""So long an idle process holds its place where an autoscaler could give the machine back; elsewhere for ever."""
+"""So long an idle process holds its place where an autoscaler could give the machine back."""
+FIXED_IDLE_SECONDS = 600.0
+"""And elsewhere, where other jobs of the cluster may wait for it."""
 MAX_ASKED = 32
 """So many rooms are asked for at once: enough for an autoscaler to start many nodes together."""
 LOST_ROOM_SECONDS = 600.0
@@ -91,8 +93,8 @@ class Pool:
             room.workers = [worker for worker in room.workers if not worker.dead]
             room.since = time.monotonic()
             self._idle.append(room)
-            if self._is_autoscaled:
-                asyncio.get_running_loop().call_later(IDLE_SECONDS, self._expire, room, room.since)
+            patience = IDLE_SECONDS if self._is_autoscaled else FIXED_IDLE_SECONDS
+            asyncio.get_running_loop().call_later(patience, self._expire, room, room.since)
         self._serve()
 
     def _expire(self, room: Room, since: float) -> None:

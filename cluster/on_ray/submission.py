@@ -111,7 +111,6 @@ class Jobs:
                 runtime_env={
                     "working_dir": str(folder),
                     "py_modules": [str(package) for package in packages],
-                    "excludes": ["__pycache__"],
                     "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
                 },
             )

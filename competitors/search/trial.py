@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from cluster.errors import Forfeit
+from cluster.on_ray.gpu_memory import stay_within
 from competitors.contract import Brief
 from competitors.events import reporter
 from competitors.sft.recipe import SftRecipe
@@ -42,6 +43,7 @@ def run_trial(
     has what lies in the trial's folder, and the trial has what `best` says now. Raises Forfeit when the
     loss is no number. Returns the last loss, in nats.
     """
+    stay_within(brief.resources.gpus_where(False))
     gc.collect()  # the process may have run another trial before
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

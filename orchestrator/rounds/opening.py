@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cluster.errors import UserError
+from cluster.errors import ClusterTrouble, UserError
 from cluster.resources import Shape
 from cluster.workers import Workers
 from competitors.contract import Submission
@@ -54,6 +54,17 @@ def next_field(
         return with_budget(roster, config.budget.allowance)
     spent = sum(sum(_past(run, config, settled, has_gpus).spent.values()) for settled in history)
     return with_equal_shares(whole, spent, roster, config.all_rounds - len(history), has_gpus)
+
+
+def refuse_impossible(config: TournamentConfig, workers: Workers) -> None:
+    """UserError for what no node of the cluster could ever hold."""
+    wanted = {f"competitors[{recipe.name}]": recipe.shape(workers.has_gpus) for recipe in config.competitors}
+    wanted["evaluation"] = Shape.of("evaluator", config.evaluation.resources, workers.has_gpus)
+    for what, shape in wanted.items():
+        try:
+            workers.refuse_impossible(shape, what)
+        except ClusterTrouble as trouble:
+            raise UserError(str(trouble)) from trouble
 
 
 def refuse_hours_without_gpus(config: TournamentConfig, has_gpus: bool) -> None:

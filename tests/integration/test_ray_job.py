@@ -21,10 +21,11 @@ from tests.ray_nodes import REPOSITORY, WAIT_SECONDS, Nodes, call, cluster, end,
 from tests.tournaments import sft
 
 RECIPE = """
-import shutil
+import os, shutil
 from safetensors.torch import load_file, save_file
 
 def moved(brief, report):
+    assert "RAY_AUTH_TOKEN" not in os.environ
     shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
     place = brief.output_dir / "model.safetensors"
     weights = load_file(place)

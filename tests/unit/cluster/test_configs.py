@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import jsonschema
+import psutil
 import pytest
 import typer
 import yaml
@@ -114,7 +116,7 @@ def test_which_machines_are_spot_and_what_they_may_do_is_what_their_labels_say()
         assert not any("accessConfigs" in interface for interface in kind["node_config"]["networkInterfaces"])
 
 
-CONTAINER = {"name", "image", "resources", "envFrom", "securityContext", "volumeMounts"}
+CONTAINER = {"name", "image", "resources", "envFrom", "lifecycle", "securityContext", "volumeMounts"}
 POD = {"nodeSelector", "tolerations", "terminationGracePeriodSeconds", "securityContext", "volumes", "containers"}
 GROUP = {"rayStartParams", "labels", "template"}
 FIELDS = {
@@ -182,6 +184,21 @@ def test_pods_on_kubernetes():
     secrets = [source["secretRef"]["name"] for source in head["template"]["spec"]["containers"][0]["envFrom"]]
     assert secrets == ["hub", "storage", "tracking"]
     assert "secret" not in json.dumps(workers).lower()
+
+
+def test_a_pod_that_ends_has_the_driver_stop_in_order_first(monkeypatch: pytest.MonkeyPatch):
+    (head,) = raycluster()["headGroupSpec"]["template"]["spec"]["containers"]
+    command = head["lifecycle"]["preStop"]["exec"]["command"]
+    assert command[:2] == ["python", "-c"]
+    driver, other = (MagicMock(info={"cmdline": line}) for line in (["python", "-m", "orchestrator", "run", "x"], None))
+    waited = MagicMock()
+    monkeypatch.setattr(psutil, "process_iter", lambda names: [driver, other])
+    monkeypatch.setattr(psutil, "wait_procs", waited)
+    exec(command[2], {})
+    driver.terminate.assert_called_once()
+    other.terminate.assert_not_called()
+    (drivers,), _ = waited.call_args
+    assert drivers == [driver]
 
 
 def test_manifests_name_the_queue_that_there_is():

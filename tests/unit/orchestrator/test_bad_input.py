@@ -199,7 +199,7 @@ def test_a_run_directory_of_another_config(tmp_path: Path, config: dict[str, Any
     assert (tmp_path / "run" / "tournament.yaml").read_text() == before
 
 
-def test_a_limit_that_is_reached_stops_and_can_be_gone_on_with(
+def test_a_limit_that_is_reached_is_the_users_to_raise(  # whoever tries again after a 3 would do so for nothing
     tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     def reached(*_: Any) -> None:
@@ -209,10 +209,8 @@ def test_a_limit_that_is_reached_stops_and_can_be_gone_on_with(
     file = tmp_path / "t.yaml"
     file.write_text(yaml.safe_dump(config))
     code, said = call(capsys, "run", str(file), "--run-dir", str(tmp_path / "run"))
-    assert code == 3
-    stopped, go_on = said.splitlines()
-    assert stopped == "stopped: limits.cost: 9.90 of 10.00 is spent: raise it to go on"
-    assert go_on.startswith("go on with the same command: ")
+    assert code == 1
+    assert said == "error: limits.cost: 9.90 of 10.00 is spent: raise it to go on\n"
 
 
 def test_a_folder_that_holds_something_else(tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]):

@@ -10,7 +10,7 @@ from cluster.errors import UserError
 from cluster.on_ray.submission import MOST_BYTES
 from orchestrator.config.loading import load_config
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.submission import PACKAGES, lay_out, submit_tournament, to_send
+from orchestrator.submission import PACKAGES, lay_out, packages_in, submit_tournament, to_send
 
 BESIDE = {"mine.yaml", "recipe.py", "code/train.py", "code/data/words.txt", "models/base/config.json", "big.bin"}
 
@@ -117,3 +117,20 @@ def test_a_call_that_cannot_work_is_refused(
 def test_our_packages_are_those_that_are_installed():
     pyproject = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert all((package / "__init__.py").is_file() and f'"{package.name}"' in pyproject for package in PACKAGES)
+
+
+def test_of_our_packages_nothing_is_sent_but_what_is_imported(tmp_path: Path):
+    package = tmp_path / "checkout/cluster"
+    for name in ("__init__.py", "bucket/tree.py", "mlflow/.env", "kuberay/secret.yaml", "__pycache__/tree.pyc"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("PASSWORD=mine")
+    (copy,) = packages_in(tmp_path / "staged", [package])
+    sent = {file.relative_to(copy).as_posix() for file in copy.rglob("*") if file.is_file()}
+    assert sent == {"__init__.py", "bucket/tree.py"}
+
+
+def test_what_is_sent_of_our_packages_is_what_a_wheel_holds(tmp_path: Path):
+    copies = packages_in(tmp_path)
+    assert [copy.name for copy in copies] == [package.name for package in PACKAGES]
+    assert (tmp_path / "orchestrator/views/report.html.j2").is_file()
+    assert not [*tmp_path.rglob("*.yaml")]

@@ -311,9 +311,12 @@ def test_an_error_of_ray_reaches_everybody_who_waits(ray: FakedRay, monkeypatch:
     assert str(errors[0]) == "Ray does not answer: GCS is gone"
 
 
-def test_where_an_autoscaler_is_idle_rooms_are_given_back(ray: FakedRay, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pools, "outlook", lambda shapes: replace(OUTLOOK, is_autoscaled=True))
-    monkeypatch.setattr(pools, "IDLE_SECONDS", 0.05)
+@pytest.mark.parametrize(("is_autoscaled", "patience"), [(True, "IDLE_SECONDS"), (False, "FIXED_IDLE_SECONDS")])
+def test_idle_rooms_are_given_back_to_an_autoscaler_or_to_other_jobs(
+    ray: FakedRay, monkeypatch: pytest.MonkeyPatch, is_autoscaled: bool, patience: str
+):
+    monkeypatch.setattr(pools, "outlook", lambda shapes: replace(OUTLOOK, is_autoscaled=is_autoscaled))
+    monkeypatch.setattr(pools, patience, 0.05)
 
     async def scenario() -> None:
         played = Played()

@@ -74,6 +74,14 @@ def test_the_slice_is_not_trained_on(brief: Brief):
     assert np.delete(seen, held_back).min() >= 3
 
 
+def test_a_trial_stays_within_its_part_of_a_gpu(brief: Brief, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    parts = list[float]()
+    monkeypatch.setattr("competitors.search.trial.stay_within", parts.append)
+    resources = brief.resources.model_copy(update={"gpus": 0.25})
+    trial(brief.model_copy(update={"resources": resources}), tmp_path / "best")
+    assert parts == [0.25]
+
+
 def test_a_trial_that_diverges_says_so(brief: Brief, tmp_path: Path):
     brief.output_dir.rmdir()
     with pytest.raises(Forfeit, match="its loss was nan after 25% of its part of the budget"):
