@@ -15,6 +15,8 @@ MAX_OVERTAKEN = 4
 """So many later tickets of its priority may start before one that waits; then nobody after it asks for room. A small
 number costs idle GPUs (room for a gang drains while the longest entry on it runs), a large one makes gangs wait; with 4
 a gang of four or five ends up behind about its own size in small entries."""
+UNSAID = "memory"
+"""What a type of nodes in a cluster's config need not say: Ray finds it out as the node starts."""
 ROUNDING = 1e-9  # tenths of a GPU do not add up exactly
 
 
@@ -29,7 +31,8 @@ class Node:
         """How many workers of `shape`, which asks for something, it holds when it is empty."""
         if not all(selects(selector, self.labels.get(name)) for name, selector in shape.labels):
             return 0
-        most = min(self.size.get(name, 0.0) / amount for name, amount in shape.size.items())
+        asked = {name: amount for name, amount in shape.size.items() if name in self.size or name != UNSAID}
+        most = min((self.size.get(name, 0.0) / amount for name, amount in asked.items()), default=1.0)
         return max(0, int(most + ROUNDING))
 
 

@@ -124,7 +124,10 @@ def _size(cpus: float, gpus: float, memory_gb: float | None) -> Size:
 
 def amounts_in_words(names: Iterable[str], amounts: Size) -> str:
     """So much of each of `names`."""
-    return ", ".join(
-        f"{amounts.get(name, 0) / 2**30:.3g} GB memory" if name == "memory" else f"{amounts.get(name, 0):g} {name}"
-        for name in names
-    )
+    return ", ".join(_in_words(name, amounts.get(name)) for name in names)
+
+
+def _in_words(name: str, amount: float | None) -> str:
+    if name != "memory":
+        return f"{amount or 0:g} {name}"
+    return "unknown memory" if amount is None else f"{amount / 2**30:.3g} GB memory"

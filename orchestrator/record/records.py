@@ -47,6 +47,13 @@ class Inspection(Record):
         return f"all but its seed: moved its weights by {self.distance:.1g} of their length"
 
 
+class Raced(Record):
+    """raced.json: what an entry's checkpoints came to at the rungs of a race, for those that get there later."""
+
+    losses: dict[float, float]
+    """Nats per token on the rows that race, by share of the budget."""
+
+
 class Sample(Record):
     """One prompt, what is right, and what the model writes."""
 

@@ -13,7 +13,7 @@ from orchestrator.rounds.copies import reject_copies
 from orchestrator.rounds.entry import Entry
 from orchestrator.rounds.incumbents import score_incumbents
 from orchestrator.rounds.ingredients import ingredients, is_ingredient, lent
-from orchestrator.rounds.racing import Rungs, racing_in
+from orchestrator.rounds.racing import racing_in, rungs_so_far
 from orchestrator.rounds.starts import start_of
 
 
@@ -25,7 +25,7 @@ async def compete_in_round(
     `rounds` is how many there are to be: where a schedule that spans the lineage ends. What turns out to be the same
     model as its seed, the champion or another entry's is rejected.
     """
-    rungs: Rungs = {}
+    rungs = rungs_so_far(context.run, roster)
     racing = racing_in(roster, context.config.racing)
     recipes = [entry.recipe for entry in roster.entries]
     running: dict[str, asyncio.Task[RowResults | None]] = {}

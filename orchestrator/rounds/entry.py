@@ -131,7 +131,7 @@ class Entry:
     def _tries_before(self) -> int:
         """How many tries of the same entry an earlier driver has begun that it can go on from; 0: it starts anew.
 
-        One that races does start anew: at which rungs it was, and how it stood there, that driver knew.
+        One that races does start anew: at which rungs it was that driver knew.
         """
         before = self.context.run.read(Brief, self.folder / "brief.json")
         if before is None or self.recipe.kind not in RESUMES or self.brief.race_at:

@@ -19,6 +19,8 @@ from competitors.events import Event
 from competitors.output import model_form
 from orchestrator.config.sections import Racing
 from orchestrator.field.roster import Roster
+from orchestrator.record.records import Raced
+from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.scoring_calls import score_checkpoint
 
@@ -32,20 +34,20 @@ Rungs = dict[float, dict[str, float]]
 """Of a round that races: the losses at each share of the budget, by competitor."""
 
 
-LARGE_FIELD = 8
-LARGE_RACE = Racing(at=[0.5], keep=0.5)
-"""Where more than so many race for a whole budget, half of them are stopped half-way, and leave what they had not yet
-spent to the line."""
-
-
 def racing_in(roster: Roster, rules: Racing | None) -> Racing | None:
     """By what rules a round's entries are stopped early. What goes on from a race never is."""
-    if roster.phase in ("climb", "line", "lines", "soup"):
-        return None
-    is_large = sum(entry.recipe.trains for entry in roster.entries) > LARGE_FIELD
-    # The runs of a recipe that were left would be its better ones, and say nothing of it.
-    are_repeated = any(entry.recipe.repeat_of for entry in roster.entries)
-    return LARGE_RACE if rules is None and roster.phase == "race" and is_large and not are_repeated else rules
+    return None if roster.phase in ("climb", "line", "lines", "soup") else rules
+
+
+def rungs_so_far(run: RunDirectory, roster: Roster) -> Rungs:
+    """How those stood who had ended their round when an earlier driver was stopped. The others start anew."""
+    rungs: Rungs = {}
+    for entry in roster.entries:
+        folder = run.entry(roster.lineage, roster.round, entry.recipe.name)
+        raced = run.read(Raced, folder / "raced.json") if (folder / "submission.json").exists() else None
+        for share, loss in raced.losses.items() if raced is not None else ():
+            rungs.setdefault(share, {})[entry.recipe.name] = loss
+    return rungs
 
 
 def rank_at(loss: float, others: list[float]) -> int:
@@ -82,6 +84,8 @@ async def race(context: Context, racing: Racing, brief: Brief, event: Event, run
     rung = rungs.setdefault(event.fraction, {})
     others = [other for name, other in rung.items() if name != brief.competitor]
     rung[brief.competitor] = loss
+    own = {share: rung[brief.competitor] for share, rung in rungs.items() if brief.competitor in rung}
+    context.run.write(Raced(losses=own), brief.output_dir.parent / "raced.json")
     if not is_out(loss, others, racing.keep):
         return None
     reason = (

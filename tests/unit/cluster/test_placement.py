@@ -36,6 +36,17 @@ def tickets(*shapes: Shape, priority: int = 1) -> list[Ticket]:
     return [Ticket(priority, number, shape) for number, shape in enumerate(shapes)]
 
 
+def test_memory_that_a_type_of_nodes_does_not_say_is_no_reason_to_refuse():
+    """As in a config for `ray up`; a living node says what it has."""
+    wants = Shape("trainer", 2, 0, memory_gb=30)
+    assert Node({"CPU": 8.0}).room(wants) == 4
+    assert Node({"CPU": 8.0, "memory": 1.0}).room(wants) == 0
+    assert Node({"CPU": 8.0}).room(Shape("trainer", 0, 0, memory_gb=30)) == 1
+    said = refusal(Shape("trainer", 16, 0, memory_gb=30), {"a": Node({"CPU": 8.0})})
+    assert said is not None
+    assert said.endswith("it has 1 node of 8 CPU, unknown memory")
+
+
 @pytest.mark.parametrize(
     ("shape", "totals", "room"),
     [

@@ -482,6 +482,57 @@ def test_a_race_stops_the_worst_whether_it_listens_or_not(
         assert "on at most 30 validation rows, place " in entry.reason
 
 
+def test_a_race_that_was_stopped_goes_on_with_how_everybody_stood(inputs: Path, tmp_path: Path):
+    """b is worse than a, who had ended before the driver was stopped: alone at its rung it would go on."""
+    scored: list[str] = []
+
+    def at_the_rung(brief: Brief) -> None:
+        reporter(brief.progress_file)({"event": "started"})
+        folder = brief.output_dir / "checkpoint-1"
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "model.safetensors").write_bytes(b"")
+        reporter(brief.progress_file)({"event": "checkpoint", "fraction": 0.5, "folder": folder.name})
+        while f"{brief.competitor}@1" not in scored:
+            time.sleep(0.01)
+
+    def well(brief: Brief) -> None:
+        at_the_rung(brief)
+        hand_in(brief)
+
+    def is_lost(brief: Brief) -> None:
+        while not (brief.output_dir.parents[1] / "a/submission.json").exists():
+            time.sleep(0.01)
+        raise WorkerDied("the machine is gone", node_lost=True)
+
+    def badly(brief: Brief) -> None:
+        at_the_rung(brief)
+        deadline = time.monotonic() + 5
+        while not brief.stop_file.exists():
+            if time.monotonic() > deadline:
+                return hand_in(brief)
+            time.sleep(0.01)
+        raise Forfeit(brief.stop_file.read_text())
+
+    def fault(name: str, args: tuple[Any, ...]) -> None:
+        if name == "score_checkpoint":
+            scored.append(args[0].name)
+
+    def workers(b: Callable[[Brief], None]) -> FakedWorkers:
+        return FakedWorkers(lambda name, number: {"a": 1.0, "b": 2.0}.get(name, 4.0), {"a": well, "b": b}, fault)
+
+    config = faked_config(inputs, rounds=1, racing={"at": [0.5], "keep": 0.5, "rows": 30}, competitors=[
+        {"name": name, "kind": "python", "entrypoint": "tests.recipes:writes_nothing"} for name in "ab"
+    ])  # fmt: skip
+    with pytest.raises(ClusterTrouble):
+        play(config, tmp_path / "run", workers(is_lost))
+    assert scored == ["a@1"]
+    a, b = play(config, tmp_path / "run", workers(badly)).lineages[0].rounds[0].entries
+    assert (a.state, b.state) == ("scored", "forfeit")
+    assert b.reason.startswith("stopped by racing at 50% of its budget: ")
+    assert b.reason.endswith("place 2 of the 2 that got there")
+
+
 def test_when_all_forfeit_the_base_stays(inputs: Path, tmp_path: Path):
     def gives_up(brief: Brief) -> None:
         raise Forfeit("does not want to")

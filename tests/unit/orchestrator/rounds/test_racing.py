@@ -1,10 +1,12 @@
 """Who is out of a race, and what of a checkpoint is looked at."""
 
+from typing import Any
+
 import pytest
 
-from competitors.sft.recipe import SftRecipe
-from orchestrator.field.roster import Roster, RosterEntry
-from orchestrator.rounds.racing import LARGE_RACE, is_out, racing_in, rank_at
+from orchestrator.config.sections import Racing
+from orchestrator.field.roster import Roster
+from orchestrator.rounds.racing import is_out, racing_in, rank_at
 
 
 def test_who_is_out_of_a_race():
@@ -21,11 +23,9 @@ def test_places_at_a_rung(loss: float, others: list[float], place: int):
     assert rank_at(loss, others) == place
 
 
-def test_a_large_race_is_halved_unless_that_would_leave_the_better_runs_of_a_recipe():
-    def race(count: int, repeats: str | None = None) -> Roster:
-        recipes = [SftRecipe(name=f"r-{i}", kind="sft", learning_rate=1, repeat_of=repeats) for i in range(count)]
-        return Roster(lineage="l", round=1, phase="race", entries=[RosterEntry(recipe=recipe) for recipe in recipes])
-
-    assert racing_in(race(9), None) == LARGE_RACE
-    assert racing_in(race(8), None) is None
-    assert racing_in(race(9, "r"), None) is None
+@pytest.mark.parametrize(("phase", "races"), [("explore", True), ("race", True), ("climb", False), ("line", False)])
+def test_what_goes_on_from_a_race_does_not_race_again(phase: Any, races: bool):
+    rules = Racing(at=[0.5], keep=0.5)
+    roster = Roster(lineage="l", round=1, phase=phase, entries=[])
+    assert racing_in(roster, rules) == (rules if races else None)
+    assert racing_in(roster, None) is None
