@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["MANIFEST", "Manifest", "Row", "Split", "file_of", "make_splits", "read_held_out", "read_split"]
 
 MANIFEST = "manifest.json"
+MOST_SHORT = 0.1
+"""Such a share of its rows a held-out split may lack, where no unit that is left would fit."""
 
 
 def file_of(split: Split) -> str:
@@ -187,10 +189,14 @@ def _table(path: Path, columns: list[str] | None) -> "pyarrow.Table":
 def _refuse_too_few(
     splits: dict[Split, npt.NDArray[np.int64]], wanted: dict[Split, int], rows: Catalogue, leaks: int
 ) -> None:
-    """UserError when a held-out split cannot be filled or nothing is left to train on."""
+    """UserError when a held-out split cannot be filled, as far as rows that are never divided fill it, or nothing is
+    left to train on."""
     got = {split: len(places) for split, places in splits.items()}
-    if got["train"] and all(got[split] == count for split, count in wanted.items()):
-        return
+    if got["train"]:
+        smallest = int(np.unique(rows.units[splits["train"]], return_counts=True)[1].min())
+        short = {split: count - got[split] for split, count in wanted.items()}
+        if all(gap == 0 or (gap < smallest and gap <= MOST_SHORT * wanted[split]) for split, gap in short.items()):
+            return
     near = f"{leaks} of the others are near-duplicates of held-out rows; " if leaks else ""
     asked, found = (sum(counts[split] for split in wanted if split != "test") for counts in (wanted, got))
     turns = len(wanted) - 2

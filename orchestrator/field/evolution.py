@@ -18,6 +18,8 @@ from competitors.sft.recipe import SftRecipe
 from orchestrator.field.roster import MadeBy, RosterEntry
 
 FACTORS = [0.8, 1.25]
+LONGEST_ROOT = 50
+"""Characters of its recipe's name that a child's begins with."""
 DRAWS = 16
 """So often other factors are drawn where a child would be the twin of a recipe that competes already."""
 
@@ -89,7 +91,7 @@ def root_name(name: str) -> str:
 
 def child_name(parent: str, number: int, index: int, taken: set[str]) -> str:
     """A name that says whose child of which round it is: `full.3a` for a copy of `full` or of `full.2b`."""
-    root = root_name(parent)[:50]
+    root = root_name(parent)[:LONGEST_ROOT]
     while (name := f"{root}.{number}{_letters(index)}") in taken:
         index += 1
     taken.add(name)

@@ -9,7 +9,7 @@ from competitors.contract import Brief, Ingredient, Submission
 from competitors.soup.recipe import SoupRecipe
 from evaluation.scorecard import Scorecard
 from evaluation.submissions.promotion import lend
-from orchestrator.field.evolution import root_name
+from orchestrator.field.evolution import LONGEST_ROOT, root_name
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster
 from orchestrator.record.events import Noted
@@ -21,7 +21,8 @@ from orchestrator.rounds.context import Context
 def is_ingredient(recipe: Any, soup: SoupRecipe) -> bool:
     """Whether `soup` may blend what `recipe` hands in: neither another soup nor the control. Who is named in
     `of` stands for its children by evolution too."""
-    named = soup.of is None or recipe.name in soup.of or root_name(recipe.name) in soup.of
+    roots = [name[:LONGEST_ROOT] for name in soup.of or ()]  # as children are named
+    named = soup.of is None or recipe.name in soup.of or root_name(recipe.name) in roots
     return bool(recipe.trains) and named
 
 

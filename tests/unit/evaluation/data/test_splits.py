@@ -1,6 +1,7 @@
 import itertools
 import random
 import stat
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -131,6 +132,21 @@ def test_bad_templates(tmp_path: Path, prompt: str, completion: str, message: st
 def test_too_few_rows_names_keys_and_numbers(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.validation: 100 and data\.test: 20 .* 120 rows with 100 different"):
         split(example_rows(), tmp_path, validation=100, test=20)
+
+
+@pytest.mark.parametrize(("group", "fits"), [(1, True), (3, True), (4, True), (15, False)])
+def test_a_split_may_lack_what_no_group_fits_into(tmp_path: Path, group: int, fits: bool) -> None:
+    """50, 50 and 50 rows in groups of 3 are 48 each; in groups of 15 they would be 45, but 30 in one of ten."""
+    rows = [{"instruction": f"prompt {i}", "response": "c", "user": f"u{i // group}"} for i in range(600)]
+    wanted = 50 if fits else 40
+    made = partial(make_splits, datasets.Dataset.from_list(rows), PROMPT, COMPLETION, 2 * wanted, wanted, 1, tmp_path)
+    if not fits:
+        with pytest.raises(UserError, match=r"are never divided; got 60 for validation, 30 for test, 510 for train"):
+            made("here", group="user")
+        return
+    counts = made("here", group="user").counts
+    full = 50 - 50 % group
+    assert counts == {"train": 600 - 3 * full, "validation": full, "proof": full, "test": full}
 
 
 def test_normalised() -> None:

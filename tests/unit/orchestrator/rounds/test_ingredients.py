@@ -11,15 +11,17 @@ from safetensors.torch import load_file
 from cluster.digest import model_sha256
 from cluster.store import LOCAL
 from competitors.contract import Brief
+from competitors.sft.recipe import SftRecipe
 from competitors.soup.recipe import SoupRecipe
 from evaluation.scorecard import Scorecard
+from orchestrator.field.evolution import child_name
 from orchestrator.record.events import Noted
 from orchestrator.record.records import Inspection, ModelFolder
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds.competition import brief_for
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.evaluators import Evaluators
-from orchestrator.rounds.ingredients import ingredients, lent
+from orchestrator.rounds.ingredients import ingredients, is_ingredient, lent
 from tests.faked import faked_config, play
 from tests.tiny import tiny_model
 from tests.unit.evaluation.submissions.making import tiny_adapter
@@ -27,6 +29,13 @@ from tests.unit.orchestrator.rounds.test_competition import seed_of
 from tests.unit.orchestrator.test_real_kinds import workers
 
 SOUP = SoupRecipe(name="mix", kind="soup")
+
+
+def test_who_is_named_stands_for_its_children_however_long_its_name_is():
+    long = "x" * 60
+    soup = SoupRecipe(name="mix", kind="soup", of=["full", long])
+    for name, is_one in (("full", True), ("full.3a", True), (child_name(long, 3, 0, set()), True), ("other.3a", False)):
+        assert is_ingredient(SftRecipe(name=name, kind="sft", learning_rate=1.0), soup) == is_one
 
 
 @pytest.fixture
