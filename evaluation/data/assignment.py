@@ -4,8 +4,8 @@ Of each row only a few numbers are remembered, so that millions fit; its text is
 Rows that must not part (of one prompt, of one declared group) are a `unit`. Units are gone through in the order of a
 hash. Each goes to the first of validation, proof, test and slice that still has room for all of it, and to train where
 none has: so a held-out split gets the rows asked for, but for what no unit fits into, and a unit too large for the room
-that is left is not cut and not waited for. A unit that is alike to held-out ones joins their split, as a part of their group; where it has no
-room, or would tie validation to test, it is not held out.
+that is left is not cut and not waited for. A unit that is alike to held-out ones joins their split, as a part of their
+group; where it has no room, or would tie validation to test, it is not held out.
 """
 
 import hashlib
