@@ -13,13 +13,12 @@ short_data.py.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, inf, sqrt
+from math import inf, sqrt
 
 from cluster.errors import UserError
 from cluster.resources import Resources
 from competitors.contract import Allowance
 from competitors.kinds import Recipe
-from competitors.search.recipe import SearchRecipe
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.evolution import child_name
 from orchestrator.field.growth import Room, one_worker, resources_of_a_line
@@ -27,6 +26,7 @@ from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Phase, Roster, RosterEntry
 from orchestrator.field.scaling import at_rate, carried, going_on, miniature, part_of_a_line, rate_at, spread
 from orchestrator.field.short_data import LONGEST_LINE_PASSES, batch_of_a_line, lengths, soups
+from orchestrator.field.smallest import cost_of_steps, refuse_less, smallest_total
 from orchestrator.field.trunk import RANK_FACTOR, factors, order_of, recipe_of
 from orchestrator.field.whole_budget import Allocation, Corpus, Past, Whole
 
@@ -119,28 +119,18 @@ class Plan:
         trains = sum(recipe.trains for recipe in recipes)
         if not trains:
             raise UserError("competitors: none of them trains, so there is nothing to give a whole budget to")
-        share = min(self.rules.share, RACE_AT_MOST / trains) * self.whole.total
-        least = [self._least(recipe) for recipe in recipes]
-        amounts = [max(share, floor) if recipe.trains else 1.0 for recipe, floor in zip(recipes, least, strict=True)]
-        if sum(amounts) > SMALLEST_AT_MOST * self.whole.total:
-            needed = ceil(sum(least) / SMALLEST_AT_MOST)
-            raise UserError(
-                f"budget.total_tokens: {self.whole.total:,.0f} are too few for {trains} competitors, which take"
-                f" {sum(least):,.0f} to be told apart, a quarter at most: give at least {needed:,}"
-            )
-        return amounts
+        share = min(self.rules.share, RACE_AT_MOST / trains)
+        least = [self._least(recipe) for recipe in recipes if recipe.trains]
+        steps = f"{STEPS_OF_A_MINIATURE} steps{'' if self.whole.unit == 'tokens' else ' of a second'}"
+        why = f"{trains} competitors, which race for a quarter of it at most and need {steps} each"
+        refuse_less(self.whole, smallest_total(least, share, SMALLEST_AT_MOST), why)
+        return [max(share * self.whole.total, self._least(recipe)) if recipe.trains else 1.0 for recipe in recipes]
 
     def _least(self, recipe: Recipe) -> float:
-        """Below which its training says nothing; 0 where nothing is known of its steps, or of the tokens of an hour."""
-        if self.whole.unit != "tokens":
-            return 0.0
+        """Below which its training says nothing."""
         if isinstance(recipe, SftRecipe):
-            batch = carried(recipe, self.smallest_batch(recipe)).batch
-            return STEPS_OF_A_MINIATURE * batch * self.corpus.tokens_per_row
-        if isinstance(recipe, SearchRecipe):
-            one = recipe.largest(lambda trial: trial.batch)
-            return STEPS_OF_A_MINIATURE * one.batch * self.corpus.tokens_per_row * recipe.trials / recipe.share
-        return 0.0
+            recipe = carried(recipe, self.smallest_batch(recipe))
+        return cost_of_steps(STEPS_OF_A_MINIATURE, recipe, self.whole, self.corpus, self.has_gpus)
 
     def _children(
         self, trunk: SftRecipe, rates: Sequence[float], history: Sequence[Past], is_short: bool
@@ -211,17 +201,17 @@ class Plan:
         return self.rules.several_lines and not history[-1].trunk.is_base and (is_begun or is_much)
 
     def _pass(self, history: Sequence[Past]) -> float:
-        """What a pass over the data takes of the budget, at the pace so far where that is time."""
+        """What a pass over the data takes of the budget, at the pace so far where that is time; without one no end."""
         if self.whole.unit == "tokens":
             return self.corpus.tokens
         costs = [(spent, past.tokens.get(name, 0)) for past in history for name, spent in past.spent.items()]
         told = [one for one in costs if one[1]] or costs  # of what reports no tokens, no pace is known
-        return self.corpus.tokens * sum(spent for spent, _ in told) / max(sum(tokens for _, tokens in told), 1)
+        pace = sum(spent for spent, _ in told) / max(sum(tokens for _, tokens in told), 1)
+        return self.corpus.tokens * pace or inf
 
     def _batch_of_a_line(self, recipe: SftRecipe, left: float, history: Sequence[Past]) -> int:
         """Sequences of a step of a line over everything that is left."""
-        one = self._pass(history)
-        rows = left / one * self.corpus.rows if one else 0.0
+        rows = left / self._pass(history) * self.corpus.rows
         return self._shared_evenly(max(recipe.batch, round(sqrt(rows) / ROOT_PER_ROW)), recipe)
 
     def _quieter(self, recipe: SftRecipe) -> tuple[SftRecipe, dict[str, str]]:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from competitors.kinds import Recipe
 from orchestrator.field.allocation import Plan
 from orchestrator.field.model_ref import ModelRef
-from orchestrator.field.roster import Roster
+from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.field.whole_budget import Past
 
 
 def forecast(plan: Plan, recipes: Sequence[Recipe]) -> list[Roster]:
-    """The rosters where the first recipe that trains wins beyond doubt, keeps its rate, and everybody spends what they
-    are given. UserError where the budget is too small.
+    """The rosters where the first recipe that trains wins beyond doubt, keeps its rate, everybody spends what they
+    are given, and of several lines the longest prove best, which spend most. UserError where the budget is too small.
 
     A budget of time does not say how many tokens it will be: it is taken not to be short of data.
     """
@@ -24,9 +24,9 @@ def forecast(plan: Plan, recipes: Sequence[Recipe]) -> list[Roster]:
     return [past.roster for past in history]
 
 
-def on_champions_line(rosters: Sequence[Roster]) -> tuple[float, float]:
+def on_champions_line(rosters: Sequence[Roster], plan: Plan) -> tuple[float, float]:
     """Of what these rounds spend, the shares on the champion's own line and on what a soup of it blends."""
-    spent = [[_amount(entry.budget) for entry in roster.entries if entry.recipe.trains] for roster in rosters]
+    spent = [[amount(plan, entry) for entry in roster.entries if entry.recipe.trains] for roster in rosters]
     are_blended = [roster.phase == "lines" and rosters[-1].phase == "soup" for roster in rosters]
     blended = sum(sum(amounts) for amounts, is_blended in zip(spent, are_blended, strict=True) if is_blended)
     own = sum(sum(amounts[:1]) for amounts, is_blended in zip(spent, are_blended, strict=True) if not is_blended)
@@ -34,18 +34,22 @@ def on_champions_line(rosters: Sequence[Roster]) -> tuple[float, float]:
     return own / total, blended / total
 
 
+def amount(plan: Plan, entry: RosterEntry) -> float:
+    """What an entry is given, in the budget's unit."""
+    if entry.budget is None or not entry.recipe.trains:
+        return 0.0
+    if plan.whole.unit == "tokens":
+        return float(entry.budget.tokens or 0)
+    return (entry.budget.seconds or 0.0) * (entry.recipe.resources.resolved(plan.has_gpus).devices or 1.0)
+
+
 def _gone_as_expected(plan: Plan, roster: Roster, history: Sequence[Past]) -> Past:
-    trains = [entry for entry in roster.entries if entry.recipe.trains]
-    names = [entry.recipe.name for entry in trains]
-    held = {e.recipe.name: e.recipe.resources.resolved(plan.has_gpus).devices for e in trains}
-    tokens = {e.recipe.name: int(_amount(e.budget)) for e in trains}
-    by_time = plan.whole.unit != "tokens"
-    spent = {name: tokens[name] * (held[name] if by_time else 1.0) for name in names}
+    spent = {entry.recipe.name: amount(plan, entry) for entry in roster.entries if entry.recipe.trains}
+    names = list(spent)
     winner = ModelRef(names[0], roster.round) if names else None
     trunk = history[-1].trunk if roster.phase == "lines" or winner is None else winner
-    losses = {name: 1.0 + (name != names[0]) / 100 for name in names}
-    return Past(roster, losses, trunk, (), spent, {} if by_time else tokens, {})
-
-
-def _amount(budget: object) -> float:
-    return float(getattr(budget, "tokens", None) or getattr(budget, "seconds", None) or 0.0)
+    # Of lines the last one of the first round is the longest: then no more is ever spent.
+    best = names[-1:] if roster.phase == "lines" else names[:1]
+    losses = {name: 1.0 + (name not in best) / 100 for name in names}
+    tokens = {name: int(one) for name, one in spent.items()} if plan.whole.unit == "tokens" else {}
+    return Past(roster, losses, trunk, (), spent, tokens, {})

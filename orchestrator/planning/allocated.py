@@ -99,7 +99,7 @@ def _planned(
     else:
         plan = Plan(*fixed, cluster.has_gpus, cluster.room, len(config.lineages))
     rosters = forecast(plan, config.competitors)
-    own, blended = on_champions_line(rosters)
+    own, blended = on_champions_line(rosters, plan)
     return PlannedAllocation(
         lineage=lineage.name,
         rounds=[_round(roster) for roster in rosters],

@@ -15,6 +15,7 @@ from cluster.resources import Resources, Shape
 from competitors.kinds import Recipe
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.allocation import Plan
+from orchestrator.field.forecast import amount
 from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.planning.model_shape import BaseShape
 
@@ -83,7 +84,7 @@ def usage(plan: Plan, rosters: Sequence[Roster], cluster: Cluster, base: BaseSha
     by_time = plan.whole.unit != "tokens"
     alone = plan.whole.total * (1.0 if by_time else operations(first)) / held_alone
     took = sum(_duration(plan, roster, devices) for roster in rosters)
-    spent = [sum(_amount(plan, entry) for roster in part for entry in roster.entries) for part in (before, after)]
+    spent = [sum(amount(plan, entry) for roster in part for entry in roster.entries) for part in (before, after)]
     return Usage(
         devices=devices,
         on_gpus=cluster.has_gpus,
@@ -141,16 +142,7 @@ def _duration(plan: Plan, roster: Roster, devices: float) -> float:
 
 def _cost(plan: Plan, entry: RosterEntry) -> float:
     """Seconds of a device, or operations for each parameter."""
-    return _amount(plan, entry) * (1.0 if plan.whole.unit != "tokens" else operations(entry.recipe))
-
-
-def _amount(plan: Plan, entry: RosterEntry) -> float:
-    """What an entry is given, in the budget's unit."""
-    if entry.budget is None or not entry.recipe.trains:
-        return 0.0
-    if plan.whole.unit == "tokens":
-        return float(entry.budget.tokens or 0)
-    return (entry.budget.seconds or 0.0) * _held(plan, entry)
+    return amount(plan, entry) * (1.0 if plan.whole.unit != "tokens" else operations(entry.recipe))
 
 
 def _held(plan: Plan, entry: RosterEntry) -> float:

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.errors import UserError
 from cluster.resources import Resources
+from competitors.command.recipe import CommandRecipe
 from competitors.kinds import Recipe
 from competitors.search.recipe import SearchRecipe
 from competitors.sft.recipe import SftRecipe
@@ -73,6 +74,27 @@ def test_a_budget_too_small_for_the_field_says_what_would_do():
     with pytest.raises(UserError, match=r"budget.total_tokens: 10,000 are too few for 4 competitors.*at least 51,200"):
         plan(total=10_000).next_roster(field, [])
     assert plan(total=51_200).next_roster(field, []).phase == "race"
+
+
+@pytest.mark.parametrize("programs", [0, 1, 5, 60])
+@pytest.mark.parametrize("unit", ["tokens", "device_seconds"])
+def test_the_smallest_that_is_named_works_and_hardly_less_does(programs: int, unit: Any):
+    """A program's share counts too, though nothing is known of its steps; so does one that is more than is needed."""
+    program = {"kind": "command", "run": "true", "sandbox": "none"}
+    field: list[Recipe] = [sft("a"), sft("b", batch_size=16, resources={"gpus": 1, "workers": 4})]
+    field += [CommandRecipe.model_validate(program | {"name": f"p{number}"}) for number in range(programs)]
+
+    def of(total: float) -> Plan:
+        return Plan("l", Allocation(), Whole(total, unit), CORPUS, 5, has_gpus=True)
+
+    with pytest.raises(UserError) as refused:
+        of(10.0).next_roster(field, [])
+    named = float(str(refused.value).rpartition(" ")[2].replace(",", ""))
+    smallest = named * (1 if unit == "tokens" else 3600)
+    assert of(smallest).next_roster(field, []).phase == "race"
+    assert of(max(smallest, 4e3)).next_roster(field, []).phase == "race"
+    with pytest.raises(UserError, match=f"{len(field)} competitors"):
+        of(0.98 * smallest).next_roster(field, [])
 
 
 def test_a_field_that_trains_nothing_has_no_use_for_a_budget():
