@@ -21,7 +21,7 @@ from orchestrator.record.records import RecipeStanding, Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, RoundSnapshot, Snapshot
 from orchestrator.views.columns import COLUMNS, required, submission_of
-from orchestrator.views.tokens import tokens_of
+from orchestrator.views.tokens import left_over, tokens_of
 
 TEST = "test_"
 
@@ -118,6 +118,8 @@ class LineageRow(Record):
     """Of soups on the champion's line."""
     tokens_lost: int = 0
     """With processes that ended, and trained again."""
+    tokens_left_over: int | None = None
+    """Of a whole budget; None without one, and before the last round."""
 
 
 class ReferenceRow(Tested):
@@ -156,6 +158,7 @@ def build(snapshot: Snapshot, state: State) -> Leaderboard:
                 base=one.lineage.base,
                 rounds=_rounds(snapshot.run, one),
                 **{f"tokens_{key}": value for key, value in tokens_of(one).model_dump().items()},
+                tokens_left_over=left_over(snapshot.config, one),
             )
             for one in snapshot.lineages
         ],

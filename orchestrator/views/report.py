@@ -22,7 +22,7 @@ from orchestrator.views.columns import RECIPE_COLUMNS, shown_in
 from orchestrator.views.headline import Headline, headlines, in_a_sentence
 from orchestrator.views.leaderboard import EntryRow, Leaderboard, LineageRow, RoundRow, build
 from orchestrator.views.overfitting import Fit, fits
-from orchestrator.views.tokens import line_of, tokens_of
+from orchestrator.views.tokens import left_over_in_words, line_of, tokens_of
 from orchestrator.views.words import duration, signed
 
 OPEN_ROUNDS = 6
@@ -182,7 +182,7 @@ def _lineage_view(snapshot: Snapshot, lineage: LineageSnapshot, board: Leaderboa
         headlines=headlines(board, snapshot.config.references, row, recipes),
         ancestry=[_ancestor(row, model, recipes) for model in reversed(line_of(lineage, lineage.champion))],
         fits=fits(snapshot, lineage),
-        tokens=tokens_of(lineage).in_words,
+        tokens=f"{tokens_of(lineage).in_words} {left_over_in_words(snapshot.config, lineage)}".rstrip(),
         charts=train_charts,
         samples=_samples(lineage),
         recipes=recipes,

@@ -5,8 +5,12 @@ A soup on it has trained nothing itself: what it blends, and their lines, are co
 """
 
 from cluster.records import Record
+from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef
-from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot
+from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, has_ended
+
+SAID_FROM = 0.01
+"""The share of a budget from which on it is said to be left over: less is what no whole step fitted into."""
 
 
 class Tokens(Record):
@@ -47,6 +51,26 @@ def tokens_of(lineage: LineageSnapshot) -> Tokens:
         on_ingredients=_trained(lineage, _ingredients(lineage, own) - set(own)),
         lost=sum(submission.lost_tokens for submission in trained),
     )
+
+
+def left_over(config: TournamentConfig, lineage: LineageSnapshot) -> int | None:
+    """Of a whole budget of tokens, what nobody trained with; None without one, and before the lineage has ended. What
+    was lost with a process was not charged."""
+    total = config.budget.total_tokens
+    if total is None or not has_ended(config, lineage.verdicts):
+        return None
+    tokens = tokens_of(lineage)
+    return max(0, total - tokens.spent + tokens.lost)
+
+
+def left_over_in_words(config: TournamentConfig, lineage: LineageSnapshot) -> str:
+    """A sentence with the reason; empty where nothing worth a word is left."""
+    left, total = left_over(config, lineage), config.budget.total_tokens
+    if left is None or total is None or left <= SAID_FROM * total:
+        return ""
+    is_short = any(round_.roster.phase == "lines" for round_ in lineage.rounds)
+    why = ": more passes over the data would overfit" if is_short else ""
+    return f"{left:,} of the {total:,} of its budget are left over{why}."
 
 
 def line_of(lineage: LineageSnapshot, model: ModelRef) -> list[ModelRef]:

@@ -48,6 +48,7 @@ def test_the_file_has_the_contracts_keys_and_one_for_each_figure(run: RunDirecto
             "tokens_on_champions_line",
             "tokens_on_ingredients",
             "tokens_lost",
+            "tokens_left_over",
         }
         for row in lineage["rounds"]:
             assert ROUND | figures <= set(row)

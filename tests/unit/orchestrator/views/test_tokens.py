@@ -8,7 +8,7 @@ import pytest
 
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.snapshot import LineageSnapshot
-from orchestrator.views.tokens import Tokens, line_of, tokens_of
+from orchestrator.views.tokens import Tokens, left_over, left_over_in_words, line_of, tokens_of
 from tests.faked import FakedWorkers, allocated, climbing, faked_config, play
 
 
@@ -52,6 +52,20 @@ def test_what_a_soup_blends_is_counted_apart_and_what_was_lost_too(tmp_path: Pat
     assert soup.submission is not None
     own = soup.submission.train_tokens  # these workers only pretend, and say that a soup has trained
     assert tokens_of(lineage) == Tokens(spent=207 + own, on_champions_line=own, on_ingredients=200, lost=7)
+
+
+def test_what_a_budget_leaves_over_is_said_with_its_reason(tmp_path: Path):
+    """120 rows of some 12 tokens: a race, eight lines and their soup take a small part of a million."""
+    short = allocated(tmp_path / "in", allocation={"climb": False}, rounds=4, budget={"total_tokens": 1_000_000})
+    (lineage,) = play(short, tmp_path / "run", FakedWorkers(climbing)).lineages
+    spent = tokens_of(lineage).spent
+    assert left_over(short, lineage) == 1_000_000 - spent > 500_000
+    assert left_over_in_words(short, lineage) == (
+        f"{1_000_000 - spent:,} of the 1,000,000 of its budget are left over: more passes over the data would overfit."
+    )
+    assert left_over(short, replace(lineage, rounds=lineage.rounds[:2])) is None
+    long = short.model_copy(update={"budget": short.budget.model_copy(update={"total_tokens": spent + 10})})
+    assert (left_over(long, lineage), left_over_in_words(long, lineage)) == (10, "")
 
 
 @pytest.mark.parametrize(
