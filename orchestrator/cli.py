@@ -160,9 +160,9 @@ def plan(
     from orchestrator.planning.plan import make_plan
     from orchestrator.planning.printed import print_plan
 
-    loaded = _load(config, set_, address)
     if cluster is not None and address is not None:
         raise UserError("give --address or --cluster, not both")
+    loaded = _load(config, set_, address, cluster=cluster)
     result = make_plan(loaded, config, address, cluster)
     if json:
         console.print_json(result.model_dump_json())
@@ -312,8 +312,10 @@ def _load(
     overrides: list[str] | None,
     address: str | None,
     run_dir: Path | Callable[[TournamentConfig], Path] | None = None,
+    cluster: Path | None = None,
 ) -> TournamentConfig:
-    """The config, with a field made for it where it leaves that to us: for the cluster at `address`, or this machine.
+    """The config, with a field made for it where it leaves that to us: for the cluster at `address` or on paper, or
+    this machine.
 
     A run directory that is there already has its field, which another machine would make otherwise: that one goes on.
     """
@@ -325,7 +327,7 @@ def _load(
         there = RunDirectory(where) if where is not None else None
         if there is not None and there.config_file.is_file() and there.config.competitors_by == AUTO:
             return there.config.competitors
-        return make_field(stand_in, config.parent, address)
+        return make_field(stand_in, config.parent, address, cluster)
 
     return load_config(config, overrides, make)
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from cluster.cluster_file import nodes_of, read_cluster
 from cluster.errors import UserError
-from cluster.machine import Machine, machine_here
+from cluster.machine import Machine, largest_of, machine_here
 from competitors.kinds import Recipe
 from evaluation.data import sources
 from evaluation.data.rendering import render
@@ -23,8 +24,10 @@ SAMPLED_ROWS = 2000
 """Rows whose length is looked at, spread over the data."""
 
 
-def make_field(config: TournamentConfig, config_folder: Path, address: str | None = None) -> list[Recipe]:
-    """The field of a config whose competitors are `auto`, for the cluster at `address` or this machine.
+def make_field(
+    config: TournamentConfig, config_folder: Path, address: str | None = None, cluster_file: Path | None = None
+) -> list[Recipe]:
+    """The field of a config whose competitors are `auto`, for the cluster on paper or at `address`, or this machine.
 
     Reads each base's config.json, not its weights, and the data. UserError for what cannot be read.
     """
@@ -39,7 +42,7 @@ def make_field(config: TournamentConfig, config_folder: Path, address: str | Non
         max_tokens=config.data.max_tokens,
         line_tokens=_line_tokens(config),
         spans_rounds=config.budget.whole is None,
-        machine=machine_of(address or config.cluster.address),
+        machine=machine_on_paper(cluster_file) if cluster_file else machine_of(address or config.cluster.address),
         has_four_bits=importlib.util.find_spec("bitsandbytes") is not None,
     )
     return list(make_recipes(basis))
@@ -75,6 +78,11 @@ def machine_of(address: str | None) -> Machine:
         return machine_here()
     with connected(address):
         return largest_machine()
+
+
+def machine_on_paper(cluster_file: Path) -> Machine:
+    """The largest of a cluster that is not there."""
+    return largest_of(nodes_of(read_cluster(cluster_file)))
 
 
 def _data_size(config: TournamentConfig, config_folder: Path) -> tuple[int, float]:

@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from cluster.errors import UserError
+from cluster.machine import Machine
+from competitors.sft.recipe import SftRecipe
+from orchestrator import cli
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning.basis import make_field, sampled, shape_of
 from orchestrator.planning.model_shape import describe_folder
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
+
+FIELD = [SftRecipe(name="a", kind="sft", learning_rate=1e-3)]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +78,22 @@ def test_a_field_needs_neither_weights_nor_a_tokenizer(base: Path, tmp_path: Pat
     assert {recipe.kind for recipe in whole} == {"sft"}
     assert {recipe.model_dump()["schedule_spans"] for recipe in whole} == {"round"}
     assert {recipe.model_dump()["schedule_spans"] for recipe in equal} == {"lineage"}
+
+
+def test_a_field_for_a_cluster_on_paper_is_for_its_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    seen: list[Machine] = []
+    monkeypatch.setattr("orchestrator.planning.basis.make_recipes", lambda basis: seen.append(basis.machine) or FIELD)
+    tiny_model(tmp_path / "bare")
+    write_jsonl(tmp_path / "rows.jsonl", tiny_rows(100))
+    raw = config(tmp_path).model_dump(mode="json", by_alias=True, exclude={"competitors_by"})
+    (tmp_path / "t.yaml").write_text(json.dumps(raw | {"competitors": "auto", "budget": {"total_tokens": 100_000}}))
+    monkeypatch.setattr("sys.argv", ["tournament", "plan", str(tmp_path / "t.yaml"), "--cluster", "8xH100"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "every entry can be placed on what 8xH100 allows" in capsys.readouterr().out
+    assert [(machine.gpus, machine.gpu_kind) for machine in seen] == [(8, "H100")]
 
 
 def test_a_template_that_names_no_column_is_one_line(base: Path, tmp_path: Path):
