@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.errors import TournamentError, UserError
+from cluster.machine import machine_here
+from cluster.resources import Shape
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.delivery import Delivery
 from orchestrator.environment import environment
 from orchestrator.observers import observers
 from orchestrator.planning import memory, power
+from orchestrator.planning.budget import Ground, check_budget, refuse_hours_without_gpus
+from orchestrator.planning.place import cluster_of
 from orchestrator.planning.preparation import bring_models, check_inputs, fetch_tasks, make_data
 from orchestrator.record.changes import take_in
 from orchestrator.record.events import Noted, Observer
@@ -68,7 +72,8 @@ def run_tournament(
                 asked = take_in(run)  # what has ended may have been extended
         if workers is None and address not in OF_OUR_OWN and not (run.config_file.is_file() and _is_finished(run)):
             stack.enter_context(_joined(address, config, run))  # not only when all data are split and models are here
-        prepare(config, config_file, run)
+        ground = None if run.config_file.is_file() else _ground(config, address, workers)
+        prepare(config, config_file, run, ground)
         config, reader = run.with_changes(config), SnapshotReader(run)
         everybody = Delivery([*watching, *observers(config, run)])
         is_finished = _is_finished(run)
@@ -88,21 +93,39 @@ def run_tournament(
         return reader.read()
 
 
-def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory) -> None:
-    """Everything that can be wrong with the config and the data is found here, before Ray starts."""
+def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory, ground: Ground | None = None) -> None:
+    """Everything that can be wrong with the config and the data is found here, before Ray starts. Without a `ground`
+    it is not asked whether a new run's whole budget is enough."""
     run.check(config)
     check_inputs(config, config_file)
     if run.config_file.is_file():
         run.sweep()
     else:
         run.clear()
+        if ground is not None:
+            refuse_hours_without_gpus(config, ground.has_gpus, config_file)
         make_data(config, config_file, run.data)
+        if ground is not None:
+            check_budget(config, config_file, run.data, ground)
         fetch_tasks(config, config_file, run.own_tasks)
         bring_models(config, config_file, run.model)
         for path in (run.data, run.model("").parent):
             run.store.keep(path)
         run.store.write_text(run.environment_file, json.dumps(environment(), indent=1) + "\n")
         run.adopt(config)
+
+
+def _ground(config: TournamentConfig, address: str | None, workers: "Workers | None") -> Ground:
+    """That of `workers`, of this machine, or of the cluster that was joined."""
+    if workers is None and address in OF_OUR_OWN:
+        cluster = cluster_of(config, machine_here())
+        return Ground(cluster.has_gpus, cluster.room)
+    if workers is None:
+        from cluster.on_ray.ray_workers import RayWorkers
+
+        workers = RayWorkers()
+    there = workers
+    return Ground(there.has_gpus, lambda worker: there.room(Shape.of("trainer", worker, there.has_gpus)))
 
 
 async def _run_rounds(
@@ -199,7 +222,6 @@ def _on_ray(
 ) -> "Iterator[Workers]":
     """Workers of a Ray of our own, or of the cluster that was joined, while the block lasts; says what there is, and
     what will not fit."""
-    from cluster.machine import machine_here
     from cluster.on_ray.connect import connected
     from cluster.on_ray.nodes import largest_machine
     from cluster.on_ray.ray_workers import RayWorkers

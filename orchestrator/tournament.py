@@ -15,7 +15,6 @@ from cluster.metered import ACCOUNT, Metered
 from cluster.resources import Shape
 from cluster.workers import Workers
 from competitors.builtin.bases import build
-from competitors.sft.stream import count_tokens
 from competitors.soup.recipe import SoupRecipe
 from evaluation.data.raw_places import raw_places
 from evaluation.data.split import Split
@@ -30,6 +29,7 @@ from orchestrator.field.roster import Roster
 from orchestrator.field.spending import level
 from orchestrator.field.whole_budget import Corpus
 from orchestrator.planning import model_sources
+from orchestrator.planning.budget import count_corpus, refuse_hours_without_gpus
 from orchestrator.record.changes import take_in
 from orchestrator.record.events import ChampionCrowned, Noted, RoundBegan, TournamentEvent, VerdictReached
 from orchestrator.record.records import Inspection, ModelFolder, Verdict
@@ -41,7 +41,7 @@ from orchestrator.rounds.costs import Costs
 from orchestrator.rounds.entry import reject
 from orchestrator.rounds.evaluators import Evaluators
 from orchestrator.rounds.judging import Settled, judge
-from orchestrator.rounds.opening import next_field, refuse_hours_without_gpus, refuse_impossible
+from orchestrator.rounds.opening import next_field, refuse_impossible
 from orchestrator.rounds.promotion import Promotion, Unfit
 from orchestrator.rounds.proving import challenger, guarded, prove, score_for_proof
 from orchestrator.rounds.scoring_calls import score
@@ -147,12 +147,8 @@ class Tournament:
         if (done := self.dir.read(Corpus, file)) is not None:
             return done
         assert base.path is not None
-        shape = Shape("trainer", 1, 0)
         arguments = (self.dir.split("train"), base.path, self.config.data.max_tokens)
-        rows, tokens, in_bytes = await self.evaluators.call(count_tokens, *arguments, shape=shape)
-        if not rows:
-            raise UserError(f"data.max_tokens: no training row has a completion within {self.config.data.max_tokens}")
-        return self.dir.write(Corpus(rows=rows, tokens=tokens, completion_bytes=in_bytes), file)
+        return self.dir.write(await self.evaluators.call(count_corpus, *arguments, shape=Shape("trainer", 1, 0)), file)
 
     async def settle(
         self,

@@ -1,6 +1,7 @@
 """The allocation of a whole budget as `plan` shows it: round by round, who, how much each, and where the tokens lie."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
@@ -9,20 +10,22 @@ from rich.table import Table
 
 from cluster.errors import UserError
 from cluster.records import Record
-from competitors.sft.stream import count_tokens
-from orchestrator.config.sections import Lineage
+from competitors.kinds import Recipe
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.allocation import Plan
-from orchestrator.field.forecast import forecast, on_champions_line
-from orchestrator.field.roster import Roster
-from orchestrator.field.whole_budget import Corpus
-from orchestrator.planning import model_sources
+from orchestrator.field.forecast import amount, forecast, on_champions_line
+from orchestrator.field.growth import one_worker
+from orchestrator.field.roster import Roster, RosterEntry
+from orchestrator.planning.budget import Ground, allocation_of, corpora, refuse_too_little
 from orchestrator.planning.model_shape import BaseShape, describe_base
 from orchestrator.planning.preparation import make_data
+from orchestrator.planning.schedule import hours_of
 from orchestrator.planning.usage import Cluster, Usage, usage
 
 LISTED = 4
 """So many competitors of a round are named."""
+LEFT_OVER = 0.01
+"""A share of the budget from which on it is said."""
 
 
 class PlannedRound(Record):
@@ -35,6 +38,7 @@ class PlannedRound(Record):
     tokens_each: int | None
     """The most that one of them may spend; None where the budget is of time."""
     hours_each: float | None
+    """The longest that one of them may take; None where it is not known how fast a device is."""
 
 
 class PlannedAllocation(Record):
@@ -45,6 +49,10 @@ class PlannedAllocation(Record):
     share_on_champions_line: float
     share_on_ingredients: float
     """Of the soup that ends it, where the data are short."""
+    tokens: int | None
+    """That all of them may spend; None where the budget is of time."""
+    share_left_over: float
+    """Of the budget, at least: more passes over short data would overfit."""
     passes: float | None
     """Over the data that the whole budget makes; None where it is of time."""
     usage: Usage | None
@@ -55,74 +63,67 @@ class PlannedAllocation(Record):
 def plan_allocation(
     config: TournamentConfig, config_file: Path, cluster: Cluster | None
 ) -> tuple[list[PlannedAllocation], list[str]]:
-    """The allocation of each lineage whose tokenizer can be had, and of the others why not. UserError where the
-    budget is too small."""
-    planned: list[PlannedAllocation] = []
-    unchecked: list[str] = []
+    """The allocation of each lineage whose tokenizer can be had (none where its rounds are equal), and of the others
+    why not. UserError where the budget is too small."""
+    planned, unchecked = list[PlannedAllocation](), list[str]()
+    ground = Ground(False, one_worker) if cluster is None else Ground(cluster.has_gpus, cluster.room)
     with tempfile.TemporaryDirectory() as scratch:
-        data = Path(scratch) / "data"
-        make_data(config, config_file, data)
-        for lineage in config.lineages:
-            folder = _tokenizer(lineage, config_file.parent, Path(scratch))
-            if folder is None:
-                where = "is not on this machine and could not be had from the hub"
-                unchecked.append(f"lineages[{lineage.name}]: how its budget is shared out: its tokenizer {where}")
-                continue
-            rows, tokens, in_bytes = count_tokens(data / "train.parquet", folder, config.data.max_tokens)
-            if not rows:
-                within = config.data.max_tokens
-                raise UserError(f"{config_file}: data.max_tokens: no training row has a completion within {within}")
-            base = describe_base(lineage.base, config_file.parent)
-            corpus = Corpus(rows=rows, tokens=tokens, completion_bytes=in_bytes)
-            planned.append(_planned(config, lineage, corpus, cluster, base))
+        make_data(config, config_file, Path(scratch))
+        try:
+            for lineage, corpus in corpora(config, config_file.parent, Path(scratch)):
+                if corpus is None:
+                    what = "how its budget is shared out" if config.is_allocated else "whether its budget is enough"
+                    away = "its tokenizer is not on this machine and could not be had from the hub"
+                    unchecked.append(f"lineages[{lineage.name}]: {what}: {away}")
+                    continue
+                refuse_too_little(config, lineage.name, corpus, ground)
+                if config.is_allocated:
+                    base = describe_base(lineage.base, config_file.parent)
+                    plan = allocation_of(config, lineage.name, corpus, ground)
+                    planned.append(_planned(plan, config.competitors, cluster, base))
+        except UserError as error:
+            raise UserError(f"{config_file}: {error}") from error
     return planned, unchecked
 
 
-def _tokenizer(lineage: Lineage, config_folder: Path, scratch: Path) -> Path | None:
-    if not lineage.base.startswith(model_sources.BUILTIN):
-        return model_sources.locate(lineage.base, config_folder) or model_sources.tokenizer_of(lineage.base)
-    from competitors.builtin.bases import build
-
-    folder = scratch / lineage.name
-    build(lineage.base.removeprefix(model_sources.BUILTIN), folder)
-    return folder
-
-
 def _planned(
-    config: TournamentConfig, lineage: Lineage, corpus: Corpus, cluster: Cluster | None, base: BaseShape | None
+    plan: Plan, recipes: Sequence[Recipe], cluster: Cluster | None, base: BaseShape | None
 ) -> PlannedAllocation:
-    whole = config.budget.whole
-    assert whole is not None
-    fixed = (lineage.name, config.allocation, whole, corpus, config.all_rounds)
-    if cluster is None:
-        plan = Plan(*fixed, has_gpus=False)
-    else:
-        plan = Plan(*fixed, cluster.has_gpus, cluster.room, len(config.lineages))
-    rosters = forecast(plan, config.competitors)
+    rosters, whole = forecast(plan, recipes), plan.whole
     own, blended = on_champions_line(rosters, plan)
+    spent = sum(amount(plan, entry) for roster in rosters for entry in roster.entries)
+    by_tokens = whole.unit == "tokens"
     return PlannedAllocation(
-        lineage=lineage.name,
-        rounds=[_round(roster) for roster in rosters],
+        lineage=plan.lineage,
+        rounds=[_round(roster, cluster, base) for roster in rosters],
         share_on_champions_line=own,
         share_on_ingredients=blended,
-        passes=whole.total / corpus.tokens if whole.unit == "tokens" else None,
+        tokens=int(spent) if by_tokens else None,
+        share_left_over=max(0.0, 1 - spent / whole.total),
+        passes=whole.total / plan.corpus.tokens if by_tokens else None,
         usage=None if cluster is None else usage(plan, rosters, cluster, base),
         rosters=rosters,
     )
 
 
-def _round(roster: Roster) -> PlannedRound:
-    budgets = [entry.budget for entry in roster.entries if entry.budget is not None and entry.recipe.trains]
-    tokens = [budget.tokens for budget in budgets if budget.tokens is not None]
-    seconds = [budget.seconds for budget in budgets if budget.seconds is not None]
+def _round(roster: Roster, cluster: Cluster | None, base: BaseShape | None) -> PlannedRound:
+    given = [entry for entry in roster.entries if entry.budget is not None and entry.recipe.trains]
+    tokens = [entry.budget.tokens for entry in given if entry.budget and entry.budget.tokens is not None]
+    hours = [one for entry in given if (one := _hours(entry, cluster, base)) is not None]
     return PlannedRound(
         round=roster.round,
         phase=roster.phase,
         competitors=[entry.recipe.name for entry in roster.entries],
-        trainings=len(budgets),
+        trainings=len(given),
         tokens_each=max(tokens, default=None),
-        hours_each=max(seconds) / 3600 if seconds else None,
+        hours_each=max(hours, default=None),
     )
+
+
+def _hours(entry: RosterEntry, cluster: Cluster | None, base: BaseShape | None) -> float | None:
+    if cluster is not None:
+        return hours_of(entry, cluster, base)
+    return entry.budget.seconds / 3600 if entry.budget and entry.budget.seconds is not None else None
 
 
 def allocation_table(one: PlannedAllocation) -> Table:
@@ -131,18 +132,30 @@ def allocation_table(one: PlannedAllocation) -> Table:
     table.add_column("round", justify="right")
     table.add_column("what")
     table.add_column("who", overflow="fold")
-    table.add_column("each", justify="right", no_wrap=True)
+    if has_tokens := any(row.tokens_each is not None for row in one.rounds):
+        table.add_column("tokens each", justify="right", no_wrap=True)
+    if has_hours := any(row.hours_each is not None for row in one.rounds):
+        table.add_column("hours each", justify="right", no_wrap=True)
     for row in one.rounds:
         named = ", ".join(row.competitors[:LISTED])
         more = f" and {len(row.competitors) - LISTED} more" if len(row.competitors) > LISTED else ""
-        amount = "" if row.hours_each is None else f"{row.hours_each:.2f} h"
-        each = amount if row.tokens_each is None else f"{row.tokens_each:,} tokens"
-        table.add_row(str(row.round), row.phase, f"{named}{more}", each)
+        tokens = ["" if row.tokens_each is None else f"{row.tokens_each:,}"] if has_tokens else []
+        hours = ["" if row.hours_each is None else _in_hours(row.hours_each)] if has_hours else []
+        table.add_row(str(row.round), row.phase, f"{named}{more}", *tokens, *hours)
     return table
 
 
+def _in_hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 0.005 else "< 0.01"
+
+
 def in_words(one: PlannedAllocation) -> str:
-    """Where a lineage's tokens will lie."""
+    """Where a lineage's tokens will lie, or its GPU hours, and what is left over."""
+    unit = "GPU hours" if one.tokens is None else "tokens"
     blended = f", {one.share_on_ingredients:.1%} on what it blends" if one.share_on_ingredients else ""
     passes = "" if one.passes is None else f"; all of them are {one.passes:.1f} passes over the data"
-    return f"{one.lineage}: {one.share_on_champions_line:.1%} of the tokens on the champion's own line{blended}{passes}"
+    own = f"{one.share_on_champions_line:.1%} of the {unit} on the champion's own line"
+    left = ""
+    if one.share_left_over > LEFT_OVER:
+        left = f"; at least {one.share_left_over:.0%} of them are left over, since more passes would overfit"
+    return f"{one.lineage}: {own}{blended}{passes}{left}"

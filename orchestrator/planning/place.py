@@ -43,8 +43,13 @@ def _here(config: TournamentConfig) -> Place:
     if config.cluster.address not in (None, "local") or "RAY_ADDRESS" in os.environ:
         return Place(None, None, [])
     here = machine_here()
-    amounts = {"CPU": here.cpus, "GPU": float(here.gpus), "memory": here.memory_gb * 2**30}
-    return Place(here, _cluster(config, {"here": Node(amounts)}, here), [])
+    return Place(here, cluster_of(config, here), [])
+
+
+def cluster_of(config: TournamentConfig, machine: Machine) -> Cluster:
+    """A Ray of our own on `machine`."""
+    amounts = {"CPU": machine.cpus, "GPU": float(machine.gpus), "memory": machine.memory_gb * 2**30}
+    return _cluster(config, {"here": Node(amounts)}, machine)
 
 
 def _at(config: TournamentConfig, address: str) -> Place:

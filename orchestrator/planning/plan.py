@@ -6,7 +6,6 @@ Works without GPU, network or weights: what is not here is said to be unchecked,
 import tempfile
 from pathlib import Path
 
-from cluster.errors import UserError
 from cluster.machine import Machine
 from cluster.records import Record
 from evaluation.data.sources import HUB
@@ -14,6 +13,7 @@ from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.roster import Roster
 from orchestrator.planning import model_sources
 from orchestrator.planning.allocated import PlannedAllocation, plan_allocation
+from orchestrator.planning.budget import refuse_hours_without_gpus
 from orchestrator.planning.disk import Disk, disk
 from orchestrator.planning.known_shapes import KNOWN
 from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
@@ -58,7 +58,7 @@ class Plan(Record):
     training_hours: float | None
     """Upper bound for training, all entries one after the other; None without a budget of minutes."""
     gpu_hours: float | None
-    """The same by the GPUs that they hold; None also where there is none."""
+    """The same by the GPUs that they hold, or a whole budget of them; None also where there is none."""
     schedule: Schedule | None
     """On the cluster; None where it is not known which, or what of a whole budget each round gets."""
     disk: Disk | None = None
@@ -78,10 +78,9 @@ def make_plan(
     """The plan of `config`, on the cluster at `address` or on paper. UserError for what is wrong with it, as `run`."""
     check_inputs(config, config_file)
     place = place_of(config, address, cluster_file)
-    if config.budget.total_gpu_hours is not None and not place.has_gpus:
-        raise UserError(f"{config_file}: budget.total_gpu_hours: there is no GPU here; give total_tokens")
+    refuse_hours_without_gpus(config, place.has_gpus, config_file)
     allocations, unchecked = list[PlannedAllocation](), list[str]()
-    if config.is_allocated and not _data_away(config):  # first, since it may fetch what is asked for next
+    if config.budget.whole and not _data_away(config):  # first, since it may fetch what is asked for next
         allocations, unchecked = plan_allocation(config, config_file, place.cluster)
     unchecked = [*_unchecked_models(config, config_file), *_unchecked_data(config, config_file), *unchecked]
     shapes = {one.name: describe_base(one.base, config_file.parent) for one in config.lineages}
@@ -103,7 +102,7 @@ def make_plan(
         ],
         allocations=allocations,
         trainings=trainings,
-        training_tokens=_tokens_in_all(config, trainings),
+        training_tokens=_tokens_in_all(config, trainings, allocations),
         training_hours=None if config.budget.minutes is None else config.budget.minutes / 60 * trainings,
         gpu_hours=_gpu_hours(config, place.has_gpus),
         schedule=scheduled,
@@ -131,6 +130,8 @@ def _trainings(config: TournamentConfig, allocations: list[PlannedAllocation]) -
 
 
 def _gpu_hours(config: TournamentConfig, has_gpus: bool) -> float | None:
+    if config.budget.total_gpu_hours is not None:
+        return config.budget.total_gpu_hours * len(config.lineages)
     if config.budget.minutes is None:
         return None
     held = [r.resources.gpus_where(has_gpus) * r.resources.workers for r in config.competitors if r.trains]
@@ -224,7 +225,9 @@ def _data_away(config: TournamentConfig) -> list[str]:
     return [source for source in config.data.sources if source.startswith(HUB)]
 
 
-def _tokens_in_all(config: TournamentConfig, trainings: int) -> int | None:
-    if config.budget.total_tokens is not None:
-        return config.budget.total_tokens * len(config.lineages)
+def _tokens_in_all(config: TournamentConfig, trainings: int, allocations: list[PlannedAllocation]) -> int | None:
+    total = config.budget.total_tokens
+    if total is not None:
+        spent = {one.lineage: one.tokens or 0 for one in allocations}
+        return sum(spent.get(lineage.name, total) for lineage in config.lineages)
     return None if config.budget.tokens is None else config.budget.tokens * trainings

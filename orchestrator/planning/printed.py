@@ -14,7 +14,9 @@ from orchestrator.planning.usage import in_words as usage_in_words
 
 def print_plan(console: Console, plan: Plan) -> None:
     """The plan as a person reads it."""
-    size = f"{_counted(plan.rounds, 'round')}, {_counted(len(plan.lineages), 'lineage')}"
+    longest = max((len(one.rounds) for one in plan.allocations), default=plan.rounds)
+    fewer = f" of at most {plan.rounds}" if longest < plan.rounds else ""
+    size = f"{_counted(longest, 'round')}{fewer}, {_counted(len(plan.lineages), 'lineage')}"
     console.print(f"{plan.tournament}: {size}", highlight=False)
     for title, lines in (("lineages", plan.lineages), ("references", plan.references)):
         for line in lines:

@@ -125,7 +125,9 @@ def in_words(one: Usage, lineage: str) -> str:
 
 
 def assumption(gpu_kind: str) -> str:
-    """What hours that follow from tokens rest on."""
+    """What hours that follow from tokens rest on, or why none do."""
+    if gpu_kind not in GPU_TFLOPS:
+        return f"hours on this cluster: those of the minutes alone: how fast a {gpu_kind} is is not known"
     return (
         f"hours on this cluster: {OPERATIONS:g} operations a parameter and token, {OPERATIONS_OF_ADAPTERS:g} under an"
         f" adapter, at {UTILISATION:.0%} of the {GPU_TFLOPS[gpu_kind]:g} TFLOPS of a {gpu_kind}; gangs are as fast as"

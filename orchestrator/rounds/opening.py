@@ -67,12 +67,6 @@ def refuse_impossible(config: TournamentConfig, workers: Workers) -> None:
             raise UserError(str(trouble)) from trouble
 
 
-def refuse_hours_without_gpus(config: TournamentConfig, has_gpus: bool) -> None:
-    """UserError for a budget of GPU hours where there is no GPU."""
-    if config.budget.total_gpu_hours is not None and not has_gpus:
-        raise UserError("budget.total_gpu_hours: there is no GPU here; give total_tokens")
-
-
 def _past(run: RunDirectory, config: TournamentConfig, settled: Settled, has_gpus: bool) -> Past:
     """A settled round as far as it matters for what follows."""
     verdict, roster = settled.verdict, settled.roster

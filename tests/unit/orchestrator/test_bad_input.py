@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.errors import LimitReached
+from cluster.errors import LimitReached, UserError
+from cluster.machine import Machine
 from orchestrator import cli
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
+WITHOUT_GPU = Machine(memory_gb=16, gpus=0, cpus=2)
 Edit = Callable[[Path, dict[str, Any]], str | None]
 
 
@@ -75,6 +77,15 @@ def put(*keys: Any, value: Any) -> Callable[[Path, dict[str, Any]], None]:
         for key in keys[:-1]:
             node = node[key]
         node[keys[-1]] = value
+
+    return edit
+
+
+def whole_budget(equal: bool = False, **budget: float) -> Callable[[Path, dict[str, Any]], None]:
+    def edit(folder: Path, config: dict[str, Any]) -> None:
+        field = [config["competitors"][0] | {"name": name} for name in "ab"]
+        config |= {"rounds": 2, "budget": budget, "competitors": field}
+        config["allocation"] = {"kind": "equal" if equal else "race"}
 
     return edit
 
@@ -156,6 +167,15 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
         put("competitors", 0, value={"name": "p", "kind": "command", "run": "trainn", "sandbox": "none"}),
         "competitors[p].run: trainn: command not found",
     ),
+    "a whole budget that is too small": (
+        whole_budget(total_tokens=100),
+        "budget.total_tokens: 100 are too few for 2 competitors",
+    ),
+    "a whole budget of less than a step in equal rounds": (
+        whole_budget(equal=True, total_tokens=100),
+        "budget.total_tokens: 100 are too few for 4 entries in 2 equal rounds, which need a step each: give at least",
+    ),
+    "GPU hours without a GPU": (whole_budget(total_gpu_hours=1), "budget.total_gpu_hours: there is no GPU here"),
     "a command in no folder": (
         put("competitors", 0, value={"name": "p", "kind": "command", "run": "sh", "folder": "nowhere"}),
         "competitors[p].folder: ",
@@ -170,6 +190,10 @@ def test_a_mistake_is_one_line(
     # The libraries read HF_HUB_OFFLINE when they are imported, which they are by now.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("orchestrator.driver._run_rounds", None)  # it is found before
+    monkeypatch.setattr("orchestrator.planning.place.machine_here", lambda: WITHOUT_GPU)
+    monkeypatch.setattr("orchestrator.driver.machine_here", lambda: WITHOUT_GPU)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     edit, message = CASES[name]
     edit(tmp_path, config)
     path = tmp_path / "t.yaml"
@@ -182,6 +206,24 @@ def test_a_mistake_is_one_line(
     assert error.count("\n") == 1
     # Nothing is in the way of the mended config.
     assert not (tmp_path / "run" / "tournament.yaml").exists()
+    if "budget" in message:
+        assert call(capsys, "plan", str(path)) == (1, error)
+
+
+def test_the_total_that_is_named_is_enough_for_a_step_in_equal_rounds(tmp_path: Path, config: dict[str, Any]):
+    from orchestrator.config.loading import load_config
+    from orchestrator.planning.plan import make_plan
+
+    path = tmp_path / "t.yaml"
+
+    def planned(total: int) -> None:
+        whole_budget(equal=True, total_tokens=total)(tmp_path, config)
+        path.write_text(yaml.safe_dump(config))
+        make_plan(load_config(path), path, None, Path("1xH100"))
+
+    with pytest.raises(UserError, match="give at least") as refused:
+        planned(100)
+    planned(int(str(refused.value).rpartition(" ")[2].replace(",", "")))
 
 
 def test_a_run_directory_of_another_config(tmp_path: Path, config: dict[str, Any], capsys: pytest.CaptureFixture[str]):

@@ -9,14 +9,15 @@ from rich.console import Console
 from cluster.machine import Machine
 from cluster.placement import Node
 from competitors.sft.recipe import SftRecipe
+from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.allocation import Plan
 from orchestrator.field.forecast import forecast
 from orchestrator.field.whole_budget import Allocation, Corpus, Whole
-from orchestrator.planning.model_shape import BaseShape
+from orchestrator.planning.model_shape import BaseShape, describe_base
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.printed import print_plan
 from orchestrator.planning.usage import Cluster, Usage, assumption, in_words, usage
-from tests.faked import allocated
+from tests.faked import allocated, faked_config
 
 TOTAL = 200_000_000.0
 NODE = {"CPU": 64.0, "GPU": 8.0, "memory": 2.0**40}
@@ -96,5 +97,48 @@ def test_plan_says_what_stands_idle_and_the_hours(
     assert assumption("H100") in plan.assumptions
     print_plan(Console(width=160), plan)
     assert in_words(one, "l") in capsys.readouterr().out
+    rounds = plan.allocations[0].rounds
+    assert all(row.tokens_each and row.hours_each for row in rounds)
+    longest = next(row for row in rounds if row.phase == "line")
+    parameters = describe_base(str(tmp_path / "base"), tmp_path).parameters  # type: ignore[union-attr]
+    assert longest.hours_each == pytest.approx(6 * parameters * longest.tokens_each / (989e12 * 0.4) / 8 / 3600)  # type: ignore[operator]
     elsewhere = make_plan(allocated(tmp_path, cluster={"address": "auto"}), tmp_path / "it.yaml", None)
     assert elsewhere.allocations[0].usage is None
+    assert {row.hours_each for row in elsewhere.allocations[0].rounds} == {None}
+
+
+def text_of(config: TournamentConfig, folder: Path, cluster: str) -> str:
+    console = Console(width=300, record=True)
+    print_plan(console, make_plan(config, folder / "it.yaml", None, Path(cluster)))
+    return console.export_text()
+
+
+def test_a_budget_of_gpu_hours_is_said_in_gpu_hours(tmp_path: Path):
+    text = text_of(allocated(tmp_path, budget={"total_gpu_hours": 16}), tmp_path, "8xH100")
+    assert "at most 16.0 GPU hours\n" in text
+    assert "% of the GPU hours on the champion's own line" in text
+    assert "hours each" in text
+    assert "tokens" not in text.partition("allocation of l")[2].partition("titles:")[0]
+
+
+def test_what_short_data_leaves_of_a_budget_and_fewer_rounds_are_said(tmp_path: Path):
+    large = {"budget": {"total_tokens": 10_000_000}, "allocation": {"climb": False}}
+    config = allocated(tmp_path, rounds=7, **large)
+    plan = make_plan(config, tmp_path / "it.yaml", None, Path("8xH100"))
+    one = plan.allocations[0]
+    assert one.tokens == plan.training_tokens
+    assert one.tokens == pytest.approx((1 - one.share_left_over) * 10_000_000)
+    assert one.share_left_over > 0.5
+    text = text_of(config, tmp_path, "8xH100")
+    assert f"faked: {len(one.rounds)} rounds of at most 7, 1 lineage" in text
+    assert f"at least {one.share_left_over:.0%} of them are left over, since more passes would overfit" in text
+    assert f"at most {plan.training_tokens:,} training tokens" in text
+    assert "left over" not in text_of(allocated(tmp_path), tmp_path, "8xH100")
+
+
+def test_gpus_of_unknown_speed_are_said_to_be(tmp_path: Path):
+    minutes = faked_config(tmp_path, budget={"minutes": 30, "tokens": 1000})
+    text = text_of(minutes, tmp_path, "8xA100-80GB")
+    assert "1.00 h from beginning to end" in text
+    assert "how fast a A100-80GB is is not known" in text
+    assert "how many hours is not known" in text_of(allocated(tmp_path), tmp_path, "8xA100-80GB")
