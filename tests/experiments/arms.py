@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def searched_at_random(cell: Cell, folder: Path) -> Outcome:
 
 
 def tournament(field: Callable[[Cell], list[SftRecipe]], settings: Callable[[Cell], dict[str, Any]]) -> Run:
-    """A tournament in this process; its champion is what comes of it, or the last seed where that is better."""
+    """A tournament in this process; what comes of it is its champion, be the last seed better or not."""
 
     def run(cell: Cell, folder: Path) -> Outcome:
         setting = cell.setting
@@ -219,6 +220,8 @@ def measured(arm: Arm, name: str, cell: Cell, folder: Path, seconds: Callable[[]
         setting=cell.setting.name,
         seed=cell.seed,
         arm=name,
+        run_with=cell.setting.run_with,
+        finished=datetime.now(UTC),
         fingerprint=cell.manifest.fingerprint,
         tokens=counter.tokens + outcome.tokens,
         padded_tokens=counter.padded_tokens + outcome.padded_tokens,

@@ -7,8 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cluster.encoding import encode
 from cluster.store import LOCAL
+from competitors.sft.stream import Counts
 from evaluation.data import sources
 from evaluation.data.splits import MANIFEST, Manifest, make_splits, read_split
 from evaluation.evaluator import ScoringJob, score_model
@@ -85,15 +88,19 @@ class Cell:
         return Manifest.read(self.data / MANIFEST)
 
     @cached_property
-    def tokens_per_row(self) -> float:
-        """Training tokens of a row, on average."""
+    def lengths(self) -> Counts:
+        """Tokens of each row that is trained on."""
         from transformers import AutoTokenizer
 
         rows = read_split(self.train_data)
         texts = [row.prompt for row in rows], [row.completion for row in rows]
         encoded = encode(*texts, AutoTokenizer.from_pretrained(self.base), self.setting.max_tokens)
-        useful = [len(row.ids) for row in encoded if row.completion_tokens]
-        return sum(useful) / len(useful)
+        return np.array([len(row.ids) for row in encoded if row.completion_tokens])
+
+    @property
+    def tokens_per_row(self) -> float:
+        """Training tokens of a row, on average."""
+        return float(self.lengths.mean())
 
     def score(self, model: Path, out: Path) -> Scorecard:
         """Score a submission as a tournament does; an adapter stands on the base."""

@@ -15,9 +15,9 @@ from typing import Any
 from orchestrator.record.palette import COLOURS
 from tests.browser import browser_page
 from tests.experiments import recipes
-from tests.experiments.results import Result, read_all
-from tests.experiments.run import RUNS
+from tests.experiments.results import Result, done
 from tests.experiments.sizes import SIZES
+from tests.experiments.table import GRID, Column, chosen, columns, rows
 
 IMAGE = Path(__file__).parents[2] / "docs" / "images" / "equal-tokens.png"
 GREY = "#9aa0a6"
@@ -34,11 +34,25 @@ class Line:
     colour: str
     width: int = 2
     stepped: bool = True
+    dash: str = "solid"
 
 
-def lines(adapters: bool) -> list[Line]:
-    """The arms of the picture; the recipes alone in grey."""
-    alone = [Line(f"alone-{one.name}", f"{one.name} alone", GREY, 2, False) for one in recipes.field(adapters)]
+def lines(column: Column) -> list[Line]:
+    """The arms of the picture: the recipes alone in grey, dashed where to zero; what is without a part dotted."""
+    field = recipes.field(column.setting.adapters)
+    alone = [Line(f"alone-{one.name}", f"{one.name} alone", GREY, 2, False) for one in field]
+    to_zero = [
+        Line(f"alone-{one.name}-to-zero", f"{one.name} alone, to zero", GREY, 2, False, "dash")
+        for one in field
+        if one.schedule != "linear"
+    ]
+    row = next(row for row in rows(column.setting.adapters) if row.name == GRID)
+    best = chosen(row, column.results)[:1]  # one line of twelve that were trained
+    grid = [Line(one.arm, f"{GRID}, with 12 budgets:", "#333", 2, False, "dash") for one in best]
+    without = [
+        Line(f"ours-{arm}", f"without {what}", COLOURS[0], 1, dash="dot")
+        for arm, what in (("no-race", "the race"), ("no-climb", "the climb"), ("no-optimizer", "the optimizer"))
+    ]
     searches = [
         Line("random", "random search", COLOURS[4]),
         Line("asha", "ASHA", COLOURS[2]),
@@ -46,7 +60,7 @@ def lines(adapters: bool) -> list[Line]:
         Line("pbt", "population-based training", COLOURS[3]),
         Line("naive", "equal rounds", COLOURS[1]),
     ]
-    return [*alone, *searches, Line("ours", "the tournament", COLOURS[0], 4)]
+    return [*alone, *to_zero, *grid, *searches, *without, Line("ours", "the tournament", COLOURS[0], 4)]
 
 
 def averaged(results: Sequence[Result], total_tokens: int) -> tuple[list[int], list[float]]:
@@ -81,14 +95,20 @@ def trace(line: Line, results: Sequence[Result], total_tokens: int) -> dict[str,
         "x": [*tokens, total_tokens],
         "y": [*losses, mean(one.test for one in own)],
         "name": line.label,
-        "line": {"color": line.colour, "width": line.width, "shape": "hv" if line.stepped else "linear"},
+        "line": {
+            "color": line.colour,
+            "width": line.width,
+            "dash": line.dash,
+            "shape": "hv" if line.stepped else "linear",
+        },
     }
 
 
-def figure(results: Sequence[Result], setting: str, total_tokens: int, adapters: bool) -> dict[str, Any]:
+def figure(column: Column) -> dict[str, Any]:
     """The whole picture."""
-    of = [one for one in results if one.setting == setting]
-    traces = [drawn for line in lines(adapters) if (drawn := trace(line, of, total_tokens)) is not None]
+    total_tokens = column.setting.total_tokens
+    drawn = [trace(line, column.results, total_tokens) for line in lines(column)]
+    traces = [one for one in drawn if one is not None]
     ends = sorted(float(one["y"][-1]) for one in traces)
     font = {"family": "Helvetica, Arial, sans-serif", "size": 15, "color": "#333"}
     labels = [
@@ -153,13 +173,12 @@ def draw(drawn: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Draw a size's first setting."""
+    """Draw a size's first setting of which anything is done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", nargs="?", default="full", choices=SIZES)
     parser.add_argument("--to", type=Path, default=IMAGE)
     asked = parser.parse_args()
-    setting = SIZES[asked.size].settings[0]
-    draw(figure(read_all(RUNS / asked.size), setting.name, setting.total_tokens, setting.adapters), asked.to)
+    draw(figure(columns(SIZES[asked.size].settings, done(asked.size))[0]), asked.to)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
-"""What became of one arm on one data set with one seed: a JSON file, and whether it is there is whether it is done."""
+"""What became of one arm on one data set with one seed, and what was run with: a JSON file below `runs/`, and a line
+of `recorded/` once a table was made of it. What is in either is done.
+"""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.records import Record
 from cluster.store import LOCAL
+from tests.experiments.sizes import SIZES, RunWith, Setting, digest
+
+Key = tuple[str, int, str, str]
+"""A run: setting, seed, arm, and the digest of what it was run with."""
 
 
 class Point(Record):
@@ -22,6 +29,9 @@ class Result(Record):
     setting: str
     seed: int
     arm: str
+    run_with: RunWith
+    """As the setting has it. What was run with anything else is not this run."""
+    finished: datetime
     fingerprint: str
     """Of the splits: what is compared has to be on the same rows."""
     tokens: int
@@ -37,6 +47,11 @@ class Result(Record):
     chosen: str = ""
     """What was chosen on the way, in words."""
 
+    @property
+    def key(self) -> Key:
+        """What makes it this run and no other."""
+        return self.setting, self.seed, self.arm, digest(self.run_with)
+
 
 @dataclass
 class Outcome:
@@ -51,36 +66,45 @@ class Outcome:
     chosen: str = ""
 
 
-def path_of(folder: Path, setting: str, seed: int, arm: str) -> Path:
-    """Where a result lies below the size's folder."""
-    return folder / setting / f"seed-{seed}" / f"{arm}.json"
-
-
-def read_all(folder: Path) -> list[Result]:
-    """Every result that is there. UserError where results of one data set and seed are of different rows."""
-    results = [Result.read(path) for path in sorted(folder.glob("*/seed-*/*.json"))]
-    splits: dict[tuple[str, int], str] = {}
-    for one in results:
-        if splits.setdefault((one.setting, one.seed), one.fingerprint) != one.fingerprint:
-            raise UserError(
-                f"{folder / one.setting}/seed-{one.seed}: of different splits: remove those of the older code"
-            )
-    return results
-
-
+RUNS = Path(__file__).parents[2] / "runs" / "experiments"
+"""The results of this checkout, a folder for each size."""
 RECORDED = Path(__file__).parent / "recorded"
 """The results behind the tables of docs/experiments.md: a file for each size, with a line for each run."""
 
 
-def keep(size: str, folder: Path) -> None:
-    """Put the results of a size on record."""
-    lines = [f"{result.model_dump_json()}\n" for result in read_all(folder)]
-    LOCAL.write_text(RECORDED / f"{size}.jsonl", "".join(lines))
+def path_of(size: str, setting: Setting, seed: int, arm: str) -> Path:
+    """Where the result of a run goes."""
+    return RUNS / size / f"{setting.name}-{digest(setting.run_with)}" / f"seed-{seed}" / f"{arm}.json"
 
 
-def take(size: str, folder: Path) -> None:
-    """Take what is on record for done."""
-    file = RECORDED / f"{size}.jsonl"
-    for line in file.read_text().splitlines() if file.exists() else ():
-        result = Result.model_validate_json(line)
-        result.write(path_of(folder, result.setting, result.seed, result.arm))
+def done(size: str) -> list[Result]:
+    """Every run of a size that is done, on record or here; where it is both, or was run again, what ended last.
+
+    UserError where results of one data set and seed are of different rows, BrokenRecord where one cannot be read.
+    """
+    here = [Result.read(path) for path in sorted((RUNS / size).glob("*/seed-*/*.json"))]
+    newest = {one.key: one for one in sorted([*_on_record(size), *here], key=lambda one: one.finished)}
+    splits: dict[tuple[str, int, str], str] = {}
+    for one in newest.values():
+        if splits.setdefault((one.setting, one.seed, digest(one.run_with)), one.fingerprint) != one.fingerprint:
+            raise UserError(
+                f"{one.setting} seed {one.seed}: its results, below {RUNS / size} and in {_file(size)}, are of"
+                " different splits: remove those of the older data or code"
+            )
+    return sorted(newest.values(), key=lambda one: one.key)
+
+
+def keep(size: str) -> None:
+    """Put on record what is done of a size, beside what is there, unless it is run on each machine anew."""
+    if SIZES[size].on_record:
+        LOCAL.write_text(_file(size), "".join(f"{one.model_dump_json()}\n" for one in done(size)))
+
+
+def _on_record(size: str) -> list[Result]:
+    file = _file(size)
+    lines = file.read_text().splitlines() if file.exists() and SIZES[size].on_record else []
+    return [Result.model_validate_json(line) for line in lines]
+
+
+def _file(size: str) -> Path:
+    return RECORDED / f"{size}.jsonl"

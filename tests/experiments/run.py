@@ -1,7 +1,7 @@
 """`python -m tests.experiments.run [SIZE]`: runs what is not done yet, and writes one JSON file for each run.
 
 Arms that train in one process go side by side, each with one thread; those of Ray Tune one after the other, its trials
-side by side. A run that was interrupted begins again; one that is done is not repeated.
+side by side. A run that was interrupted begins again; one that is done, here or on record, is not repeated.
 """
 
 import argparse
@@ -16,11 +16,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.errors import UserError
 from cluster.store import LOCAL
-from tests.experiments.results import path_of, take
-from tests.experiments.sizes import SIZES, Setting, Size
-
-RUNS = Path(__file__).parents[2] / "runs" / "experiments"
+from tests.experiments.results import Key, done, path_of
+from tests.experiments.sizes import SIZES, Setting, digest
 
 log = logging.getLogger("experiments")
 
@@ -29,7 +28,7 @@ log = logging.getLogger("experiments")
 class Job:
     """One run: an arm on a setting with a seed. Goes to another process."""
 
-    folder: Path
+    size: str
     setting: Setting
     seed: int
     arm: str
@@ -39,21 +38,27 @@ class Job:
     @property
     def result_file(self) -> Path:
         """There when the run is done."""
-        return path_of(self.folder, self.setting.name, self.seed, self.arm)
+        return path_of(self.size, self.setting, self.seed, self.arm)
+
+    @property
+    def key(self) -> Key:
+        """That of its result."""
+        return self.setting.name, self.seed, self.arm, digest(self.setting.run_with)
 
     def __str__(self) -> str:
         return f"{self.setting.name} seed {self.seed} {self.arm}"
 
 
-def jobs(size: Size, seed: int, asked: argparse.Namespace) -> Iterator[Job]:
-    """The runs of one seed that are not done, in the order of settings and arms."""
+def jobs(asked: argparse.Namespace, seed: int) -> Iterator[Job]:
+    """The runs of one seed that are not done, in the order of settings and arms; with `again` all of them."""
     from tests.experiments.arms import arms
 
+    size, known = SIZES[asked.size], set() if asked.again else {one.key for one in done(asked.size)}
     for setting in size.settings:
         for name in arms(setting.adapters):
-            job = Job(RUNS / asked.size, setting, seed, name, asked.side_by_side, asked.keep)
+            job = Job(asked.size, setting.usable, seed, name, asked.side_by_side, asked.keep)
             wanted = any(fnmatch.fnmatch(name, pattern) for pattern in size.arms)
-            if wanted and fnmatch.fnmatch(f"{setting.name}/{name}", asked.only) and not job.result_file.exists():
+            if wanted and fnmatch.fnmatch(f"{setting.name}/{name}", asked.only) and job.key not in known:
                 yield job
 
 
@@ -63,7 +68,7 @@ def do(job: Job) -> str:
     from tests.experiments.cells import Cell
 
     quiet()
-    cell = Cell(job.setting.usable, job.seed, job.result_file.parent / "cell", job.side_by_side)
+    cell = Cell(job.setting, job.seed, job.result_file.parent / "cell", job.side_by_side)
     with LOCAL.locked(job.result_file.parent / "cell.lock", wait=True):
         cell.make()
     work = job.result_file.with_suffix(".work")
@@ -97,16 +102,18 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="setting/arm, as a glob")
     parser.add_argument("--side-by-side", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, help="this one only")
-    parser.add_argument("--recorded", action="store_true", help="what is in recorded/ is done")
+    parser.add_argument("--again", action="store_true", help="also what is done: its new result takes the place")
     parser.add_argument("--keep", action="store_true", help="keep the folders that the arms work in")
     asked = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     log.setLevel(logging.INFO)
-    if asked.recorded:
-        take(asked.size, RUNS / asked.size)
-    size, failed = SIZES[asked.size], 0
-    for seed in size.seeds if asked.seed is None else [asked.seed]:
-        failed += _run_seed(list(jobs(size, seed, asked)), asked.side_by_side)
+    failed = 0
+    for seed in SIZES[asked.size].seeds if asked.seed is None else [asked.seed]:
+        try:
+            todo = list(jobs(asked, seed))
+        except UserError as error:
+            sys.exit(str(error))
+        failed += _run_seed(todo, asked.side_by_side)
     if failed:
         sys.exit(f"{failed} runs failed; the same command tries them again")
 

@@ -1,7 +1,11 @@
 """What is run at which size, in one place: data sets, bases, budgets, seeds and arms."""
 
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+
+RunWith = dict[str, str | int | bool | None]
 
 SHARED = Path(__file__).parents[3] / "shared"
 """Real models and data beside the checkout. They are not always there; `usable` then takes what is built in."""
@@ -31,17 +35,32 @@ class Setting:
     @property
     def usable(self) -> "Setting":
         """The setting itself where its data and base are there, else the same on what is built in."""
-        if Path(self.source).exists() and Path(self.base).exists():
-            return self
+        return self if Path(self.source).exists() and Path(self.base).exists() else self.on_built_in
+
+    @property
+    def on_built_in(self) -> "Setting":
+        """The same on what is built in: other rows and another base, and so other runs."""
         return replace(
             self,
             title=f"{self.title} (built-in data in its place)",
             source="builtin:quickstart",
             base="builtin:tiny-bpe",
+            prompt="{instruction}\n",
             completion="{response}",
             held_out=min(self.held_out, 200),
             longest_answer=None,
         )
+
+    @property
+    def run_with(self) -> RunWith:
+        """All that its runs depend on but seed, arm and code; paths as from `SHARED`, wherever that is."""
+        said: RunWith = {key: value for key, value in asdict(self).items() if key not in ("name", "title")}
+        return said | {key: str(said[key]).removeprefix(f"{SHARED}/") for key in ("source", "base")}
+
+
+def digest(run_with: RunWith) -> str:
+    """Short and the same for the same: runs of settings that differ have keys and folders of their own."""
+    return hashlib.sha256(json.dumps(run_with, sort_keys=True).encode()).hexdigest()[:8]
 
 
 @dataclass(frozen=True)
@@ -51,6 +70,8 @@ class Size:
     settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
     arms: tuple[str, ...]
+    on_record: bool = True
+    """Whether its runs go into `recorded/` and are taken from there; else they are run on each machine anew."""
 
 
 def _settings(tokens: int, held_out: int) -> tuple[Setting, ...]:
@@ -103,9 +124,9 @@ LORA = Setting(
 
 SIZES = {
     # One data set and seed, to see quickly where a change leads.
-    "slice": Size(_settings(300_000, 300)[:1], (0,), EVERYTHING),
+    "slice": Size(_settings(300_000, 300)[:1], (0,), EVERYTHING, on_record=False),
     # Within an hour on two cores.
-    "small": Size(_settings(250_000, 200), (0, 1, 2), ESSENTIAL),
+    "small": Size(_settings(250_000, 200), (0, 1, 2), ESSENTIAL, on_record=False),
     # The table of docs/experiments.md: hours.
     "full": Size(_settings(600_000, 300), (0, 1, 2), EVERYTHING),
     "lora": Size((LORA,), (0, 1, 2), (*ESSENTIAL, "ours-*")),

@@ -4,23 +4,45 @@ It also goes into docs/experiments.md where that has marks for the size.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
 
+from cluster.errors import UserError
 from tests.experiments import recipes
-from tests.experiments.results import Result, keep, read_all
-from tests.experiments.run import RUNS
+from tests.experiments.results import Result, done, keep
 from tests.experiments.sizes import SIZES, Setting
 
 DOCS = Path(__file__).parents[2] / "docs" / "experiments.md"
-OURS = "ours"
+OURS, GRID = "ours", "best of a grid of 12"
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 """Student's t for a two-sided interval of 95 %, by the number of seeds."""
 
 Loss = Callable[[Result], float]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A setting and what is done of it."""
+
+    setting: Setting
+    results: list[Result]
+
+
+def columns(settings: Sequence[Setting], results: Sequence[Result]) -> list[Column]:
+    """One for each setting of which anything is done; what was run on built-in data in its place is another column.
+
+    Results that were run with other settings than those in sizes.py now are in none.
+    """
+    every = [one for setting in settings for one in (setting, setting.on_built_in)]
+    found = [
+        Column(one, [done for done in results if (done.setting, done.run_with) == (one.name, one.run_with)])
+        for one in every
+    ]
+    return [one for one in found if one.results]
 
 
 @dataclass(frozen=True)
@@ -55,21 +77,27 @@ def rows(adapters: bool) -> list[Row]:
         Row(
             "best recipe, best checkpoint",
             tuple(dict.fromkeys((*own, *zero))),
-            "The best of the rows above, stopped where validation was lowest. Knows which recipe wins.",
+            "The best of the rows above, chosen afterwards, at its lowest validation loss. Knows which wins.",
             at_best_checkpoint,
         ),
         Row(
-            "best of a grid of 12",
+            GRID,
             tuple(one.name for one in recipes.grid(adapters)),
-            "Each of twelve with everything, the best chosen afterwards: knows the future, and spent twelve budgets.",
+            "Each of twelve with everything, the best on test rows: knows the future, had twelve budgets.",
         ),
         Row("random search", ("random",), "Four recipes at random with a quarter each, the best kept."),
         Row("ASHA", ("asha",), "Ray Tune's, over random recipes until all is spent."),
         Row("TPE with ASHA", ("tpe",), "Optuna proposes, Ray Tune's ASHA stops."),
         Row("population-based training", ("pbt",), "Ray Tune's, a population of four."),
         Row("equal rounds", ("naive",), "The tournament as published: five rounds, all recipes the same in each."),
-        Row("without the race", ("ours-no-race",), "One of the four recipes, picked blindly."),
-        Row("without the climb", ("ours-no-climb",), "The winner's rate is never tried higher or lower."),
+        Row(
+            "without the race", ("ours-no-race",), "One of the four recipes, picked blindly; rates beyond it are tried."
+        ),
+        Row(
+            "without the climb",
+            ("ours-no-climb",),
+            "No second heat after the race, and no rate is tried beyond the field's.",
+        ),
         Row("without the optimizer", ("ours-no-optimizer",), "Each round starts with a fresh optimizer."),
         Row("without several lines", ("ours-one-line",), "One line even where data is short."),
         Row("four workers: the tournament", ("wide-ours",), "Steps of four rows, one for each worker."),
@@ -108,35 +136,81 @@ def _with_interval(values: Sequence[float], sign: str) -> str:
     return f"{mean(values):{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
 
 
-def table(settings: Sequence[Setting], results: Sequence[Result], adapters: bool) -> list[str]:
+def spent_cell(row: Row, of: Sequence[Column]) -> str:
+    """Budgets that all arms of the row trained on together, over data sets and seeds."""
+    shares = []
+    for column in of:
+        arms = [one for one in column.results if one.arm in row.arms]
+        for seed in sorted({one.seed for one in arms}):
+            shares.append(sum(one.tokens for one in arms if one.seed == seed) / column.setting.total_tokens)
+    low, high = (f"{share:.2f}" for share in (min(shares), max(shares)))
+    return low if low == high else f"{low} to {high}"
+
+
+def padded_cell(row: Row, column: Column) -> str:
+    """Tokens with padding for each real one."""
+    used = chosen(row, column.results)
+    return f"{mean(one.padded_tokens / one.tokens for one in used):.2f}" if used else "–"
+
+
+def table(of: Sequence[Column], adapters: bool) -> list[str]:
     """Lines of Markdown."""
-    head = ["arm", *(one.title for one in settings), "padded", "in plain words"]
+    head = ["arm", *(one.setting.title for one in of), "budgets spent", "padded, on CPU", "in plain words"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for row in rows(adapters):
-        of = [[one for one in results if one.setting == setting.name] for setting in settings]
-        cells = [losses_cell(row, some) for some in of]
-        used = [one for some in of for one in chosen(row, some)]
-        if used:
-            padded = mean(one.padded_tokens / one.tokens for one in used)
-            lines.append(f"| {' | '.join([row.name, *cells, f'× {padded:.2f}', row.words])} |")
+        if any(one.arm in row.arms for column in of for one in column.results):
+            losses = [losses_cell(row, column.results) for column in of]
+            padded = " / ".join(padded_cell(row, column) for column in of)
+            lines.append(f"| {' | '.join([row.name, *losses, spent_cell(row, of), padded, row.words])} |")
     return lines
 
 
+def against_the_grid(of: Sequence[Column], adapters: bool) -> str:
+    """How the tournament stands to the best of the grid, as the figures have it; empty where no grid is run."""
+    row, said = next(row for row in rows(adapters) if row.name == GRID), []
+    for column in of:
+        best, ours = chosen(row, column.results), {one.seed: one.test for one in column.results if one.arm == OURS}
+        ahead = [one.test - ours[one.seed] for one in best if one.seed in ours]
+        if not ahead:
+            continue
+        run = len({one.arm for one in column.results} & set(row.arms))
+        lead, half = mean(ahead), interval(ahead)
+        words = f"{abs(lead):.3f}{'' if half is None else f' ± {half:.3f}'} {'below' if lead > 0 else 'above'} it"
+        if half is None or abs(lead) <= half:
+            words += (
+                ", which one seed cannot tell" if half is None else f", which {len(ahead)} seeds cannot tell from 0"
+            )
+        few = "" if run == len(row.arms) else f", of {run} that are run"
+        said.append(f"on {column.setting.title} ({best[0].arm}{few}) {words}")
+    if not said:
+        return ""
+    return (
+        "The best of the grid is chosen on the test rows when all is over, and the grid has twelve budgets in the place"
+        f" of one. With one the tournament ends, {'; '.join(said)}."
+    )
+
+
 def text(size: str) -> str:
-    """The table of a size and what its figures are."""
-    settings, results = SIZES[size].settings, read_all(RUNS / size)
-    done = len({one.seed for one in results})
-    seeds = "one seed" if done == 1 else f"mean of {done} seeds with a 95 % interval"
-    tokens = ", ".join(f"{one.title}: {one.total_tokens:,} of them" for one in settings)
-    rows_held = settings[0].held_out
+    """The table of a size and what its figures are. UserError where nothing is done of it."""
+    settings = SIZES[size].settings
+    of, adapters = columns(settings, done(size)), settings[0].adapters
+    if not of:
+        raise UserError(f"{size}: nothing is done of it as sizes.py has it: python -m tests.experiments.run {size}")
+    seeds = max(len({one.seed for one in column.results}) for column in of)
+    over = "one seed" if seeds == 1 else f"mean of {seeds} seeds with a 95 % interval"
+    tokens = "; ".join(f"{one.setting.title}: {one.setting.total_tokens:,}" for one in of)
+    held = " or ".join(str(count) for count in sorted({one.setting.held_out for one in of}))
     return "\n".join(
         [
-            f"Test loss in nats per completion token, {seeds}, and in brackets how far above the"
-            f" tournament, paired by seed. Real training tokens in all, for every arm: {tokens}."
-            f" {rows_held} rows choose, {rows_held} report. Padded: tokens with padding for each real one.",
+            f"Test loss in nats per completion token, {over}, and in brackets how far above the tournament, paired by"
+            f" seed. A budget, in real training tokens: {tokens}. Budgets spent: by all arms of the row together, as"
+            " counted, lowest to highest over data sets and seeds; steps are whole, and Ray Tune's trials end a little"
+            f" late. {held} rows choose, {held} report. Padded: tokens with padding for each real one in the small"
+            f" passes by length of a CPU{', a figure for each data set in their order' if len(of) > 1 else ''}.",
             "",
-            *table(settings, results, settings[0].adapters),
+            *table(of, adapters),
             "",
+            *([said, ""] if (said := against_the_grid(of, adapters)) else []),
         ]
     )
 
@@ -160,9 +234,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("size", nargs="?", default="small", choices=SIZES)
     asked = parser.parse_args()
-    DOCS.write_text(written(DOCS.read_text(), asked.size))
-    keep(asked.size, RUNS / asked.size)
-    print(text(asked.size))
+    try:
+        DOCS.write_text(written(DOCS.read_text(), asked.size))
+        keep(asked.size)
+        print(text(asked.size))
+    except UserError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

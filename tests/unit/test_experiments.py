@@ -1,7 +1,9 @@
 """`make experiment`: every arm that needs no Ray on a tiny model, counted the same way, and what the table says."""
 
+import argparse
 import math
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +11,21 @@ import pytest
 
 from cluster.errors import UserError
 from orchestrator.config.loading import load_config
-from tests.experiments import recipes
+from tests.experiments import recipes, results, run, wall
+from tests.experiments import table as table_of
 from tests.experiments.arms import arms, measured
 from tests.experiments.cells import Cell
 from tests.experiments.counting import Counter
 from tests.experiments.picture import averaged, figure
-from tests.experiments.results import Point, Result, keep, path_of, read_all, take
+from tests.experiments.results import Point, Result, done, keep, path_of
 from tests.experiments.sizes import SIZES, Setting
-from tests.experiments.table import chosen, interval, rows, table, written
+from tests.experiments.table import Column, against_the_grid, chosen, columns, interval, rows, table, text, written
 from tests.experiments.trials import Ledger
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
 TOKENS = 12_000
+LAMINI = SIZES["full"].settings[0]
+NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +126,8 @@ def test_a_ledger_adds_up_its_trials(tmp_path: Path):
 def result(arm: str, seed: int, test: float, **more: object) -> Result:
     point = Point(tokens=500, validation=test, test=test + 0.1)
     common = {"setting": "lamini", "fingerprint": "0", "tokens": 1000, "padded_tokens": 1500, "seconds": 1.0}
-    common |= {"validation": test}
-    return Result(arm=arm, seed=seed, test=test, best_checkpoint=point, curve=[point], **common, **more)
+    common |= {"validation": test, "run_with": LAMINI.run_with, "finished": NOON}
+    return Result(arm=arm, seed=seed, test=test, best_checkpoint=point, curve=[point], **common | more)
 
 
 def test_the_table_pairs_seeds_and_says_what_was_chosen_afterwards():
@@ -130,9 +135,27 @@ def test_the_table_pairs_seeds_and_says_what_was_chosen_afterwards():
     results += [result(f"grid-{batch}-0.002", seed, 2.3 + seed * 0.2 + batch) for batch in (1, 4) for seed in (0, 1)]
     grid = next(row for row in rows(False) if row.name.startswith("best of a grid"))
     assert [one.arm for one in chosen(grid, results)] == ["grid-1-0.002"] * 2
-    lines = table(SIZES["full"].settings[:1], results, False)
-    assert lines[2].startswith("| **the tournament** | 2.100 ± 1.271 | × 1.50 |")
-    assert "3.400 ± 1.271 (+1.300 ± 0.000)" in lines[3]
+    lines = table([Column(replace(LAMINI, total_tokens=1000), results)], False)
+    assert lines[2].startswith("| **the tournament** | 2.100 ± 1.271 | 1.00 | 1.50 |")
+    assert "3.400 ± 1.271 (+1.300 ± 0.000) | 2.00 |" in lines[3]  # two of the grid's recipes are run
+
+
+@pytest.mark.parametrize(
+    ("losses", "said"),
+    [
+        ((2.51, 2.50, 2.52), "(grid-1-0.002, of 1 that are run) 0.510 ± 0.025 below it"),
+        ((1.51, 1.50, 1.52), "0.490 ± 0.025 above it"),
+        ((1.91, 2.00, 2.12), "0.010 ± 0.262 below it, which 3 seeds cannot tell from 0"),
+        ((2.51,), "0.510 below it, which one seed cannot tell"),
+    ],
+)
+def test_what_is_said_of_the_grid_follows_from_the_figures(losses: tuple[float, ...], said: str):
+    ours = [result("ours", seed, 2.0) for seed in range(3)]
+    grid = [result("grid-1-0.002", seed, loss) for seed, loss in enumerate(losses)]
+    assert against_the_grid([Column(LAMINI, ours)], False) == ""
+    words = against_the_grid([Column(LAMINI, [*ours, *grid])], False)
+    assert f"{said}." in words
+    assert "twelve budgets" in words
 
 
 def test_an_arm_that_lacks_a_seed_is_not_the_best_of_several():
@@ -148,12 +171,12 @@ def test_an_interval_is_students():
 
 
 def test_the_docs_change_between_their_marks_only():
-    content = "a\n<!-- slice: made by make experiment -->\nold\n<!-- slice: end -->\nb\n"
-    new = written(content, "slice")
-    assert new.startswith("a\n<!-- slice")
-    assert new.endswith("<!-- slice: end -->\nb\n")
+    content = "a\n<!-- lora: made by make experiment -->\nold\n<!-- lora: end -->\nb\n"
+    new = written(content, "lora")
+    assert new.startswith("a\n<!-- lora")
+    assert new.endswith("<!-- lora: end -->\nb\n")
     assert "old" not in new
-    assert written("nothing of it", "slice") == "nothing of it"
+    assert written("nothing of it", "lora") == "nothing of it"
 
 
 def test_the_picture_reads_all_seeds_on_one_scale():
@@ -164,24 +187,157 @@ def test_the_picture_reads_all_seeds_on_one_scale():
     tokens, losses = averaged([one, other], 60)
     assert (tokens[0], losses[0]) == (30, 3.0)
     assert (tokens[-1], losses[-1]) == (60, 2.5)
-    drawn = figure([one, other, result("ours", 0, 1.9)], "lamini", 60, False)
+    drawn = figure(Column(replace(LAMINI, total_tokens=60), [one, other, result("ours", 0, 1.9)]))
     assert [trace["name"] for trace in drawn["data"]] == ["ASHA", "the tournament"]
 
 
-def test_results_are_found_again(tmp_path: Path):
-    kept = result("asha", 2, 2.5)
-    kept.write(path_of(tmp_path, "lamini", 2, "asha"))
-    assert read_all(tmp_path) == [kept]
+def test_the_picture_has_every_arm_of_one_machine_and_no_label_on_another():
+    names = [name for name in arms(False) if not name.startswith(("wide-", "grid-")) and name != "ours-one-line"]
+    alike = [result(name, 0, 2.0 + number / 1000) for number, name in enumerate([*names, "grid-4-0.004"])]
+    drawn = figure(Column(LAMINI, alike))
+    assert len(drawn["data"]) == len(names) + 1
+    layout = drawn["layout"]
+    low, high = layout["yaxis"]["range"]
+    heights = sorted(one["y"] for one in layout["annotations"])
+    pixels = (layout["height"] - layout["margin"]["t"] - layout["margin"]["b"]) / (high - low)
+    assert min(np.diff(heights)) * pixels > 18
+    assert low < heights[0] < heights[-1] < high
 
 
-def test_results_on_record_are_taken_for_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("tests.experiments.results.RECORDED", tmp_path / "recorded")
-    kept = result("asha", 2, math.inf)
-    kept.write(path_of(tmp_path / "here", "lamini", 2, "asha"))
-    keep("full", tmp_path / "here")
-    take("full", tmp_path / "there")
-    take("lora", tmp_path / "there")  # nothing of it is on record
-    assert read_all(tmp_path / "there") == [kept]
-    result("tpe", 2, 2.0).model_copy(update={"fingerprint": "1"}).write(path_of(tmp_path / "there", "lamini", 2, "tpe"))
-    with pytest.raises(UserError, match="of different splits"):
-        read_all(tmp_path / "there")
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty record and an empty `runs`, and docs that have a table of each size."""
+    monkeypatch.setattr(results, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(results, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(table_of, "DOCS", tmp_path / "docs.md")
+    marks = [f"<!-- {size}: made by make experiment -->\nold\n<!-- {size}: end -->\n" for size in SIZES]
+    (tmp_path / "docs.md").write_text("".join(marks))
+    return tmp_path
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if ../shared were there."""
+    monkeypatch.setattr(Setting, "usable", property(lambda self: self))
+
+
+def write(one: Result, size: str = "full", setting: Setting = LAMINI) -> Result:
+    return one.write(path_of(size, setting, one.seed, one.arm))
+
+
+def fresh_clone(folders: Path) -> None:
+    (folders / "runs").rename(folders / f"gone-{len(list(folders.iterdir()))}")
+
+
+def left(again: bool = False) -> list[str]:
+    """What `run` would run of LaMini's ASHA and TPE with seed 2."""
+    asked = argparse.Namespace(size="full", only="lamini/[at][sp][he]*", side_by_side=1, keep=False, again=again)
+    return [job.arm for job in run.jobs(asked, 2)]
+
+
+def make_table(monkeypatch: pytest.MonkeyPatch, size: str) -> None:
+    monkeypatch.setattr("sys.argv", ["table", size])
+    table_of.main()
+
+
+@pytest.mark.usefixtures("real")
+def test_a_result_on_record_is_never_lost_and_not_run_again(folders: Path, monkeypatch: pytest.MonkeyPatch):
+    assert left() == ["asha", "tpe"]
+    kept = write(result("asha", 2, math.inf))
+    make_table(monkeypatch, "full")
+    fresh_clone(folders)
+    assert done("full") == [kept]
+    make_table(monkeypatch, "full")  # of what is on record alone
+    assert done("full") == [kept]
+    assert "| ASHA |" in (folders / "docs.md").read_text()
+    write(result("tpe", 2, 2.0))
+    make_table(monkeypatch, "full")  # of a part that was run alone
+    assert left() == []
+    assert left(again=True) == ["asha", "tpe"]
+    fresh_clone(folders)
+    assert {one.arm for one in done("full")} == {"asha", "tpe"}
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_of_two_results_of_a_run_the_newer_counts(folders: Path, hours: int):
+    old = write(result("asha", 2, 2.5))
+    keep("full")
+    new = write(result("asha", 2, 2.4, finished=NOON + timedelta(hours=hours)))
+    assert done("full") == [old if hours < 0 else new]
+    keep("full")
+    fresh_clone(folders)
+    assert done("full") == [old if hours < 0 else new]
+
+
+@pytest.mark.usefixtures("real")
+def test_a_result_of_other_settings_is_another_run(folders: Path, monkeypatch: pytest.MonkeyPatch):
+    old = write(result("asha", 2, 2.5))
+    keep("full")
+    twice = replace(LAMINI, total_tokens=2 * LAMINI.total_tokens)
+    monkeypatch.setitem(SIZES, "full", replace(SIZES["full"], settings=(twice,)))
+    assert left() == ["asha", "tpe"]
+    with pytest.raises(UserError, match="full: nothing is done of it"):
+        text("full")
+    new = write(result("asha", 2, 2.3, run_with=twice.run_with), setting=twice)
+    assert left() == ["tpe"]
+    assert "2.500" not in text("full")
+    keep("full")
+    assert sorted(done("full"), key=lambda one: one.test) == [new, old]
+
+
+def test_what_was_run_on_built_in_data_is_not_said_to_be_of_the_real(folders: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Setting, "usable", property(lambda self: self.on_built_in))
+    write(result("asha", 2, 2.5))
+    keep("full")
+    assert left() == ["asha", "tpe"]  # the record is of the real data, which are not here
+    write(result("asha", 2, 1.5, run_with=LAMINI.usable.run_with), setting=LAMINI.usable)
+    assert left() == ["tpe"]
+    assert "| arm | LaMini | LaMini (built-in data in its place) |" in text("full")
+    assert "| ASHA | 2.500 | 1.500 |" in text("full")
+
+
+def test_the_small_table_is_run_on_each_machine_anew(folders: Path, monkeypatch: pytest.MonkeyPatch):
+    small = SIZES["small"].settings[0]
+    write(result("asha", 2, 2.5, run_with=small.run_with), "small", small)
+    make_table(monkeypatch, "small")
+    content = (folders / "docs.md").read_text()
+    assert "| ASHA | 2.500 |" in content
+    fresh_clone(folders)
+    assert done("small") == []
+    with pytest.raises(SystemExit, match="small: nothing is done of it"):
+        make_table(monkeypatch, "small")
+    assert (folders / "docs.md").read_text() == content
+
+
+def test_results_on_other_rows_are_refused(folders: Path):
+    write(result("asha", 2, 2.5))
+    write(result("tpe", 2, 2.0, fingerprint="1"))
+    with pytest.raises(UserError, match="lamini seed 2: its results"):
+        done("full")
+
+
+def test_the_record_is_of_the_sizes_as_they_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(results, "RUNS", tmp_path)
+    for name, size in SIZES.items():
+        there = done(name)
+        assert bool(there) == size.on_record
+        assert sum(len(column.results) for column in columns(size.settings, there)) == len(there)
+
+
+def test_what_a_setting_is_run_with_is_the_same_in_every_checkout():
+    assert LAMINI.run_with["source"] == "data/lamini/train.jsonl"
+    assert LAMINI.run_with["base"] == "models/stories260k"
+    assert LAMINI.on_built_in.run_with["source"] == "builtin:quickstart"
+
+
+def test_a_gang_waits_for_its_longest_row_and_a_round_for_its_last_entry():
+    lengths = np.array([10, 10, 10, 30])
+    assert wall.wait(lengths, 4, 4) == pytest.approx(4 * 30 / 60)
+    assert wall.wait(lengths, 4, 1) == pytest.approx(4 * 30 / 60)  # one pass: another costs more than its padding
+    assert wall.wait(lengths, 4, 1, a_pass=60) == pytest.approx(3)
+    assert wall.side_by_side([5, 1, 1, 1, 2]) == 5
+    race = "a@2: round 1: a 3.1 (0.1 at batch 1, 1,000 tokens), b forfeit (0.1 at batch 1, 2,000 tokens); round 2: "
+    line = "a 2.9 (0.1 at batch 4, 8,000 tokens)"
+    assert wall.of_a_tournament(race + line, lambda rows, workers: 1.0) == 2000 + 8000 / 4
+    soup = "; round 3: soup-of-2 2.8 (soup, 0 tokens)"
+    assert wall.of_a_tournament(race + line + soup, lambda rows, workers: 1.0) == 2000 + 8000
