@@ -5,6 +5,7 @@
     single     one recipe, trained and scored                         arms      one function per arm
     trials     the arms that Ray Tune runs                            run       what is not done yet
     table      docs/experiments.md                                    picture   the README's picture
+    results    what is done, here and on record                       wall      time on four workers, from the batches
 
 Every arm trains through the project's own code and is scored by the project's evaluator on the same rows.
 """

@@ -22,6 +22,10 @@ from tests.experiments.table import GRID, Column, chosen, columns, rows
 IMAGE = Path(__file__).parents[2] / "docs" / "images" / "equal-tokens.png"
 GREY = "#9aa0a6"
 WIDTH, HEIGHT = 1100, 620
+BELOW, ABOVE = 0.2, 0.55
+"""How far the axis goes beyond the ends of the lines, in parts of the distance between these."""
+LABEL = 20
+"""Pixels from one label to the next."""
 POINTS = 60
 
 
@@ -111,29 +115,27 @@ def figure(column: Column) -> dict[str, Any]:
     traces = [one for one in drawn if one is not None]
     ends = sorted(float(one["y"][-1]) for one in traces)
     font = {"family": "Helvetica, Arial, sans-serif", "size": 15, "color": "#333"}
-    labels = [
-        {
-            "x": 1.005,
-            "xref": "paper",
-            "xanchor": "left",
-            "y": place,
-            "text": f"{one['name']} {one['y'][-1]:.2f}",
-            "showarrow": False,
-            "font": {"color": one["line"]["color"] if one["line"]["color"] != GREY else "#6b7075", "size": 14},
-        }
-        for one, place in _apart(traces, ends[0], ends[-1])
-    ]
+    labels, leaders = [], []
+    for one, place in _apart(traces, ends):
+        colour = one["line"]["color"] if one["line"]["color"] != GREY else "#6b7075"
+        words = f"{one['name']} {one['y'][-1]:.3f}"
+        words = f"<b>{words}</b>" if one["line"]["width"] > 2 else words
+        text = {"text": words, "font": {"color": colour, "size": 13}}
+        labels.append({"x": 1.035, "xref": "paper", "xanchor": "left", "y": place, "showarrow": False, **text})
+        ends_of_it = {"x0": 1.0, "y0": one["y"][-1], "x1": 1.033, "y1": place}
+        leaders.append({"type": "line", "xref": "paper", **ends_of_it, "line": {"color": colour, "width": 1}})
     return {
         "data": traces,
         "layout": {
             "width": WIDTH,
             "height": HEIGHT,
-            "margin": {"l": 70, "r": 260, "t": 20, "b": 60},
+            "margin": {"l": 70, "r": 300, "t": 20, "b": 60},
             "paper_bgcolor": "white",
             "plot_bgcolor": "white",
             "font": font,
             "showlegend": False,
             "annotations": labels,
+            "shapes": leaders,
             "xaxis": {
                 "title": {"text": "tokens trained on by everybody"},
                 "range": [0, total_tokens],
@@ -145,19 +147,27 @@ def figure(column: Column) -> dict[str, Any]:
 
 
 def _range(ends: Sequence[float]) -> list[float]:
-    """From a little below the best end to well above the worst: the first points of all lie far higher."""
+    """From below the best end, where labels need room, to well above the worst: the first points of all lie higher."""
     spread = ends[-1] - ends[0]
-    return [ends[0] - 0.08 * spread, ends[-1] + 0.6 * spread]
+    return [ends[0] - BELOW * spread, ends[-1] + ABOVE * spread]
 
 
-def _apart(traces: Sequence[dict[str, Any]], low: float, high: float) -> list[tuple[dict[str, Any], float]]:
-    """Each line with the height of its label: at its end, but not on another label."""
-    gap = (high - low) * 1.68 * 22 / (HEIGHT - 80)
-    placed: list[tuple[dict[str, Any], float]] = []
-    for one in sorted(traces, key=lambda one: float(one["y"][-1])):
-        at = float(one["y"][-1])
-        placed.append((one, at if not placed else max(at, placed[-1][1] + gap)))
-    return placed
+def _apart(traces: Sequence[dict[str, Any]], ends: Sequence[float]) -> list[tuple[dict[str, Any], float]]:
+    """Each line with the height of its label: as near to its end as the labels beside it let it be.
+
+    Labels that would touch are a block, which stands as high as its lines end on average, and not below the axis.
+    """
+    gap = (ends[-1] - ends[0]) * (1 + BELOW + ABOVE) * LABEL / (HEIGHT - 80)
+    ordered = sorted(traces, key=lambda one: float(one["y"][-1]))
+    blocks: list[list[float]] = []  # of heights where the blocks' lowest labels would be
+    for number, one in enumerate(ordered):
+        blocks.append([float(one["y"][-1]) - number * gap])
+        while len(blocks) > 1 and mean(blocks[-2]) > mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    lowest = [mean(block) for block in blocks for _ in block]
+    bottom = _range(ends)[0] + gap / 2
+    heights = [max(low, bottom) + number * gap for number, low in enumerate(lowest)]
+    return list(zip(ordered, heights, strict=True))
 
 
 def draw(drawn: dict[str, Any], path: Path) -> None:

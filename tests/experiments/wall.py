@@ -25,7 +25,7 @@ from competitors.sft.stream import Counts
 from tests.experiments.arms import WORKERS
 from tests.experiments.cells import Cell
 from tests.experiments.results import RUNS, Result, done
-from tests.experiments.sizes import SIZES
+from tests.experiments.sizes import SIZES, digest
 from tests.experiments.table import DOCS, Column, between_marks, chosen, columns, interval, rows
 
 SLOPE_NATS = 0.19
@@ -85,7 +85,7 @@ def time_of(one: Result, wait: Wait) -> float:
 
 def waits(column: Column, a_pass: int) -> Wait:
     """Those of a setting's rows."""
-    cell = Cell(column.setting, 0, RUNS / "wall" / column.setting.name).make()
+    cell = Cell(column.setting, 0, RUNS / "wall" / digest(column.setting.run_with)).make()
     return cache(lambda rows, workers: wait(cell.lengths, rows, workers, a_pass))
 
 
