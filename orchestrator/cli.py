@@ -242,8 +242,11 @@ def evaluate(
     json: JsonOption = False,
 ) -> None:
     """Score any model or adapter on the same held-out rows, paired against the champions."""
+    from transformers.utils.logging import disable_progress_bar
+
     from orchestrator.views.evaluate import evaluate_model, print_evaluated
 
+    disable_progress_bar()
     result = evaluate_model(_snapshot(run_dir), model, base, prompt)
     if json:
         console.print_json(result.model_dump_json())

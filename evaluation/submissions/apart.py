@@ -34,6 +34,7 @@ def examine_apart(
     folder: Path, form: Form, asked: Asked, hub_links: bool = False, memory: int = MEMORY, seconds: float | None = None
 ) -> Findings:
     """As `examine`, in a process of its own, within `memory` bytes and `seconds`. Forfeit where it exceeds them."""
+    folder = folder.absolute()  # the other process works elsewhere
     allowed = seconds or SECONDS + asked.most_bytes / BYTES_PER_SECOND
     task = pickle.dumps((folder, form, asked, hub_links, memory, allowed))
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))

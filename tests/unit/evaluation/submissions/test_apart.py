@@ -40,6 +40,12 @@ def test_it_says_what_looking_here_says(folder: Path, asked: Asked):
         examine_apart(folder, "full", asked)
 
 
+def test_a_path_from_the_current_folder_is_found(folder: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(folder.parent)
+    of_the_seed = asked_by(Path(os.path.relpath(asked.stored["embed_tokens.weight"].file.parent)))
+    assert examine_apart(Path("m"), "full", of_the_seed) == examine(folder, "full", asked)
+
+
 def test_more_memory_than_it_may_have_is_a_reason(folder: Path, asked: Asked):
     with (folder / "config.json").open("w") as stream:  # half a million small objects
         stream.write('{"model_type": "llama", "x": [' + "[{}]," * 200_000 + "{}]}")

@@ -134,11 +134,14 @@ def test_rows_of_a_champion_that_cannot_be_read_are_named(run: RunDirectory, tmp
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path: Path) -> None:
+def test_a_model_is_scored_as_the_tournament_scores(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from tests.tiny import tiny_model
+    from tests.unit.evaluation.submissions.making import tiny_adapter
 
     rows = [{"row_id": f"{i:016x}", "prompt": "what is the dog ?", "completion": "a cat ."} for i in range(60)]
     run.held_out.mkdir()
@@ -148,6 +151,11 @@ def test_a_model_is_scored_as_the_tournament_scores(run: RunDirectory, tmp_path:
     seed = tiny_model(run.round("llama", 1) / "seed")
     model = tiny_model(tmp_path / "model", seed=1)
     result = evaluate_model(read(run), model, None, "plain")
+    monkeypatch.chdir(tmp_path)  # paths from the current folder, with --base and without
+    tiny_adapter(tmp_path / "adapter", Path("model"))
+    for base in (Path("model"), None):
+        adapted = evaluate_model(read(run), Path("adapter"), base, "plain")
+        assert adapted.scorecard.validation.loss != result.scorecard.validation.loss
     (model / "chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] + ' <unk> ' }}{% endfor %}")
     assert evaluate_model(read(run), model, None, "chat").scorecard.stop == "<unk>"  # the base has no template
     (model / "tokenizer.json").write_text("{}")  # its own is not looked at
