@@ -67,11 +67,12 @@ def new(
     """Write a config for people who have no recipes: looks at the data, the base and the machine; then plan it."""
     from orchestrator.planning.plan import make_plan
     from orchestrator.planning.printed import print_plan
-    from orchestrator.starting.new import write_config
+    from orchestrator.starting.new import written_config
 
-    path = write_config(base, data, budget, out, address)
+    with written_config(base, data, budget, out, address) as path:
+        planned = make_plan(_load(path, None, address), path, address)
     console.print(f"wrote {path}; as it is, this would run:", soft_wrap=True, markup=False, highlight=False)
-    print_plan(console, make_plan(_load(path, None, address), path, address))
+    print_plan(console, planned)
     console.print(f"run it with: {command_name()} run {shlex.quote(str(path))}", soft_wrap=True, highlight=False)
 
 

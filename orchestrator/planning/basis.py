@@ -13,6 +13,8 @@ from competitors.kinds import Recipe
 from evaluation.data import sources
 from evaluation.data.rendering import render
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.field.allocation import SMALLEST_AT_MOST, STEPS_OF_A_MINIATURE, Plan
+from orchestrator.field.whole_budget import Corpus
 from orchestrator.planning import model_sources, priors
 from orchestrator.planning.auto import Basis, make_recipes
 from orchestrator.planning.model_shape import BaseShape, describe_base, describe_folder
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 SAMPLED_ROWS = 2000
 """Rows whose length is looked at, spread over the data."""
+FEWEST_RECIPES = 2
+ROOM = 1.5
+"""Times the tokens that are estimated from characters: what a field is to be affordable with."""
 
 
 def make_field(
@@ -45,7 +50,28 @@ def make_field(
         machine=machine_on_paper(cluster_file) if cluster_file else machine_of(address or config.cluster.address),
         has_four_bits=importlib.util.find_spec("bitsandbytes") is not None,
     )
-    return list(make_recipes(basis))
+    return _affordable(list(make_recipes(basis)), config, basis)
+
+
+def _affordable(recipes: list[Recipe], config: TournamentConfig, basis: Basis) -> list[Recipe]:
+    """As many of `recipes`, the first ones, as a whole budget can tell apart; FEWEST_RECIPES at least."""
+    if not config.is_allocated or config.budget.whole is None:
+        return recipes
+    corpus = Corpus(rows=basis.rows, tokens=round(basis.rows * basis.tokens_per_row * ROOM))
+    has_gpus = basis.machine.gpus > 0
+    race = Plan("auto", config.allocation, config.budget.whole, corpus, config.all_rounds, has_gpus)
+    for count in range(len(recipes), FEWEST_RECIPES, -1):
+        try:
+            race.miniatures(recipes[:count])
+        except UserError:
+            continue
+        return recipes[:count]
+    return recipes[:FEWEST_RECIPES]
+
+
+def fewest_tokens(tokens_per_row: float) -> float:
+    """The smallest whole budget that tells FEWEST_RECIPES recipes apart, where a step takes as little as a row."""
+    return FEWEST_RECIPES * STEPS_OF_A_MINIATURE * tokens_per_row / SMALLEST_AT_MOST
 
 
 def shape_of(spec: str, key: str, config_folder: Path) -> BaseShape:

@@ -1,5 +1,6 @@
 """What `tournament new` finds out about a base, the data and the machine, and the sizes that follow from it."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +13,7 @@ from cluster.machine import Machine
 from cluster.records import Record
 from competitors.builtin.bases import build
 from evaluation.data import sources
+from evaluation.data.assignment import catalogue
 from evaluation.data.rendering import render
 from orchestrator.planning import model_sources, priors
 from orchestrator.planning.basis import machine_of, sampled, shape_of
@@ -35,6 +37,7 @@ class Findings(Record):
     columns: list[str]
     templates: Templates
     rows: int
+    """Different ones, as a tournament cleans them."""
     tokens_per_row: float
     max_tokens: int
     longest_wanted: int
@@ -51,10 +54,13 @@ def look(base: str, data: str, address: str | None) -> Findings:
     folder = model_sources.check(base, here, "BASE")
     shape = shape_of(base, "BASE", here)
     dataset = sources.load(data, here)
-    if len(dataset) < FEWEST_ROWS:
-        raise UserError(f"DATA: {data} holds {len(dataset)} rows: too few to train, choose and report on")
     some = sampled(dataset)
     templates = find_templates(data, some.to_list())
+    rows = len(catalogue(render(dataset, templates.prompt, templates.completion), None, 0, Counter()))
+    if rows < FEWEST_ROWS:
+        of = f" ({len(dataset):,} in all)" if len(dataset) > rows else ""
+        why = f"too few to train, choose and report on, which takes {FEWEST_ROWS} at least"
+        raise UserError(f"DATA: {data} holds {rows} different rows{of}: {why}")
     texts = list(render(some, templates.prompt, templates.completion))
     machine = machine_of(address)
     lengths = _lengths(texts, folder, shape)
@@ -65,11 +71,11 @@ def look(base: str, data: str, address: str | None) -> Findings:
         source=data,
         columns=dataset.column_names,
         templates=templates,
-        rows=len(dataset),
+        rows=rows,
         tokens_per_row=float(np.minimum(lengths, max_tokens).mean()),
         max_tokens=max_tokens,
         longest_wanted=wanted,
-        held_out=min(HELD_OUT_AT_MOST, len(dataset) // 10),
+        held_out=min(HELD_OUT_AT_MOST, rows // 10),
         machine=machine,
         pace=None if machine.gpus else pace_of(base, folder, shape, texts, max_tokens),
     )

@@ -1,7 +1,10 @@
 """Writing a config for a base, a data file and a budget of time, with what was found out about them as comments."""
 
 import json
+import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -15,6 +18,7 @@ from competitors.capture import captured_output
 from evaluation.data import sources
 from orchestrator.config.schema import MODELINE, SCHEMA_FILE, schema_text
 from orchestrator.planning import model_sources
+from orchestrator.planning.basis import fewest_tokens
 from orchestrator.starting.findings import WHOLE_PERCENT, Findings, look
 
 ROUNDS = 5
@@ -26,8 +30,10 @@ PARTS = re.compile(r"(\d+(?:\.\d+)?)\s*(d|h|min|m|s)")
 SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
 
 
-def write_config(base: str, data: str, budget: str, out: Path | None, address: str | None) -> Path:
-    """Write a config for `base` and `data` and the budget, a time such as 2h, to `out`; returns where it lies.
+@contextmanager
+def written_config(base: str, data: str, budget: str, out: Path | None, address: str | None) -> Iterator[Path]:
+    """Write a config for `base` and `data` and the budget, a time such as 2h, to `out`; yields where it lies, and takes
+    it away where the block finds something wrong with it.
 
     The schema is written beside it. UserError for whatever is wrong with the call, and where the file is there.
     """
@@ -42,9 +48,17 @@ def write_config(base: str, data: str, budget: str, out: Path | None, address: s
         found = look(base, data, address)
     if out.absolute().parent != Path.cwd():
         found = _with_absolute_paths(found)
-    LOCAL.write_text(out.absolute(), config_text(found, seconds, name, out, address))
-    LOCAL.write_text(out.absolute().parent / SCHEMA_FILE, schema_text())
-    return out
+    _refuse_too_little(found, seconds, budget)
+    schema = out.absolute().parent / SCHEMA_FILE
+    ours = [out] if schema.exists() else [out, schema]
+    try:
+        LOCAL.write_text(out.absolute(), config_text(found, seconds, name, out, address))
+        LOCAL.write_text(schema, schema_text())
+        yield out
+    except UserError:
+        for file in ours:
+            file.unlink(missing_ok=True)
+        raise
 
 
 def seconds_of(budget: str) -> float:
@@ -55,6 +69,17 @@ def seconds_of(budget: str) -> float:
     if PARTS.sub("", text).strip() or seconds <= 0:
         raise UserError(f"--budget {budget}: give a time, such as 2h, 90min or 1h30m")
     return seconds
+
+
+def _refuse_too_little(found: Findings, seconds: float, budget: str) -> None:
+    """UserError where the time is not enough to find out which of two recipes is better."""
+    if found.pace is None:
+        return
+    needed = math.ceil(fewest_tokens(found.tokens_per_row) / (found.pace.tokens_per_second * TRAINING_SHARE))
+    if seconds < needed:
+        pace = f"{found.pace.tokens_per_second:,.0f} tokens a second"
+        least = f"{needed} s" if needed < 120 else f"{math.ceil(needed / 60)} min"
+        raise UserError(f"--budget {budget}: too little: it takes {least} to tell two recipes apart, at {pace}")
 
 
 def config_text(found: Findings, seconds: float, name: str, out: Path, address: str | None) -> str:
@@ -72,7 +97,7 @@ def config_text(found: Findings, seconds: float, name: str, out: Path, address: 
         f"name: {_quoted(name)}",
         "seed: 0  # another one: other rows held out, other orders of the data",
         "data:",
-        f"  source: {_quoted(found.source)}  # {found.rows:,} rows; columns: {plain(', '.join(found.columns), 160)}",
+        f"  source: {_quoted(found.source)}  # {found.rows:,} different rows; columns: {plain(', '.join(found.columns), 160)}",
         f"  prompt: {_quoted(found.templates.prompt)}  # what the model is given, {{column}} by column",
         f"  completion: {_quoted(found.templates.completion)}  # what it is to write: only this is learned and scored",
         f"  max_tokens: {found.max_tokens}  # {cut}",

@@ -58,7 +58,7 @@ def test_what_new_writes_is_planned_and_runs(here: Path, capsys: pytest.CaptureF
     assert "full-" in printed  # the plan
     assert text.splitlines()[0] == MODELINE
     assert (here / SCHEMA_FILE).read_text() == schema_text()
-    assert "300 rows; columns: instruction, response" in text
+    assert "300 different rows; columns: instruction, response" in text
     assert raw["data"] == {
         "source": "sums.jsonl", "prompt": "{instruction}\n", "completion": "{response}", "max_tokens": 32,
         "validation": 30, "test": 30,
@@ -130,6 +130,15 @@ def test_paths_are_absolute_in_a_config_that_lies_elsewhere(here: Path, capsys: 
     assert (here / "configs" / SCHEMA_FILE).is_file()
 
 
+def test_a_small_budget_takes_fewer_recipes(here: Path, capsys: pytest.CaptureFixture[str]):
+    said = {
+        budget: tournament(capsys, "new", "base", "sums.jsonl", "--budget", budget, "--out", f"{budget}.yaml")
+        for budget in ("8s", "1h")
+    }
+    many, few = (said[budget].count("full-") for budget in ("1h", "8s"))
+    assert many > few >= 2
+
+
 @pytest.mark.slow
 def test_a_built_in_base_and_data_do_too(here: Path, capsys: pytest.CaptureFixture[str]):
     tournament(capsys, "new", "builtin:tiny-bpe", "builtin:quickstart")
@@ -172,6 +181,14 @@ def few_rows(here: Path) -> None:
     write_jsonl(here / "sums.jsonl", tiny_rows(20))
 
 
+def few_different_rows(here: Path) -> None:
+    write_jsonl(here / "sums.jsonl", 100 * tiny_rows(20))
+
+
+def one_prompt(here: Path) -> None:
+    write_jsonl(here / "sums.jsonl", [{"prompt": "what is ?", "answer": f"no {number}"} for number in range(200)])
+
+
 def there_already(here: Path) -> None:
     (here / "base-sums.yaml").write_text("mine")
 
@@ -183,7 +200,10 @@ def nothing(here: Path) -> None:
 MISTAKES = {
     "columns": (bad_rows, [], "DATA: sums.jsonl has the columns text, url: no prompt and no completion among them"),
     "conversations": (conversations, [], "conversations (messages) are not supported yet"),
-    "few rows": (few_rows, [], "DATA: sums.jsonl holds 20 rows: too few"),
+    "few rows": (few_rows, [], "DATA: sums.jsonl holds 20 different rows: too few to train, choose and report on"),
+    "few different rows": (few_different_rows, [], "sums.jsonl holds 20 different rows (2,000 in all): too few"),
+    "one prompt": (one_prompt, [], "200 rows with 1 different prompts"),
+    "little time": (nothing, ["--budget", "1s"], "--budget 1s: too little: it takes 4 s to tell two recipes apart"),
     "a file in the way": (there_already, [], "base-sums.yaml: is there already"),
     "no time": (nothing, ["--budget", "soon"], "--budget soon: give a time, such as 2h"),
     "no folder": (nothing, ["--out", "nowhere/x.yaml"], "there is no folder nowhere"),
