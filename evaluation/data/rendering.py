@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
+from cluster.text import plain
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,7 +21,8 @@ class Rendered:
     """The rows of a dataset as (prompt, completion): in order, or those of some numbers."""
 
     def __init__(self, dataset: "Dataset", prompt: str, completion: str) -> None:
-        """UserError for a template that is malformed, or names a column that is not there or holds nothing."""
+        """UserError for a template that is malformed, or names a column that is not there, or holds nothing or no
+        text."""
         self._templates = prompt, completion
         templates = {"data.prompt": prompt, "data.completion": completion}
         used = {column for key, template in templates.items() for column in _columns(key, template, dataset)}
@@ -60,7 +62,7 @@ def values_of(dataset: "Dataset", key: str, column: str) -> Iterator[str | None]
 
 
 def _columns(key: str, template: str, dataset: "Dataset") -> set[str]:
-    """The columns that a template names; UserError when it is malformed, or one of them holds nothing."""
+    """The columns that a template names; UserError when it is malformed, or one of them holds nothing or no text."""
     try:
         fields = [(name, form, conversion) for _, name, form, conversion in string.Formatter().parse(template)]
     except ValueError as error:
@@ -72,9 +74,22 @@ def _columns(key: str, template: str, dataset: "Dataset") -> set[str]:
     for column in sorted(named):
         if column not in dataset.column_names or _is_empty(dataset.data.column(column)):
             raise UserError(f"{key}: {template!r} names the column {column!r}; the columns are {there}")
+        if not _is_text(dataset.data.column(column).type):
+            kind = dataset.data.column(column).type
+            raise UserError(
+                f"{key}: {template!r} names the column {column!r}, which holds {plain(kind, 60)} and not text; of a"
+                " conversation make one row of each answer, with a prompt and a completion"
+            )
     if not named:
         raise UserError(f"{key}: {template!r} names no column in braces; the columns are {there}")
     return named
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether values of this Arrow type are something to read: text, numbers, dates."""
+    import pyarrow.types as types
+
+    return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _is_empty(column: Any) -> bool:

@@ -90,6 +90,7 @@ def config_text(found: Findings, seconds: float, name: str, out: Path, address: 
         else f"all that the base was made for; {found.longest_wanted} would leave {WHOLE_PERCENT} of 100 rows whole"
     )
     budget, why = _budget(found, seconds)
+    columns = plain(", ".join(found.columns), 160)
     lines = [
         MODELINE,
         f"# Written by `tournament new` for {_machine_in_words(found.machine)}. docs/config.md has every key.",
@@ -97,7 +98,7 @@ def config_text(found: Findings, seconds: float, name: str, out: Path, address: 
         f"name: {_quoted(name)}",
         "seed: 0  # another one: other rows held out, other orders of the data",
         "data:",
-        f"  source: {_quoted(found.source)}  # {found.rows:,} different rows; columns: {plain(', '.join(found.columns), 160)}",
+        f"  source: {_quoted(found.source)}  # {found.rows:,} different rows; columns: {columns}",
         f"  prompt: {_quoted(found.templates.prompt)}  # what the model is given, {{column}} by column",
         f"  completion: {_quoted(found.templates.completion)}  # what it is to write: only this is learned and scored",
         f"  max_tokens: {found.max_tokens}  # {cut}",
