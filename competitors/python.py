@@ -5,8 +5,10 @@ It keeps the budget itself, counted from the moment it is called.
 """
 
 import importlib
+import sys
 from collections.abc import Callable
-from typing import Literal, cast
+from pathlib import Path
+from typing import Literal, Self, cast
 
 from pydantic import Field
 
@@ -16,10 +18,11 @@ from competitors.events import Report
 
 
 class PythonRecipe(RecipeBase):
-    """`entrypoint: package.module:function`, importable on the workers."""
+    """`entrypoint: package.module:function`, importable on the workers or found in `folder` there."""
 
     kind: Literal["python"]
     entrypoint: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    folder: Path = Field(Path("."), description="where its modules lie if nowhere else, from the config's folder")
 
     @property
     def is_program(self) -> bool:
@@ -33,21 +36,30 @@ class PythonRecipe(RecipeBase):
 
     def check(self) -> None:
         """UserError when the entrypoint does not import."""
-        resolve(self.entrypoint)
+        resolve(self.entrypoint, self.folder)
+
+    def located(self, config_folder: Path) -> Self:
+        """With its folder made absolute."""
+        return self.model_copy(update={"folder": (config_folder / self.folder.expanduser()).absolute()})
 
 
-def resolve(entrypoint: str) -> Callable[[Brief, Report], None]:
-    """The function that `package.module:function` names; UserError when it does not import."""
+def resolve(entrypoint: str, folder: Path) -> Callable[[Brief, Report], None]:
+    """The function that `package.module:function` names; UserError when it does not import.
+
+    What lies in `folder` comes after all that can be imported anyway: nothing there takes the place of a library.
+    """
     module, _, name = entrypoint.partition(":")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"entrypoint {entrypoint} does not import: {error}") from error
+        raise UserError(f"entrypoint {entrypoint} does not import, also not from {folder}: {error}") from error
     return cast(Callable[[Brief, Report], None], function)
 
 
 def run(brief: Brief, recipe: PythonRecipe, report: Report) -> None:
     """Call the user's function; whatever it raises forfeits the entry."""
-    function = resolve(recipe.entrypoint)
+    function = resolve(recipe.entrypoint, recipe.folder)
     report({"event": "started"})
     function(brief, report)

@@ -1,5 +1,8 @@
 """The user's own function: found, called, and not found."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from cluster.errors import UserError
@@ -23,7 +26,22 @@ def test_the_function_gets_the_brief_and_a_way_to_report(brief: Brief):
 
 @pytest.mark.parametrize("entrypoint", ["nowhere:run", f"{__name__}:nothing"])
 def test_a_function_that_is_not_there_is_said_before_anything_starts(entrypoint: str):
-    with pytest.raises(UserError, match=f"entrypoint {entrypoint} does not import"):
+    with pytest.raises(UserError, match=f"entrypoint {entrypoint} does not import, also not from ."):
         PythonRecipe(name="p", kind="python", entrypoint=entrypoint).check()
     with pytest.raises(UserError):
-        resolve(entrypoint)
+        resolve(entrypoint, Path("."))
+
+
+def test_code_beside_the_config_is_found_wherever_the_command_was_called(
+    brief: Brief, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    (tmp_path / "beside_the_config.py").write_text("def train(brief, report):\n    report({'event': 'mine'})\n")
+    (tmp_path / "json.py").write_text("")  # no library is replaced
+    recipe = PythonRecipe(name="p", kind="python", entrypoint="beside_the_config:train").located(tmp_path)
+    recipe.check()
+    events = list[object]()
+    run(brief, recipe, events.append)
+    assert events == [{"event": "started"}, {"event": "mine"}]
+    assert sys.path.count(str(tmp_path)) == 1
+    PythonRecipe(name="p", kind="python", entrypoint="json:loads").located(tmp_path).check()

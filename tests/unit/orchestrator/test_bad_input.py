@@ -140,7 +140,7 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
     ),
     "an entrypoint that does not import": (
         put("competitors", 0, value={"name": "p", "kind": "python", "entrypoint": "nowhere:run"}),
-        "competitors[p].entrypoint nowhere:run does not import",
+        "competitors[p].entrypoint nowhere:run does not import, also not from ",
     ),
     "no list of competitors": (put("competitors", value="aut"), "competitors: Input should be a valid list (got aut)"),
     "auto for a base without config.json": (auto(None), "lineages[l].base: odd has no config.json, so no field"),

@@ -204,6 +204,8 @@ def test_too_few_rows_to_rotate_are_said_with_what_is_asked(tmp_path: Path) -> N
 @pytest.mark.parametrize("value", [[{"role": "user", "content": "hi"}], {"text": "hi"}, b"hi"])
 def test_a_column_that_is_no_text_is_named(tmp_path: Path, value: object) -> None:
     rows = datasets.Dataset.from_list([{"a": f"{i}", "messages": value} for i in range(40)])
-    with pytest.raises(UserError, match=r"data\.completion: '\{messages\}' names the column 'messages', which") as caught:
+    with pytest.raises(
+        UserError, match=r"data\.completion: '\{messages\}' names the column 'messages', which"
+    ) as caught:
         make_splits(rows, "{a}", "{messages}", 5, 5, 0, tmp_path, source="here")
     assert "\n" not in str(caught.value)
