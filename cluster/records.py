@@ -27,10 +27,28 @@ from cluster.store import LOCAL, Store
 from cluster.text import harmless
 
 
+OTHERS_WORDS = {
+    "adamw": "adamw_torch",
+    "gradient_accumulation_steps": "gradient_accumulation",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lr": "learning_rate",
+    "lr_scheduler_type": "schedule",
+    "num_train_epochs": "rounds",
+    "optim": "optimizer",
+    "per_device_train_batch_size": "batch_size",
+    "r": "rank",
+    "validate": "plan",
+    "warmup_ratio": "warmup",
+}
+"""What other programs, Hugging Face's Trainer and PEFT above all, call what we have."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint such as `; did you mean "rank"?` for a misspelt word, or the list of what is known."""
     names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=1)
+    theirs = OTHERS_WORDS.get(word)
+    close = [theirs] if theirs in names else difflib.get_close_matches(word, names, n=1)
     return f'; did you mean "{close[0]}"?' if close else f"; known are {', '.join(names)}"
 
 

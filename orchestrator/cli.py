@@ -4,7 +4,9 @@ Exit codes: 0 done; 1 the user's config, data or call is wrong, said in one line
 same command. Heavy libraries are imported inside the commands that need them, so `--help` answers at once.
 """
 
+import importlib.metadata
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -18,6 +20,7 @@ import typer
 from rich.console import Console
 
 from cluster.errors import ClusterTrouble, LimitReached, TournamentError, UserError
+from cluster.records import nearest
 from competitors.kinds import Recipe
 from orchestrator.config.loading import AUTO, load_config
 from orchestrator.config.tournament import TournamentConfig
@@ -41,6 +44,21 @@ app = typer.Typer(
 # A log has no width of its own: 120 keeps the tables whole.
 console = Console() if sys.stdout.isatty() else Console(width=120)
 errors = Console(stderr=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(importlib.metadata.version("tournament-orchestrator"))
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="The tournament's YAML.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The run directory.")]
@@ -371,6 +389,16 @@ def going_on() -> Iterator[None]:
         raise ClusterTrouble(f"stopped: {reason}\ngo on {again}") from error
 
 
+def _said_of_call(error: Exception) -> str:
+    """What is wrong with an option, an argument or a command's name; nothing where the help was asked for."""
+    said = str(error.format_message()) if hasattr(error, "format_message") else str(error)
+    wrong = re.match(r"No such command '(.*?)'", said)
+    if wrong is None:
+        return said
+    known = [str(getattr(command.callback, "__name__", "")) for command in app.registered_commands]
+    return f'there is no command "{wrong[1]}"{nearest(wrong[1], known)}'
+
+
 def main() -> NoReturn:
     """Entry point: maps our own errors to exit codes, each in one line."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # `plan` and `new` count tokens here
@@ -395,7 +423,8 @@ def main() -> NoReturn:
         sys.exit(1)
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")):  # a wrong option or argument
-            errors.print(f"error: {getattr(error, 'message', '') or error}", markup=False, soft_wrap=True)
+            if said := _said_of_call(error):
+                errors.print(f"error: {said}", markup=False, highlight=False, soft_wrap=True)
             sys.exit(1)
         raise
     sys.exit(code)

@@ -7,14 +7,14 @@ written through the store, and every path in a record is relative to the run dir
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from cluster.errors import BrokenRecord, UserError
+from cluster.errors import BrokenRecord, UserError, storage_trouble
 from cluster.records import Record
 from cluster.store import LOCAL, STORAGE_MARK, TEMPORARY, Store
 from evaluation.data.split import Split
@@ -137,6 +137,8 @@ class RunDirectory:
 
     def _require_config(self) -> None:
         if not self.config_file.is_file():
+            if not self.root.exists():
+                raise UserError(f"{self.root}: there is no such folder")
             raise UserError(f"{self.root}: is no run directory (it has no tournament.yaml)")
 
     def check(self, config: TournamentConfig) -> None:
@@ -189,14 +191,18 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run directory, so that two drivers never write it at once. UserError if another does."""
-        try:
-            with self.store.locked(self.lock_file, wait=False):
-                yield
-        except BlockingIOError as error:
-            raise UserError(f"{self.root}: another driver is running this tournament now") from error
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise UserError(f"{self.root}: cannot be written: {error.strerror}") from error
+        """Hold the run directory, so that two drivers never write it at once. UserError if another does, or nobody can
+        write there."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.store.locked(self.lock_file, wait=False))
+            except BlockingIOError as error:
+                raise UserError(f"{self.root}: another driver is running this tournament now") from error
+            except OSError as error:
+                if storage_trouble(error) is not None:
+                    raise
+                raise UserError(f"--run-dir {self.root}: cannot be written: {error.strerror}") from error
+            yield
 
     def whole(self, path: Path) -> Path:
         """`path`, with all of its files here: of a run in an object store the large ones were not."""

@@ -59,6 +59,7 @@ def model_card(snapshot: Snapshot, lineage: LineageSnapshot) -> str:
     rounds = "\n".join(
         f"| {v.round} | {v.winner or 'none'} | {v.seed_validation_loss:.4f} | {v.champion} |" for v in lineage.verdicts
     )
+    rounds_run = "1 round" if len(lineage.settled) == 1 else f"{len(lineage.settled)} rounds"
     losses = f"{first.validation.loss:.4f} | {card.validation.loss:.4f}"
     # Where rows rotate the two were scored on different ones.
     chosen_by = "" if config.data.rotates else f"| validation loss (chose the champion) | {losses} |\n"
@@ -71,7 +72,7 @@ pipeline_tag: text-generation
 # {config.name}: champion of lineage {lineage.name}
 
 Fine-tuned from {as_code(base)} on {as_code(source)} by a tournament of
-{len(lineage.competitors)} recipes over {len(lineage.settled)} rounds. The title was
+{len(lineage.competitors)} recipes over {rounds_run}. The title was
 won in round {champion.round} by `{recipe.name}` ({recipe.summary}).
 
 | | base | champion |

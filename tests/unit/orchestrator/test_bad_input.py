@@ -274,8 +274,12 @@ def test_a_run_directory_that_cannot_be_written(
     (tmp_path / "file").write_text("")  # below a file nobody can write, not even root
     code, error = call(capsys, "run", str(path), "--run-dir", str(tmp_path / "file" / "run"))
     assert code == 1
-    assert "cannot be written" in error
+    assert f"--run-dir {tmp_path / 'file' / 'run'}: cannot be written" in error
     assert error.count("\n") == 1
+    for where in (tmp_path / "file", Path("/proc/x")):
+        code, error = call(capsys, "run", str(path), "--run-dir", str(where))
+        assert (code, error.count("\n")) == (1, 1)
+        assert f"--run-dir {where}: cannot be written" in error
 
 
 def test_a_run_directory_that_another_driver_holds(
@@ -314,11 +318,26 @@ def test_a_record_that_cannot_be_opened(
     assert (code, error) == (1, f"error: {run.environment_file}: Is a directory\n")
 
 
-def test_a_wrong_call(capsys: pytest.CaptureFixture[str]):
-    code, error = call(capsys, "run", "--nonsense")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--nonsense"], "error: No such option"),
+        (["validate"], 'error: there is no command "validate"; did you mean "plan"?\n'),
+        (["leaderbord"], 'error: there is no command "leaderbord"; did you mean "leaderboard"?\n'),
+        (["extend", "x", "--rounds", "0"], "--rounds"),
+        (["status", "nope"], "nope: there is no such folder\n"),
+    ],
+)
+def test_a_wrong_call(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    code, error = call(capsys, *arguments)
     assert code == 1
-    assert "No such option" in error
+    assert message in error
     assert "Traceback" not in error
+
+
+def test_the_bare_command_and_its_version(capsys: pytest.CaptureFixture[str]):
+    assert call(capsys) == (1, "")
+    assert call(capsys, "--version") == (0, "")
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:1", "nowhere.invalid:6379"])
