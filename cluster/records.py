@@ -26,7 +26,6 @@ from cluster.errors import BrokenRecord
 from cluster.store import LOCAL, Store
 from cluster.text import harmless
 
-
 OTHERS_WORDS = {
     "adamw": "adamw_torch",
     "gradient_accumulation_steps": "gradient_accumulation",
