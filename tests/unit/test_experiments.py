@@ -28,6 +28,11 @@ LAMINI = SIZES["full"].settings[0]
 NOON = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
 
+@pytest.fixture(autouse=True)
+def _nothing_was_run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RUNS", tmp_path / "runs")
+
+
 @pytest.fixture(scope="module")
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Cell:
     folder = tmp_path_factory.mktemp("cell")
@@ -208,7 +213,6 @@ def test_the_picture_has_every_arm_of_one_machine_and_no_label_on_another():
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty record and an empty `runs`, and docs that have a table of each size."""
     monkeypatch.setattr(results, "RECORDED", tmp_path / "recorded")
-    monkeypatch.setattr(results, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(table_of, "DOCS", tmp_path / "docs.md")
     marks = [f"<!-- {size}: made by make experiment -->\nold\n<!-- {size}: end -->\n" for size in SIZES]
     (tmp_path / "docs.md").write_text("".join(marks))
