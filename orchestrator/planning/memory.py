@@ -231,7 +231,7 @@ def warnings(
         on_gpu = trains_on_gpu(recipe, machine)
         if recipe.needs_gpu and not on_gpu:
             why = "there is none" if recipe.resources.gpus else "resources.gpus is 0"
-            lines.append(f"competitors[{recipe.name}] will forfeit, {why}: {recipe.needs_gpu}")
+            lines.append(f"competitors[{recipe.name}] will forfeit: {recipe.needs_gpu}, and {why}")
             continue
         for lineage in config.lineages:
             base = describe_base(lineage.base, config_folder)

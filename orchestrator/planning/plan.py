@@ -115,7 +115,7 @@ def make_plan(
             *([] if place.cluster is None else races_in_vain(config, place.cluster)),
         ],
         assumptions=_assumptions(config, place, scheduled),
-        unchecked=[*unchecked, *_unchecked_place(place, address, cluster_file)],
+        unchecked=[*unchecked, *_unchecked_place(config, place, address, cluster_file)],
         placement=place.placement,
     )
 
@@ -149,12 +149,16 @@ def _assumptions(config: TournamentConfig, place: Place, scheduled: Schedule | N
     return lines
 
 
-def _unchecked_place(place: Place, address: str | None, cluster_file: Path | None) -> list[str]:
+def _unchecked_place(
+    config: TournamentConfig, place: Place, address: str | None, cluster_file: Path | None
+) -> list[str]:
     lines, machine = [], place.machine
     if machine is None or (machine.gpus and not machine.gpu_memory_gb):
         lines.append("whether each entry's memory is there: that of the cluster's GPUs is not known here")
     if not address and cluster_file is None:
-        lines.append("whether a cluster can place this: none was named (--address)")
+        named = config.cluster.address
+        why = f"cluster.address {named} was not asked (--address {named})" if named else "none was named (--address)"
+        lines.append(f"whether a cluster can place this: {why}")
     return lines
 
 

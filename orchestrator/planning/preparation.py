@@ -1,7 +1,9 @@
 """What is checked and made before anything is placed: models, recipes, data."""
 
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cluster.errors import UserError
 from cluster.store import LOCAL
@@ -12,17 +14,32 @@ from evaluation.harness import count_documents
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
 
+MLFLOW_SCHEMES = (
+    "", "databricks", "databricks-uc", "file", "http", "https", "mssql", "mysql", "postgresql", "sqlite", "uc",
+)  # fmt: skip
+"""Of a tracking URI; without one it is a folder. MLflow's own registry, which takes seconds to import."""
+
 
 def check_inputs(config: TournamentConfig, config_file: Path) -> None:
     """UserError for a base or a reference that is no model, or a recipe whose programs are not there."""
     for key, spec in models(config):
         model_sources.check(spec, config_file.parent, f"{config_file}: {key}")
+    _check_tracking(config.tracking.uri, config_file)
     withheld = raw_places(config.data.source, config_file.parent)
     for recipe in config.competitors:
         try:
             recipe.located(config_file.parent).kept_from(withheld).check()
         except UserError as error:
             raise UserError(f"{config_file}: competitors[{recipe.name}].{error}") from error
+
+
+def _check_tracking(uri: str | None, config_file: Path) -> None:
+    """UserError for an address of a kind that MLflow does not know, with the plugins that are installed."""
+    scheme = urlsplit(uri or "").scheme.partition("+")[0]
+    if scheme in MLFLOW_SCHEMES or scheme in entry_points(group="mlflow.tracking_store").names:
+        return
+    known = ", ".join(one for one in MLFLOW_SCHEMES if one)
+    raise UserError(f"{config_file}: tracking.uri: MLflow knows no {scheme}://; known are {known}")
 
 
 def bring_models(config: TournamentConfig, config_file: Path, folder_of: Callable[[str], Path]) -> None:

@@ -141,7 +141,10 @@ def print_status(console: Console, snapshot: Snapshot, board: Leaderboard) -> No
             there = lineage.rounds[number - 1].entry(entry.recipe.name) if number <= len(lineage.rounds) else None
             event = _now(lineage, number, entry, there, entry.budget or snapshot.config.budget.allowance)
             of_all = f"{number}/{snapshot.config.all_rounds}"
-            table.add_row(Text(lineage.name), of_all, Text(event.competitor), *cells(event))
+            shown = cells(event)
+            if board.state == "stopped" and event.state not in ("forfeit", "rejected", "scored"):
+                shown = [Text("stopped" if there else "not begun", style="dim"), *shown[1:-1], Text("")]
+            table.add_row(Text(lineage.name), of_all, Text(event.competitor), *shown)
     console.print(table)
     for row in board.lineages:
         if row.rounds and row.rounds[-1].recipes:

@@ -142,6 +142,10 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
         put("competitors", 0, value={"name": "p", "kind": "python", "entrypoint": "nowhere:run"}),
         "competitors[p].entrypoint nowhere:run does not import, also not from ",
     ),
+    "a tracking URI that MLflow does not know": (
+        put("tracking", value={"uri": "foo://bar"}),
+        "tracking.uri: MLflow knows no foo://; known are databricks, ",
+    ),
     "no list of competitors": (put("competitors", value="aut"), "competitors: Input should be a valid list (got aut)"),
     "auto for a base without config.json": (auto(None), "lineages[l].base: odd has no config.json, so no field"),
     "auto for a base that is damaged": (auto("{"), "lineages[l].base: odd cannot be read: its config.json"),

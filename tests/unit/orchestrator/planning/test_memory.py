@@ -167,8 +167,8 @@ def test_warnings_say_what_will_not_fit_and_what_will_forfeit(tmp_path: Path, fo
     ]  # fmt: skip
     assert on_a_cpu[0].startswith("competitors[tight] on l takes about 0.")
     assert on_a_cpu[0].endswith("more than its resources.memory_gb of 0.5")
-    assert on_a_cpu[1].endswith("will forfeit, there is none: qlora: bitsandbytes needs a GPU for a 4-bit base")
-    assert on_a_cpu[2].endswith("will forfeit, resources.gpus is 0: liger: its kernels need a GPU")
+    assert on_a_cpu[1].endswith("will forfeit: qlora: bitsandbytes needs a GPU for a 4-bit base, and there is none")
+    assert on_a_cpu[2].endswith("will forfeit: liger: its kernels need a GPU, and resources.gpus is 0")
     small_gpu = warnings(config, tmp_path, Machine(memory_gb=16, gpus=1, gpu_memory_gb=0.1))
     assert sum("more than the 0.1 GB of its GPU" in line for line in small_gpu) == 4
     assert warnings(config, tmp_path, None) == [on_a_cpu[2]]

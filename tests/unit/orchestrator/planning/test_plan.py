@@ -112,6 +112,12 @@ def test_in_a_bucket_a_functions_own_workers_have_to_fit_on_one_node(
     assert (plan.schedule is not None) == fits
 
 
+def test_a_cluster_that_the_config_names_is_said_to_be_named(tmp_path: Path):
+    config = faked_config(tmp_path, cluster={"address": "ray://head:10001"})
+    plan = make_plan(config, tmp_path / "tournament.yaml", None)
+    assert "cluster.address ray://head:10001 was not asked (--address ray://head:10001)" in plan.unchecked[-1]
+
+
 def test_a_cluster_on_paper_is_planned_for_at_its_largest(tmp_path: Path):
     pair = {"name": "pair", "kind": "sft", "learning_rate": 1e-3, "resources": {"workers": 25, "gpus": 1}}
     spot = pair | {"name": "spot", "resources": {"workers": 4, "gpus": 1, "labels": {"ray.io/market-type": "spot"}}}

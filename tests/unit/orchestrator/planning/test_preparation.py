@@ -50,3 +50,9 @@ def test_only_hub_models_are_downloaded_each_to_its_folder(tmp_path: Path, monke
     config = faked_config(tmp_path, lineages=[*lineages, {"name": "c", "base": str(tmp_path / "base")}])
     bring_models(config, tmp_path / "mine.yaml", lambda spec: tmp_path / spec.replace("/", "-"))
     assert asked == [("org/model", tmp_path / "org-model")]
+
+
+def test_mlflows_schemes_are_those_of_its_own_registry():
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    assert set(preparation.MLFLOW_SCHEMES) == set(_tracking_store_registry._registry)

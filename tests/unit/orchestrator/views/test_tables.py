@@ -126,9 +126,12 @@ def test_an_unfinished_tournament_has_its_tables(tmp_path: Path, settled: dict[s
 def test_status_is_what_records_and_reports_say(tmp_path: Path) -> None:
     states = {("llama", 1, "own"): "diverged"}
     _, run = fabricate(tmp_path / "run", lineages=("llama",), rounds=2, settled={"llama": 1}, training=True)
-    lines = [line for line in printed(run, "status").splitlines() if "2/2" in line]
+    with run.locked():
+        lines = [line for line in printed(run, "status").splitlines() if "2/2" in line]
     assert len(lines) == 3
     assert all("training" in line and "24,000 / 100,000" in line and "1,667" in line for line in lines)
+    lines = [line for line in printed(run, "status").splitlines() if "2/2" in line]
+    assert all("stopped" in line and line.rstrip().endswith("1,667") for line in lines)  # no time that is left
     _, run = fabricate(tmp_path / "done", lineages=("llama",), rounds=1, references=[], rejections=states)
     lines = [line for line in printed(run, "status").splitlines() if "1/1" in line]
     assert [state for state in ("scored: 0.9", "rejected") for line in lines if state in line] == [
@@ -166,3 +169,17 @@ def test_outcome_of_a_run_in_a_bucket_names_no_folder_that_goes_with_its_machine
     assert "report: s3://bucket/runs/run/report.html" in text
     assert "tournament export s3://bucket/runs/run DEST" in text
     assert "champion full@2: lineages/llama/round-002/champion" in text
+
+
+def test_nothing_trains_or_is_queued_in_a_tournament_that_stopped(tmp_path: Path) -> None:
+    _, run = fabricate(tmp_path / "run", rounds=2)
+    run.config_file.write_text(run.config_file.read_text().replace("\nrounds: 2\n", "\nrounds: 3\n"))
+    snapshot = read(run)
+    begun = run.entry("llama", 2, "full")
+    (begun / "scorecard.json").unlink()
+    for state, words in (("running", "queued"), ("stopped", "not begun")):
+        console = Console(width=200, record=True, file=io.StringIO())
+        print_status(console, snapshot, build(snapshot, state))
+        text = console.export_text()
+        assert words in text
+        assert ("queued" in text) == (state == "running")
