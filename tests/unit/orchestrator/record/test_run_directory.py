@@ -96,7 +96,7 @@ def test_a_config_that_cannot_be_read_is_one_line(tmp_path: Path, text: str, sai
 
 
 def test_what_is_no_run_directory_is_said(tmp_path: Path):
-    with pytest.raises(UserError, match="is no run directory"):
+    with pytest.raises(UserError, match="there is no such folder"):
         _ = RunDirectory(tmp_path / "nowhere").config
 
 
