@@ -1,7 +1,7 @@
 """How far a line grows over the cluster: a gang that trains as one worker does, only sooner. Pure functions.
 
-A line is one entry, and while it runs nobody else of its lineage does. So it takes as many workers as there is room
-for, data-parallel, at the global batch that it has: see scaling.spread. By itself only over GPUs: two processes on the
+A line is one entry, and while it runs nobody else of its lineage does, or other lines that it shares the cluster with.
+So it takes as many workers as there is room for, data-parallel, at the global batch that it has: see scaling.spread. By itself only over GPUs: two processes on the
 CPUs of one machine gain nothing, and starting them takes half a minute.
 """
 
@@ -22,7 +22,7 @@ def one_worker(worker: Resources) -> int:
 
 
 def resources_of_a_line(recipe: SftRecipe, rules: Allocation, room: Room, lineages: int, has_gpus: bool) -> Resources:
-    """What `recipe` runs on as a line, where the cluster is shared among so many lineages.
+    """What `recipe` runs on as a line, where the cluster is shared among so many of `lineages` and their lines.
 
     On its own workers at least, which it may need for its memory, and at most on what the cluster holds: a line that
     grew on a larger one goes on with fewer. What shares a GPU takes whole ones.

@@ -319,6 +319,18 @@ def test_short_data_gets_several_lines_from_one_trunk_and_soups_of_their_ends():
     assert off.next_roster(FIELD, history[:1]).phase == "line"
 
 
+@pytest.mark.parametrize(
+    ("rounds", "room", "settings", "expected"),
+    [(5, 8, {}, [2] * 3), (5, 2, {}, [1] * 3), (2, 8, {}, [8]), (2, 8, {"workers": 4}, [4])],
+)
+def test_lines_side_by_side_share_the_cluster(rounds: int, room: int, settings: dict[str, Any], expected: list[int]):
+    rules, corpus = Allocation(climb=False, **settings), Corpus(rows=1500, tokens=150_000)
+    there = Plan("l", rules, Whole(TOTAL), corpus, rounds, True, lambda _: room)
+    lines = there.next_roster(FIELD, [past(there.next_roster(FIELD, []), {"a": 3.0}, ModelRef("a", 1))])
+    assert lines.phase == "lines"
+    assert [workers_and_batch(line)[:2] for line in lines.entries] == [(workers, 16) for workers in expected]
+
+
 def line_on(room: int, lineages: int = 1, gpus: bool = True, unit: Any = "tokens", **settings: Any) -> RosterEntry:
     """The line that follows a race of one recipe, where a cluster holds so many workers of it."""
     rules = settings.pop("rules", {})
