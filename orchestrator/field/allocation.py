@@ -110,9 +110,9 @@ class Plan:
         """What a line's workers can share of `batch`, so that it goes on at the very batch."""
         return batch - batch % min(batch, self.on_the_cluster(recipe).workers)
 
-    def on_the_cluster(self, recipe: SftRecipe, side_by_side: int = 1) -> Resources:
-        """What `recipe` holds as a line, or as one of so many."""
-        return resources_of_a_line(recipe, self.rules, self.room, self.lineages * side_by_side, self.has_gpus)
+    def on_the_cluster(self, recipe: SftRecipe, part: float = 1.0) -> Resources:
+        """What `recipe` holds as a line, or as that part of several that run side by side."""
+        return resources_of_a_line(recipe, self.rules, self.room, part / self.lineages, self.has_gpus)
 
     def miniatures(self, recipes: Sequence[Recipe]) -> list[float]:
         """How much of the budget each of `recipes` races with. UserError where that is not enough to rank them."""
@@ -229,11 +229,11 @@ class Plan:
         taken = {entry.recipe.name for past in history for entry in past.roster.entries}
         quiet, said = self._quieter(trunk)
         recipe, entries = carried(quiet, batch_of_a_line(self.corpus.rows, trunk.batch)), []
-        if of_each := lengths(left / one, rounds_left, history):
-            recipe = spread(recipe, self.on_the_cluster(recipe, len(of_each)))
+        of_each = lengths(left / one, rounds_left, history)
         for index, passes in enumerate(of_each):
             name = child_name(trunk.name, number, index, taken)
-            entry = self._entry(self._going_on(recipe), name, trunk.name, number, start, said)
+            grown = spread(recipe, self.on_the_cluster(recipe, passes / sum(of_each)))
+            entry = self._entry(self._going_on(grown), name, trunk.name, number, start, said)
             entries.append(self._given(min(passes * one, left), entry, 100 * number + index))
         if entries:
             return self._roster(number, "lines", entries)

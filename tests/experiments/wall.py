@@ -63,16 +63,19 @@ def side_by_side(amounts: Sequence[float], workers: int = WORKERS) -> float:
 def of_a_tournament(chosen: str, wait: Wait) -> float:
     """Its time, in tokens of one worker, from the words of its result.
 
-    The one line of a round is a gang. In the race, the climb and the several lines of short data, after which there
-    are soups, each entry has a worker.
+    In the race and the climb each entry has a worker; so has the trunk that goes a little further on short data, which
+    is known by the soups at the end. Lines are gangs that share the workers by their lengths.
     """
     is_short, total = "(soup," in chosen, 0.0
-    for one in ROUND.split(chosen)[1:]:
+    for number, one in enumerate(ROUND.split(chosen)[1:], 1):
         entries = [(int(batch), int(tokens.replace(",", ""))) for batch, tokens in ENTRY.findall(one)]
-        if len(entries) == 1 and not is_short:
-            total += entries[0][1] * wait(entries[0][0], WORKERS) / WORKERS
-        else:
+        races = number == 1 or (is_short and number == 2) or (not is_short and len(entries) > 1)
+        of_all = sum(tokens for _, tokens in entries)
+        if races or len(entries) > WORKERS:
             total += side_by_side([tokens * wait(batch, 1) for batch, tokens in entries])
+        elif entries:
+            gangs = [(batch, tokens, max(1, int(WORKERS * tokens / of_all))) for batch, tokens in entries]
+            total += max(tokens * wait(batch, gang) / gang for batch, tokens, gang in gangs)
     return total
 
 

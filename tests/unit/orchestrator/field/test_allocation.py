@@ -321,9 +321,11 @@ def test_short_data_gets_several_lines_from_one_trunk_and_soups_of_their_ends():
 
 @pytest.mark.parametrize(
     ("rounds", "room", "settings", "expected"),
-    [(5, 8, {}, [2] * 3), (5, 2, {}, [1] * 3), (2, 8, {}, [8]), (2, 8, {"workers": 4}, [4])],
+    [(5, 4, {}, [1, 1, 2]), (5, 8, {}, [1, 2, 4]), (5, 2, {}, [1] * 3), (2, 8, {}, [8]), (2, 8, {"workers": 4}, [4])],
 )
-def test_lines_side_by_side_share_the_cluster(rounds: int, room: int, settings: dict[str, Any], expected: list[int]):
+def test_lines_side_by_side_share_the_cluster_by_their_lengths(
+    rounds: int, room: int, settings: dict[str, Any], expected: list[int]
+):
     rules, corpus = Allocation(climb=False, **settings), Corpus(rows=1500, tokens=150_000)
     there = Plan("l", rules, Whole(TOTAL), corpus, rounds, True, lambda _: room)
     lines = there.next_roster(FIELD, [past(there.next_roster(FIELD, []), {"a": 3.0}, ModelRef("a", 1))])
