@@ -16,6 +16,7 @@ from cluster.digest import model_sha256
 from cluster.errors import Forfeit, UserError
 from cluster.records import Record
 from cluster.rounding import Rounding
+from cluster.store import LOCAL
 from evaluation.chat import stop_id
 from evaluation.data.split import Split
 from evaluation.data.splits import Row, read_held_out, read_split
@@ -71,11 +72,13 @@ class ScoringJob(Record):
 def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda fraction: None) -> Scorecard:
     """Score a model on the job's splits; write losses.parquet and then scorecard.json into `job.out`.
 
-    Raises Forfeit, and writes nothing, for a model that cannot be loaded or whose loss is not finite.
+    Rows that lie there already are of no scorecard, and may be damaged: they go. Raises Forfeit, and writes nothing, for a model that cannot be loaded or whose loss is not finite.
     """
     from transformers import AutoTokenizer
 
     began = time.monotonic()
+    for name in ("loss", *(one.task for one in job.harness)):
+        LOCAL.remove(results_file(job.out, name))
     tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
     scored: dict[Split, _Scored] = {}
     roundings: list[Rounding] = []

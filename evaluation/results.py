@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,9 @@ from cluster.errors import BrokenRecord
 from cluster.store import LOCAL
 from cluster.text import plain
 from evaluation.data.split import Split
+
+if TYPE_CHECKING:
+    import pyarrow
 
 SPLITS: tuple[Split, ...] = ("validation", "proof", "test")
 Array = npt.NDArray[np.float64]
@@ -60,7 +64,7 @@ class RowResults:
 def write_results(path: Path, row_ids: Mapping[Split, list[str]], results: Mapping[Split, RowResults]) -> None:
     """Write losses.parquet: columns split, row_id, nats, tokens, bytes and those that were measured besides.
 
-    Rows of other splits that lie there already stay.
+    Rows of other splits that lie there already stay. BrokenRecord, naming the file, where it is damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -72,23 +76,27 @@ def write_results(path: Path, row_ids: Mapping[Split, list[str]], results: Mappi
         }
         tables.append(pa.table({"split": [split] * len(row_ids[split]), "row_id": row_ids[split], **columns}))
     if path.exists():
-        tables.insert(0, pq.read_table(path, filters=[("split", "not in", list(results))]))
+        tables.insert(0, _table(path, [("split", "not in", list(results))]))
     with LOCAL.writing(path) as temporary:
         pq.write_table(pa.concat_tables(tables, promote_options="default"), temporary)
 
 
 def read_results(path: Path, split: Split) -> RowResults:
     """The per-row results of one split from a losses.parquet. BrokenRecord, naming it, if it is gone or damaged."""
+    table = _table(path, [("split", "=", split)])
+    names = [name for name in table.column_names if name not in ("split", "row_id")]
+    return RowResults(**{name: table[name].to_numpy().astype(np.float64) for name in names})
+
+
+def _table(path: Path, filters: list[tuple[str, str, Any]]) -> "pyarrow.Table":
     import pyarrow.parquet as pq
 
     again = "remove the scorecard.json beside it, and the same command scores that model again"
     try:
-        table = pq.read_table(path, filters=[("split", "=", split)])
+        return pq.read_table(path, filters=filters)
     except FileNotFoundError as error:
         raise BrokenRecord(f"{path}: cannot be read, for it is missing: {again}") from error
     except ValueError as error:  # as pyarrow says of what is no Parquet
         raise BrokenRecord(
             f"{path}: cannot be read, for it is cut off or damaged ({plain(error, 120)}): {again}"
         ) from error
-    names = [name for name in table.column_names if name not in ("split", "row_id")]
-    return RowResults(**{name: table[name].to_numpy().astype(np.float64) for name in names})

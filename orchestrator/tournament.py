@@ -43,7 +43,7 @@ from orchestrator.rounds.evaluators import Evaluators
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.opening import next_field, refuse_impossible
 from orchestrator.rounds.promotion import Promotion, Unfit
-from orchestrator.rounds.proving import challenger, guarded, prove, score_for_proof
+from orchestrator.rounds.proving import challenger, guarded, prove, score_champion_for_proof, score_for_proof
 from orchestrator.rounds.scoring_calls import score
 from orchestrator.rounds.verdict import Candidate
 
@@ -170,7 +170,7 @@ class Tournament:
         done = self.dir.read(Verdict, path)
         while True:
             try:
-                verdict = done or await self.judge(roster, *before, scored, history, planned, promotion.base)
+                verdict = done or await self.judge(roster, *before, scored, history, planned, champion, promotion.base)
                 next_seed, next_champion = await promotion.promote(verdict, seed, champion)
             except Unfit as unfit:
                 if done is not None:
@@ -194,9 +194,11 @@ class Tournament:
         scored: dict[str, RowResults],
         history: list[Settled],
         planned: list[int],
+        reigns: ModelFolder,
         base: ModelFolder,
     ) -> Verdict:
-        """The verdict of a round. Who leads the champion is scored on the rows that prove first; else Unfit."""
+        """The verdict of a round. Who leads the champion is scored on the rows that prove first; else Unfit. `reigns` is
+        the champion's folder."""
         rules, proof = self.config.selection, None
         seen = scored  # as entries have read them, unless it is another figure that chooses
         if rules.metric != "loss":
@@ -209,6 +211,7 @@ class Tournament:
                 await score_for_proof(self.context, base.path, roster.lineage, model)
             except Forfeit as reason:
                 raise Unfit(name, str(reason)) from reason
+            await score_champion_for_proof(self.context, roster.lineage, reigns, base)
             chance = level(1 - rules.confidence, planned, history[-1].verdict.spent if history else 0.0)
             theirs, ours = (self._seen(roster.lineage, one, "proof") for one in (champion.model, model))
             looked_after = guarded(rules, *(self._proof_score(roster.lineage, one) for one in (champion.model, model)))

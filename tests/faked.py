@@ -101,6 +101,7 @@ class FakedWorkers(InProcessWorkers):
         )  # fmt: skip
 
     def _score(self, job: Any, *_: Any) -> Scorecard:
+        LOCAL.remove(job.out / "losses.parquet")
         validation, *others = (self._score_split(job, split) for split in job.splits)
         scores = {"validation": validation, **dict(zip(job.splits[1:], others, strict=True))}
         card = Scorecard(model=job.name, model_sha256="", device="", dtype="", seconds=0.0, **scores)

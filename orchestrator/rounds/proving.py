@@ -15,7 +15,7 @@ from evaluation.results import RowResults
 from evaluation.scorecard import Scorecard, SplitScore
 from orchestrator.config.sections import Selection
 from orchestrator.field.model_ref import ModelRef
-from orchestrator.record.records import Guarded, Inspection, Proof
+from orchestrator.record.records import Guarded, Inspection, ModelFolder, Proof
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.verdict import winner_of
 
@@ -81,3 +81,17 @@ async def score_for_proof(context: Context, tokenizer: Path, lineage: str, model
     seed = evaluators.job("its seed", brief.seed_model, tokenizer, folder / "seed-check")
     job = evaluators.job_of(brief, inspection.form, tokenizer)
     await evaluators.call_on_submission(seed, score_also, job, "proof")
+
+
+async def score_champion_for_proof(context: Context, lineage: str, champion: ModelFolder, base: ModelFolder) -> None:
+    """Score the champion on the rows that prove, where its scorecard was removed and made again since it did."""
+    run, evaluators = context.run, context.evaluators
+    scores = run.scores(lineage, champion.model)
+    card = run.read(Scorecard, scores / "scorecard.json")
+    assert card is not None
+    if card.proof is not None:
+        return
+    assert champion.path is not None
+    assert base.path is not None
+    job = evaluators.job(str(champion.model), champion.path, base.path, scores)
+    await evaluators.call(score_also, job, "proof")

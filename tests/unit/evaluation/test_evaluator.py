@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.digest import model_sha256
-from cluster.errors import Forfeit, UserError
+from cluster.errors import BrokenRecord, Forfeit, UserError
 from evaluation import evaluator
 from evaluation.data.splits import Row
 from evaluation.evaluator import score_also, score_model, score_slice
@@ -45,6 +45,17 @@ def test_all_splits_are_scored_and_written(tmp_path: Path):
     assert read.loss == card.reported.loss
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
+
+
+def test_rows_that_are_damaged_are_made_anew_with_the_scorecard_and_never_added_to(tmp_path: Path):
+    model = tiny_model(tmp_path / "m")
+    card, rows = score_model(job(tmp_path, model)), tmp_path / "out" / "losses.parquet"
+    rows.write_bytes(rows.read_bytes()[:100])
+    with pytest.raises(BrokenRecord, match=r"losses\.parquet: .*remove the scorecard\.json beside it"):
+        score_also(job(tmp_path, model), "proof")
+    again = score_model(job(tmp_path, model))
+    assert again.validation == card.validation
+    assert read_results(rows, "validation").loss == card.validation.loss
 
 
 def test_an_adapter_is_hashed_as_itself(tmp_path: Path):

@@ -330,6 +330,36 @@ def test_a_settled_model_that_is_gone_and_cannot_be_made_again_is_said_and_loses
     assert outcome(play(faked_config(inputs), tmp_path / "run")) == outcome(first)
 
 
+def test_a_winner_whose_rows_are_damaged_wins_again_once_they_are_removed_as_it_says(inputs: Path, tmp_path: Path):
+    first = play(faked_config(inputs), tmp_path / "run")
+    (first.run.round("l", 2) / "verdict.json").unlink()
+    scores = first.run.entry("l", 2, "b")
+    cut_off(scores / "losses.parquet")
+    with pytest.raises(BrokenRecord, match=r"losses\.parquet: cannot be read.* remove the scorecard\.json beside it"):
+        play(faked_config(inputs), tmp_path / "run")
+    (scores / "scorecard.json").unlink()
+    assert outcome(play(faked_config(inputs), tmp_path / "run")) == outcome(first)
+
+
+@pytest.mark.parametrize("damaged", ["scorecard.json", "losses.parquet"])
+def test_a_champion_whose_scores_are_damaged_proves_itself_again(inputs: Path, tmp_path: Path, damaged: str):
+    whole = play(faked_config(inputs), tmp_path / "whole")
+    first = play(faked_config(inputs, rounds=1), tmp_path / "run")
+    extend(first.run, 1)
+    scores = first.run.scores("l", first.lineages[0].champion)
+    cut_off(scores / damaged)
+    with pytest.raises(BrokenRecord, match=f"{damaged}: .* remove"):
+        play(faked_config(inputs, rounds=1), tmp_path / "run")
+    (scores / "scorecard.json").unlink()
+    again = play(faked_config(inputs, rounds=1), tmp_path / "run")
+    assert again.lineages[0].champion == whole.lineages[0].champion
+    assert again.lineages[0].verdicts[1].proof is not None
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
 def test_a_trainer_that_dies_once_is_tried_again(inputs: Path, tmp_path: Path):
     attempts: list[int] = []
 
