@@ -7,6 +7,9 @@ another token than the tokenizer's eos; a model that was taught one would be sco
 from datetime import datetime
 from typing import Any
 
+from cluster.errors import UserError
+from cluster.text import plain
+
 DAY = datetime(2024, 7, 26)
 """The day that every chat is on."""
 ANSWER = "An answer to be found again"
@@ -26,7 +29,7 @@ NO_CLOCK = _without_clock()
 
 
 def as_chat(prompt: str, tokenizer: Any) -> str:
-    """The prompt as a user's turn in the tokenizer's own template, up to where the answer begins."""
+    """The prompt as a user's turn in the tokenizer's own template, up to where the answer begins. UserError without."""
     return _rendered([_turn("user", prompt.strip())], tokenizer, add_generation_prompt=True)
 
 
@@ -46,9 +49,15 @@ def _turn(role: str, content: str) -> dict[str, str]:
 
 
 def _rendered(turns: list[dict[str, str]], tokenizer: Any, **settings: Any) -> str:
-    template = NO_CLOCK + tokenizer.get_chat_template()
+    from jinja2 import TemplateError
+
     day = DAY.strftime("%d %b %Y")  # for templates that take it, as Llama 3.2's does
-    text: str = tokenizer.apply_chat_template(
-        turns, chat_template=template, tokenize=False, date_string=day, **settings
-    )
+    try:
+        template = NO_CLOCK + tokenizer.get_chat_template()
+        text: str = tokenizer.apply_chat_template(
+            turns, chat_template=template, tokenize=False, date_string=day, **settings
+        )
+    except (ValueError, TemplateError) as error:
+        what = "that can be used" if tokenizer.chat_template else "(prompt: plain does without)"
+        raise UserError(f"{tokenizer.name_or_path}: has no chat template {what}: {plain(error, 80)}") from error
     return text

@@ -23,7 +23,7 @@ from evaluation.data.splits import Row, read_held_out, read_split
 from evaluation.figures import FIGURES, figure_of, results_file
 from evaluation.generation import write
 from evaluation.harness import HarnessTask, score_task
-from evaluation.loading import Dtype, loaded
+from evaluation.loading import Dtype, loaded, tokenizer_of
 from evaluation.probe import probe
 from evaluation.results import Array, RowResults, write_results
 from evaluation.scorecard import Scorecard, SplitScore
@@ -72,14 +72,13 @@ class ScoringJob(Record):
 def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda fraction: None) -> Scorecard:
     """Score a model on the job's splits; write losses.parquet and then scorecard.json into `job.out`.
 
-    Rows that lie there already are of no scorecard, and may be damaged: they go. Raises Forfeit, and writes nothing, for a model that cannot be loaded or whose loss is not finite.
+    Rows that lie there already are of no scorecard, and may be damaged: they go. Raises Forfeit, and writes nothing, for
+    a model that cannot be loaded or whose loss is not finite.
     """
-    from transformers import AutoTokenizer
-
     began = time.monotonic()
     for name in ("loss", *(one.task for one in job.harness)):
         LOCAL.remove(results_file(job.out, name))
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
+    tokenizer = tokenizer_of(job.tokenizer)
     scored: dict[Split, _Scored] = {}
     roundings: list[Rounding] = []
     with _model_of(job, roundings.append) as model:
@@ -113,11 +112,9 @@ def score_also(job: ScoringJob, *splits: Split) -> Scorecard:
 
     Raises Forfeit where the loss is not finite, but for test rows: these only report, and take no title away.
     """
-    from transformers import AutoTokenizer
-
     card = Scorecard.read(job.out / "scorecard.json")
     with _model_of(job) as model:
-        tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
+        tokenizer = tokenizer_of(job.tokenizer)
         scored = {split: _score_split(job, split, model, tokenizer) for split in splits}
     for split, one in scored.items():
         if split != "test":
@@ -132,9 +129,7 @@ def score_again(job: ScoringJob) -> None:
 
     It has passed before, so where it has no finite loss on a row that is merely a very bad one.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
+    tokenizer = tokenizer_of(job.tokenizer)
     with _model_of(job) as model:
         scored = {split: _score_split(job, split, model, tokenizer, is_new=False) for split in job.splits}
     for split, one in scored.items():
@@ -220,9 +215,7 @@ def score_slice(job: ScoringJob, rows: int) -> float:
 
     Rows lie in the order of their hashes, so the first ones are a random sample.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(job.tokenizer, trust_remote_code=False)
+    tokenizer = tokenizer_of(job.tokenizer)
     encoded = encode_rows(read_split(job.held_out / f"{job.splits[0]}.parquet")[:rows], tokenizer, job.max_tokens)
     with _model_of(job) as model:
         probe(model, encoded, pad_id(tokenizer))

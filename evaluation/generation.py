@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.encoding import batches, encode
-from evaluation.loading import Dtype, loaded
+from evaluation.loading import Dtype, loaded, tokenizer_of
 from evaluation.scoring import pad_id
 
 SAMPLE_BATCH_TOKENS = 4096
@@ -13,9 +13,7 @@ SAMPLE_BATCH_TOKENS = 4096
 
 def generate(model: Path, tokenizer: Path, prompts: list[str], max_new_tokens: int, dtype: Dtype) -> list[str]:
     """Greedy completions of `prompts`, encoded as in scoring."""
-    from transformers import AutoTokenizer
-
-    codec = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    codec = tokenizer_of(tokenizer)
     rows = encode(prompts, [""] * len(prompts), codec, max_tokens=1_000_000)
     with loaded(model, None, dtype) as network:
         ids = [row.ids[: row.start] for row in rows]

@@ -8,12 +8,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from cluster.errors import Forfeit
+from cluster.errors import Forfeit, UserError
 from cluster.on_ray.gpu_memory import kept_until_rest
 from cluster.rounding import Rounding
 from cluster.text import plain
 from evaluation.submissions.adapters import merged
 from evaluation.submissions.asked import dtype_of, empty_model, files_of, weights_of
+from evaluation.submissions.faults import of_submission
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -43,6 +44,17 @@ def loaded(
         # As from_pretrained makes it of the file: casting it in place would round more than its weights.
         whole = {"config": model.config, "state_dict": model.state_dict(), "dtype": _chosen(dtype, model.dtype)}
         yield _placed(type(model).from_pretrained(None, **whole))
+
+
+def tokenizer_of(folder: Path) -> Any:
+    """The tokenizer in `folder`: a base's or a reference's, and never a submission's. UserError where it is damaged."""
+    from transformers import AutoTokenizer
+
+    try:
+        with of_submission("its tokenizer cannot be loaded", folder):
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Forfeit as reason:
+        raise UserError(f"{folder}: {reason}") from reason
 
 
 def _full_model(folder: Path, dtype: Dtype, seed: Path | None) -> Any:

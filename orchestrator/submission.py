@@ -23,7 +23,6 @@ from cluster.on_ray.submission import MOST_BYTES, Jobs
 from cluster.text import first_line
 from evaluation.data.sources import BUILTIN, HUB, matches
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.planning.preparation import models
 
 PACKAGES = [Path(str(package.__file__)).parent for package in (orchestrator, competitors, evaluation, cluster)]
 IMPORTED = ("*.py", "*.j2")
@@ -127,7 +126,7 @@ def _named(config: TournamentConfig, config_file: Path, folder: Path) -> Iterato
     for source in config.data.sources:
         if not source.startswith((BUILTIN, HUB)) and not Path(source).expanduser().is_absolute():
             yield from _below(folder, matches(source, folder), f"{config_file}: data.source: {source}")
-    for key, spec in models(config):
+    for key, spec in config.models:
         path = Path(spec).expanduser()
         is_path = spec.startswith(".") or spec.count("/") > 1 or (folder / path).is_dir() or path.is_dir()
         if not spec.startswith(BUILTIN) and not path.is_absolute() and is_path:

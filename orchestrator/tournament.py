@@ -197,8 +197,10 @@ class Tournament:
         reigns: ModelFolder,
         base: ModelFolder,
     ) -> Verdict:
-        """The verdict of a round. Who leads the champion is scored on the rows that prove first; else Unfit. `reigns` is
-        the champion's folder."""
+        """The verdict of a round. Who leads the champion is scored on the rows that prove first; else Unfit.
+
+        `reigns` is the champion's folder.
+        """
         rules, proof = self.config.selection, None
         seen = scored  # as entries have read them, unless it is another figure that chooses
         if rules.metric != "loss":
@@ -241,6 +243,11 @@ class Tournament:
         if done is None:
             sha256 = await self.evaluators.call(model_sha256, path)
             done = self.dir.write(ModelFolder(model=BASE, path=None, sha256=sha256), folder / "seed.json")
+        elif _is_newer(path, folder / "seed.json") and await self.evaluators.call(model_sha256, path) != done.sha256:
+            raise UserError(
+                f"{key}: {path} is another model than the one that the tournament began with: put that back, or give"
+                " another --run-dir"
+            )
         await self._score_as_it_is(f"{lineage.name} base", path, "plain", folder, key)
         return done.model_copy(update={"path": path})
 
@@ -302,3 +309,8 @@ class Tournament:
         score = self._scorecard(lineage, model).proof
         assert score is not None
         return score
+
+
+def _is_newer(model: Path, record: Path) -> bool:
+    """Whether a file of a model may have been changed since something was put on record about it."""
+    return any(file.stat().st_ctime >= record.stat().st_ctime for file in (model, *model.rglob("*")))

@@ -69,11 +69,12 @@ class TournamentConfig(Settings):
         for recipe in self.competitors:
             if recipe.name in RESERVED_NAMES:
                 raise ValueError(f'competitors[{recipe.name}].name: "{recipe.name}" is the name of a folder of ours')
-        folders: dict[str, str] = {}
-        for reference in self.references:
-            other = folders.setdefault(folder_name(reference.name), reference.name)
-            if other != reference.name:
-                raise ValueError(f'references: "{other}" and "{reference.name}" would lie in one folder')
+        for named in ([(f"references[{one.name}].name", one.name) for one in self.references], self.models):
+            folders: dict[str, tuple[str, str]] = {}
+            for key, name in named:
+                other = folders.setdefault(folder_name(name), (key, name))
+                if other[1] != name:
+                    raise ValueError(f'{other[0]} and {key}: "{other[1]}" and "{name}" would lie in one folder')
         for key in ("lineages", "references", "competitors"):
             names = [item.name for item in getattr(self, key)]
             twice = sorted(name for name, count in Counter(names).items() if count > 1)
@@ -148,6 +149,12 @@ class TournamentConfig(Settings):
         if self.limits.cost is not None and not self.cluster.prices:
             raise ValueError("limits.cost: goes with cluster.prices, such as {H100: 3.5}, of an hour of a GPU")
         return self
+
+    @property
+    def models(self) -> list[tuple[str, str]]:
+        """Every model that is named, with the key that names it."""
+        bases = [(f"lineages[{x.name}].base", x.base) for x in self.lineages]
+        return bases + [(f"references[{r.name}].model", r.model) for r in self.references if r.model is not None]
 
     @property
     def is_allocated(self) -> bool:

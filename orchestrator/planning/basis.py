@@ -77,16 +77,15 @@ def fewest_tokens(tokens_per_row: float) -> float:
 def shape_of(spec: str, key: str, config_folder: Path) -> BaseShape:
     """The shape of a base, from its config.json alone where its weights are not here. UserError that names `key`."""
     folder = model_sources.locate(spec, config_folder)
-    try:
-        if spec.startswith(model_sources.BUILTIN):
-            model_sources.check(spec, config_folder, key)
-            shape = describe_base(spec, config_folder)
-        else:
-            shape = describe_folder(folder or model_sources.config_of(spec, key).parent)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{key}: {spec} cannot be read: its config.json or a file of its weights is damaged") from error
+    if spec.startswith(model_sources.BUILTIN):
+        model_sources.check(spec, config_folder, key)
+        shape = describe_base(spec, config_folder)
+    else:
+        described = folder or model_sources.config_of(spec, key).parent
+        try:
+            shape = describe_folder(described)
+        except UserError as error:
+            raise UserError(f"{key}: {error}") from error
     if shape is None:
         is_there = folder is None or (folder / "config.json").is_file()
         lacks = "config.json that says its layers, heads, width and vocabulary" if is_there else "config.json"

@@ -1,9 +1,12 @@
 """What a base model is made of, read from its config and the headers of its weights: nothing is loaded."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cluster.errors import UserError
 from cluster.records import Record
 from orchestrator.planning import model_sources
 from orchestrator.planning.known_shapes import KNOWN, Known
@@ -71,12 +74,17 @@ def describe_base(spec: str, config_folder: Path) -> BaseShape | None:
 def describe_folder(folder: Path) -> BaseShape | None:
     """The shape of the model in `folder`: its tensors' where its weights are there, else those of a Llama of its sizes.
 
-    None where there is no config.json, or it says too little.
+    None where there is no config.json, or it says too little. UserError, naming the file, for one that is damaged.
     """
-    if not (folder / "config.json").is_file():
+    file = folder / "config.json"
+    if not file.is_file():
         return None
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config = config.get("text_config", config)
+    with _readable(file):
+        return _described(folder, json.loads(file.read_bytes()))
+
+
+def _described(folder: Path, config: dict[str, Any]) -> BaseShape | None:
+    config = config.get("text_config") or config
     layers = _first(config, "num_hidden_layers", "n_layer", "num_layers")
     hidden = _first(config, "hidden_size", "n_embd", "d_model")
     heads = _first(config, "num_attention_heads", "n_head", "num_heads")
@@ -111,15 +119,32 @@ def _headers(folder: Path) -> tuple[dict[str, tuple[int, ...]], int]:
     """Names and shapes of all tensors in a folder's safetensors files, and their bytes."""
     tensors: dict[str, tuple[int, ...]] = {}
     stored = 0
-    for file in folder.glob("*.safetensors"):
-        with file.open("rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        header.pop("__metadata__", None)
-        for name, tensor in header.items():
-            tensors[name] = tuple(tensor["shape"])
-            start, end = tensor["data_offsets"]
-            stored += end - start
+    for file in sorted(folder.glob("*.safetensors")):
+        with _readable(file), file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            left = file.stat().st_size - 8 - length
+            if left < 0:
+                raise ValueError("it is cut off, or no safetensors file")
+            header = json.loads(stream.read(length))
+            header.pop("__metadata__", None)
+            for name, tensor in header.items():
+                tensors[name] = tuple(tensor["shape"])
+                start, end = tensor["data_offsets"]
+                stored += end - start
+                if end > left:
+                    raise ValueError("it is cut off")
     return tensors, stored
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Say as a UserError, naming the file of a model, what is wrong with what the block reads of it."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise model_sources.damaged(file, error) from error
 
 
 def _builtin(name: str) -> BaseShape | None:

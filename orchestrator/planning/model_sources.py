@@ -4,9 +4,13 @@ from pathlib import Path
 
 from cluster.errors import UserError
 from cluster.records import nearest
+from cluster.text import plain
 from competitors.output import model_form
+from evaluation.chat import stop_id
 
 BUILTIN = "builtin:"
+LFS = b"version https://git-lfs.github.com/"
+"""What a file of Git LFS begins with where only its pointer was fetched."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 HUB_SECONDS = 5
 """So long a plan waits for the hub to answer."""
@@ -46,6 +50,29 @@ def check_folder(folder: Path, key: str) -> None:
         raise UserError(f"{key}: {folder} has no weights (model.safetensors or model.safetensors.index.json)")
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise UserError(f"{key}: {folder} has no tokenizer (tokenizer.json or tokenizer.model)")
+
+
+def check_tokenizer(folder: Path, chat: bool) -> None:
+    """UserError, naming the file, where the tokenizer in `folder` is damaged; or has no template, if asked to `chat`."""
+    from tokenizers import Tokenizer
+
+    if (file := folder / "tokenizer.json").is_file():
+        try:
+            Tokenizer.from_file(str(file))
+        except Exception as error:  # noqa: BLE001 - of no other class, as tokenizers raises it
+            raise damaged(file, error) from error
+    if chat:
+        from evaluation.loading import tokenizer_of
+
+        stop_id(tokenizer_of(folder), chat)
+
+
+def damaged(file: Path, error: Exception) -> UserError:
+    """What to say of a model's file that cannot be read."""
+    with file.open("rb") as stream:
+        is_pointer = stream.read(len(LFS)) == LFS
+    said = "it is a pointer of Git LFS, not the file: git lfs pull" if is_pointer else plain(error, 120)
+    return UserError(f"{file}: cannot be read: {said}")
 
 
 def check(spec: str, config_folder: Path, key: str) -> Path | None:

@@ -13,6 +13,7 @@ from evaluation.data.splits import make_splits
 from evaluation.harness import count_documents
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning import model_sources
+from orchestrator.planning.model_shape import describe_folder
 
 MLFLOW_SCHEMES = (
     "", "databricks", "databricks-uc", "file", "http", "https", "mssql", "mysql", "postgresql", "sqlite", "uc",
@@ -21,9 +22,20 @@ MLFLOW_SCHEMES = (
 
 
 def check_inputs(config: TournamentConfig, config_file: Path) -> None:
-    """UserError for a base or a reference that is no model, or a recipe whose programs are not there."""
-    for key, spec in models(config):
-        model_sources.check(spec, config_file.parent, f"{config_file}: {key}")
+    """UserError for a base or a reference that is no model, or a damaged one, or a recipe whose programs are not there.
+
+    Of weights the headers are read, of references that chat the template is tried. Models of the hub are not here yet.
+    """
+    chats = {f"references[{one.name}].model" for one in config.references if one.prompt == "chat"}
+    for key, spec in config.models:
+        folder = model_sources.check(spec, config_file.parent, f"{config_file}: {key}")
+        if folder is None:
+            continue
+        try:
+            describe_folder(folder)
+            model_sources.check_tokenizer(folder, chat=key in chats)
+        except UserError as error:
+            raise UserError(f"{config_file}: {key}: {error}") from error
     _check_tracking(config.tracking.uri, config_file)
     withheld = raw_places(config.data.source, config_file.parent)
     for recipe in config.competitors:
@@ -44,7 +56,7 @@ def _check_tracking(uri: str | None, config_file: Path) -> None:
 
 def bring_models(config: TournamentConfig, config_file: Path, folder_of: Callable[[str], Path]) -> None:
     """Fetch hub models, and local ones if nodes share no disk, to the folder that `folder_of` names for each."""
-    for key, spec in models(config):
+    for key, spec in config.models:
         where = f"{config_file}: {key}"
         local = model_sources.check(spec, config_file.parent, where)
         if local is not None and config.cluster.bucket is not None:
@@ -90,9 +102,3 @@ def fetch_tasks(config: TournamentConfig, config_file: Path, own: Path) -> None:
             count_documents(task, own)
         except UserError as error:
             raise UserError(f"{config_file}: {error}") from error
-
-
-def models(config: TournamentConfig) -> list[tuple[str, str]]:
-    """Every model that the config names, with the key that names it."""
-    bases = [(f"lineages[{x.name}].base", x.base) for x in config.lineages]
-    return bases + [(f"references[{r.name}].model", r.model) for r in config.references if r.model is not None]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from cluster.errors import UserError
 from evaluation.chat import DAY, as_chat, stop_id
 from evaluation.data.splits import Row
 from evaluation.evaluator import score_model
@@ -88,3 +89,21 @@ def test_the_scorecard_names_the_stop_token(tmp_path: Path):
     own.chat_template = TURNS.replace("END", "<unk>")
     own.save_pretrained(folder)
     assert score_model(job(tmp_path, folder, prompt="chat")).stop == "<unk>"
+
+
+@pytest.mark.parametrize("template", [None, "{% if %}"])
+def test_a_tokenizer_without_a_template_is_the_users_to_mend(tmp_path: Path, template: str | None):
+    model = tiny_model(tmp_path / "m")
+    if template is not None:
+        (model / "chat_template.jinja").write_text(template)
+    held_out(tmp_path / "held_out")
+    with pytest.raises(UserError, match="m: has no chat template "):
+        score_model(job(tmp_path, model, prompt="chat"))
+
+
+def test_a_damaged_tokenizer_is_the_users_to_mend(tmp_path: Path):
+    model = tiny_model(tmp_path / "m")
+    (model / "tokenizer.json").write_text("{}")
+    held_out(tmp_path / "held_out")
+    with pytest.raises(UserError, match="m: its tokenizer cannot be loaded: "):
+        score_model(job(tmp_path, model))

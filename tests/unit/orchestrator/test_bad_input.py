@@ -1,6 +1,7 @@
 """A user's mistake exits 1 with one line that names the file, the key or the row; no traceback, nothing lost."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,25 @@ def no_weights(folder: Path, config: dict[str, Any]) -> None:
 def no_tokenizer(folder: Path, config: dict[str, Any]) -> None:
     no_weights(folder, config)
     (folder / "empty" / "model.safetensors").write_bytes(b"")
+
+
+def damaged(name: str, content: str | int, as_reference: bool = False) -> Callable[[Path, dict[str, Any]], None]:
+    """The base, or a reference that chats, with another content of a file, or only its first bytes."""
+
+    def edit(folder: Path, config: dict[str, Any]) -> None:
+        model = shutil.copytree(config["lineages"][0]["base"], folder / "model")
+        file = model / name
+        file.write_bytes(file.read_bytes()[:content] if isinstance(content, int) else content.encode())
+        if as_reference:
+            config["references"] = [{"name": "r", "model": "model", "prompt": "chat"}]
+        else:
+            config["lineages"][0]["base"] = "model"
+
+    return edit
+
+
+def chat_without_a_template(folder: Path, config: dict[str, Any]) -> None:
+    config["references"] = [{"name": "r", "model": config["lineages"][0]["base"], "prompt": "chat"}]
 
 
 def broken_line(folder: Path, config: dict[str, Any]) -> None:
@@ -132,6 +152,30 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
     "a base without a tokenizer": (no_tokenizer, "has no tokenizer"),
     "a base that is not there": (put("lineages", 0, "base", value="./absent"), "./absent: there is no such folder"),
     "an unknown built-in base": (put("lineages", 0, "base", value="builtin:tiny-bp"), 'did you mean "tiny-bpe"?'),
+    "a base of Git LFS": (
+        damaged("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"),
+        "model/model.safetensors: cannot be read: it is a pointer of Git LFS, not the file: git lfs pull",
+    ),
+    "a base whose weights are cut off": (damaged("model.safetensors", 200), "model.safetensors: cannot be read: "),
+    "a base that lacks some values": (
+        damaged("model.safetensors", 5000),
+        "model.safetensors: cannot be read: it is cut",
+    ),
+    "a base whose config is cut off": (damaged("config.json", 50), "lineages[l].base: "),
+    "a base whose config is a list": (damaged("config.json", "[]"), "model/config.json: cannot be read: "),
+    "a base whose config says no sizes": (
+        damaged("config.json", '{"text_config": null, "num_hidden_layers": "two"}'),
+        "model/config.json: cannot be read: invalid literal",
+    ),
+    "a base whose tokenizer is damaged": (damaged("tokenizer.json", "{}"), "model/tokenizer.json: cannot be read: "),
+    "a reference whose template is damaged": (
+        damaged("chat_template.jinja", "{% if %}", as_reference=True),
+        "references[r].model: ",
+    ),
+    "a reference that chats without a template": (
+        chat_without_a_template,
+        "has no chat template (prompt: plain does without)",
+    ),
     "two competitors of one name": (clone, 'competitors: two of them are named "a"'),
     "a broken line of JSON": (broken_line, "rows.jsonl, line 51"),
     "a base of the hub, offline": (
@@ -148,7 +192,7 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
     ),
     "no list of competitors": (put("competitors", value="aut"), "competitors: Input should be a valid list (got aut)"),
     "auto for a base without config.json": (auto(None), "lineages[l].base: odd has no config.json, so no field"),
-    "auto for a base that is damaged": (auto("{"), "lineages[l].base: odd cannot be read: its config.json"),
+    "auto for a base that is damaged": (auto("{"), "odd/config.json: cannot be read: "),
     "auto for a base that says little": (auto("{}"), "odd has no config.json that says its layers, heads, width"),
     "auto for a base of the hub, offline": (
         auto_of_the_hub,

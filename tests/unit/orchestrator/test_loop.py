@@ -26,6 +26,7 @@ from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds import racing
 from orchestrator.rounds.proving import prove
 from tests.faked import FakedWorkers, allocated, climbing, faked_config, falling, hand_in, play
+from tests.tiny import tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -354,6 +355,19 @@ def test_a_champion_whose_scores_are_damaged_proves_itself_again(inputs: Path, t
     again = play(faked_config(inputs, rounds=1), tmp_path / "run")
     assert again.lineages[0].champion == whole.lineages[0].champion
     assert again.lineages[0].verdicts[1].proof is not None
+
+
+def test_a_base_that_was_changed_between_two_starts_is_refused(tmp_path: Path):
+    first = play(faked_config(tmp_path, rounds=1), tmp_path / "run")
+    extend(first.run, 1)
+    (tmp_path / "base" / "config.json").touch()
+    play(faked_config(tmp_path, rounds=1), tmp_path / "run")
+    tiny_model(tmp_path / "base", seed=1)
+    extend(first.run, 1)
+    with pytest.raises(
+        UserError, match=r"lineages\[l\]\.base: .* is another model than the one that the tournament began"
+    ):
+        play(faked_config(tmp_path, rounds=1), tmp_path / "run")
 
 
 def cut_off(path: Path) -> None:

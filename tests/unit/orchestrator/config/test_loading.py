@@ -71,6 +71,10 @@ def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: 
             "references=[{name: a b, published: [1.0]}, {name: a/b, published: [1.0]}]",
             '"a b" and "a/b" would lie in one folder',
         ),
+        (
+            "lineages=[{name: l, base: org/my-model}, {name: m, base: org-my/model}]",
+            'lineages[l].base and lineages[m].base: "org/my-model" and "org-my/model" would lie in one folder',
+        ),
         ("cluster.storage=hdfs://bucket/runs", "give a folder that all nodes share, or one of s3://, gs://, az://"),
         ("cluster.prices={H10O: 3.5}", 'cluster.prices: there is no kind of device "H10O"; did you mean "H100"?'),
         ("cluster.prices={H100: 0}", "cluster.prices.H100: Input should be greater than 0"),
