@@ -129,9 +129,9 @@ def _other_format(path: Path, written: Any, known: int) -> str:
 
 
 class Settings(BaseModel):
-    """A section of the user's YAML."""
+    """A section of the user's YAML. Its numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -72,8 +72,8 @@ class ScoringJob(Record):
 def score_model(job: ScoringJob, progress: Callable[[float], None] = lambda fraction: None) -> Scorecard:
     """Score a model on the job's splits; write losses.parquet and then scorecard.json into `job.out`.
 
-    Rows that lie there already are of no scorecard, and may be damaged: they go. Raises Forfeit, and writes nothing, for
-    a model that cannot be loaded or whose loss is not finite.
+    Rows that lie there already are of no scorecard, and may be damaged: they go. Raises Forfeit, and writes nothing,
+    for a model that cannot be loaded or whose loss is not finite.
     """
     began = time.monotonic()
     for name in ("loss", *(one.task for one in job.harness)):

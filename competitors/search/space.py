@@ -76,14 +76,14 @@ def _keys(record: type[Settings], prefix: str = "") -> Iterator[str]:
         if prefix or name not in FIXED:
             key = f"{prefix}{field.alias or name}"
             yield key
-            for inner in _parts(field):
+            for inner in parts(field):
                 if inner is dict:
                     yield f"{key}.*"
                 elif issubclass(inner, Settings):
                     yield from _keys(inner, f"{key}.")
 
 
-def _parts(annotation: Any) -> Iterator[type]:
+def parts(annotation: Any) -> Iterator[type]:
     """The classes that a field's annotation is made of."""
     annotation = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
     origin = getattr(annotation, "__origin__", annotation)
@@ -91,4 +91,4 @@ def _parts(annotation: Any) -> Iterator[type]:
         yield origin
     if origin is not dict:
         for argument in get_args(annotation):
-            yield from _parts(argument)
+            yield from parts(argument)

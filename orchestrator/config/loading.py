@@ -11,18 +11,19 @@ from cluster.environment import is_credential
 from cluster.errors import UserError
 from cluster.records import nearest
 from competitors.kinds import RUN, Recipe
-from orchestrator.config.tournament import RESERVED_NAMES, TournamentConfig, check_soup
+from orchestrator.config.tournament import NUMBER, RESERVED_NAMES, TournamentConfig, check_soup
 from orchestrator.field.shorthand import expand
 
 AUTO = "auto"
 """`competitors: auto`: the field is made for the base, the data, the budget and the hardware."""
+STAND_IN = {"name": AUTO, "kind": "sft", "learning_rate": 1e-3}
 
 MakeField = Callable[[TournamentConfig], list[Recipe]]
 """Makes the field of a config that leaves it to us; that config's own competitors only stand in for it."""
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """YAML in which a key may stand only once."""
+    """YAML in which a key may stand only once, and 1e-6 is a number."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]
@@ -31,6 +32,9 @@ class _OnceLoader(yaml.SafeLoader):
             line = node.start_mark.line + 1
             raise yaml.YAMLError(f'the key "{twice[0]}" stands twice in the section at line {line}')
         return super().construct_mapping(node, deep)
+
+
+_OnceLoader.add_implicit_resolver(*NUMBER)
 
 
 def load_config(
@@ -62,7 +66,7 @@ def _with_field(raw: dict[str, Any], make_field: MakeField | None) -> Tournament
     """The config with the field that `make_field` makes for it; whatever else is wrong with it is said first."""
     if make_field is None:
         raise UserError("competitors: auto: nobody is here to make a field; give a list of recipes")
-    config = TournamentConfig.model_validate(raw | {"competitors": [{"name": AUTO, "kind": "unchanged"}]})
+    config = TournamentConfig.model_validate(raw | {"competitors": [STAND_IN]})
     made = [recipe.model_dump(mode="json", by_alias=True) for recipe in make_field(config)]
     return TournamentConfig.model_validate(raw | {"competitors": made, "competitors_by": AUTO})
 
@@ -133,7 +137,10 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             node = node.setdefault(part, {})
         else:
             raise UserError(f"--set {override}: {part} lies below a plain value")
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.load(text, _OnceLoader)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {override}: not valid YAML: {' '.join(str(error).split())}") from error
     if isinstance(node, list):
         node[_item(node, last, override)] = value
     elif isinstance(node, dict):

@@ -64,7 +64,7 @@ class Lineage(Settings):
 class Reference(Settings):
     """A horizontal line in the chart: a model that is only scored, or a published series that is only drawn."""
 
-    name: str = Field(min_length=1)
+    name: str = Field(pattern=r"^[^.]", max_length=80)
     model: str | None = None
     prompt: Literal["plain", "chat"] = "plain"
     published: list[float] | None = Field(None, min_length=1, description="test loss by round, round 0 first")
@@ -176,7 +176,7 @@ class Cluster(Settings):
     storage: str | None = Field(
         None, description="a folder that all nodes share, or s3://bucket/…, gs://bucket/…, az://container/…"
     )
-    prices: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+    prices: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {}, description="of an hour of a GPU by Ray's name for its kind; GPU: any other; CPU: of what holds no GPU"
     )
 

@@ -1,5 +1,6 @@
 """The whole config of a tournament, checked: what its sections have to agree on."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 
 from cluster.records import Settings, nearest
 from competitors.kinds import Recipe
+from competitors.sft.recipe import SftRecipe
 from competitors.soup.recipe import SoupRecipe
 from evaluation.data.split import Split, choosing, held_out_splits
 from evaluation.figures import FIGURES
@@ -37,8 +39,15 @@ RESERVED_NAMES = (
 )  # fmt: skip
 """A round's folder holds these files and folders beside its competitors' folders."""
 
-DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""The one in C, as for reading: of a thousand competitors the other takes seconds."""
+NUMBER = "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+"""What YAML 1.2 takes for a number and PyYAML does not: 1e-6."""
+
+
+class DUMPER(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
+    """The one in C, as for reading: of a thousand competitors the other takes seconds. Text like 1e-6 is quoted."""
+
+
+DUMPER.add_implicit_resolver(*NUMBER)
 
 
 class TournamentConfig(Settings):
@@ -142,6 +151,35 @@ class TournamentConfig(Settings):
             for recipe in self.competitors:
                 if recipe.trains and recipe.resources.gpus == 0:
                     raise ValueError(f"competitors[{recipe.name}].resources.gpus: without any it spends no GPU hours")
+        return self
+
+    @model_validator(mode="after")
+    def _everything_has_an_effect(self) -> "TournamentConfig":
+        everybody = [*self.competitors, *(recipe for change in self.changes for recipe in change.enter)]
+        if self.evolution is not None and not any(isinstance(recipe, SftRecipe) for recipe in everybody):
+            raise ValueError("evolution: goes with recipes of kind sft, and there is none")
+        if not any(recipe.trains for recipe in everybody):
+            for key, value in (("racing", self.racing), ("exploit", self.exploit), ("budget", self.budget.whole)):
+                if value is not None:
+                    what = "a whole budget goes" if key == "budget" else "goes"
+                    raise ValueError(f"{key}: {what} with competitors that train, and there is none")
+        if self.budget.whole is None and self.allocation != Allocation():
+            raise ValueError("allocation: goes with a whole budget: total_tokens or total_gpu_hours")
+        return self
+
+    @model_validator(mode="after")
+    def _changes_could_be_made(self) -> "TournamentConfig":
+        """As `tournament enter` would have them. A soup may blend what evolution will have made, which is not known."""
+        if self.changes and self.budget.whole is not None:
+            raise ValueError("changes: a whole budget is shared out among its first competitors")
+        names = {recipe.name for recipe in self.competitors}
+        for number, change in enumerate(self.changes):
+            for recipe in change.enter:
+                if recipe.name in RESERVED_NAMES:
+                    raise ValueError(f'changes[{number}].enter: "{recipe.name}" is the name of a folder of ours')
+                if recipe.name in names:
+                    raise ValueError(f'changes[{number}].enter: the name "{recipe.name}" is taken')
+                names.add(recipe.name)
         return self
 
     @model_validator(mode="after")

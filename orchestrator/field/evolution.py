@@ -8,12 +8,14 @@ winner's weights. Decisions follow from the tournament's seed, the lineage and t
 import hashlib
 import random
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import Field, ValidationError, field_validator
 
 from cluster.records import Settings, nearest
 from competitors.contract import OF_EVERY_KIND
+from competitors.search.space import parts
 from competitors.sft.recipe import SftRecipe
 from orchestrator.field.roster import MadeBy, RosterEntry
 
@@ -42,10 +44,21 @@ class Evolution(Settings):
 
 def check_key(key: str) -> None:
     """ValueError unless `key` names a number of an sft recipe, such as `adapter.rank`."""
-    first, _, rest = key.partition(".")
-    known = [name for name in SftRecipe.model_fields if name not in OF_EVERY_KIND]
-    if first not in known or (rest and first not in ("adapter", "optimizer_args", "schedule_args")):
-        raise ValueError(f'no key "{key}" in an sft recipe{nearest(key, known)}')
+    known = list(_numbers(SftRecipe))
+    if key not in known and not key.startswith(("optimizer_args.", "schedule_args.")):
+        raise ValueError(f'no number "{key}" in an sft recipe{nearest(key, known)}')
+
+
+def _numbers(section: type[Settings], prefix: str = "") -> Iterator[str]:
+    """The keys of a section, and of those inside it, that hold a number."""
+    for name, field in section.model_fields.items():
+        if prefix or name not in OF_EVERY_KIND:
+            key, kinds = f"{prefix}{field.alias or name}", set(parts(field))
+            if kinds & {int, float} and not kinds & {tuple, list}:
+                yield key
+            for inner in kinds:
+                if issubclass(inner, Settings):
+                    yield from _numbers(inner, f"{key}.")
 
 
 def evolve(

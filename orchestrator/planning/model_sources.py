@@ -53,13 +53,13 @@ def check_folder(folder: Path, key: str) -> None:
 
 
 def check_tokenizer(folder: Path, chat: bool) -> None:
-    """UserError, naming the file, where the tokenizer in `folder` is damaged; or has no template, if asked to `chat`."""
+    """UserError, naming the file, where the tokenizer in `folder` is damaged, or is to `chat` and has no template."""
     from tokenizers import Tokenizer
 
     if (file := folder / "tokenizer.json").is_file():
         try:
             Tokenizer.from_file(str(file))
-        except Exception as error:  # noqa: BLE001 - of no other class, as tokenizers raises it
+        except Exception as error:  # tokenizers raises no other class
             raise damaged(file, error) from error
     if chat:
         from evaluation.loading import tokenizer_of

@@ -10,6 +10,7 @@ import yaml
 from cluster.errors import UserError
 from orchestrator.config.comparison import differences
 from orchestrator.config.loading import load_config
+from orchestrator.record.run_directory import RunDirectory
 
 MINIMAL: dict[str, Any] = {
     "name": "t",
@@ -75,6 +76,21 @@ def test_defaults_are_resolved_and_survive_a_round_trip(config: Path, tmp_path: 
             "lineages=[{name: l, base: org/my-model}, {name: m, base: org-my/model}]",
             'lineages[l].base and lineages[m].base: "org/my-model" and "org-my/model" would lie in one folder',
         ),
+        ("references=[{name: .., model: m}]", "references[..].name: String should match pattern"),
+        (f"references=[{{name: {'x' * 81}, model: m}}]", "name: String should have at most 80 characters"),
+        (
+            "references=[{name: p, published: [1.0, .nan]}]",
+            "references[p].published[1]: Input should be a finite",
+        ),
+        ("limits.silence_minutes=.inf", "limits.silence_minutes: Input should be a finite number"),
+        ("evolution={perturb: {adapter.rnak: [0.5]}}", 'no number "adapter.rnak" in an sft recipe; did you mean "ada'),
+        ("evolution={perturb: {schedule: [0.5]}}", 'no number "schedule" in an sft recipe'),
+        ("allocation.share=0.1", "allocation: goes with a whole budget: total_tokens or total_gpu_hours"),
+        (
+            "changes=[{from_round: 1, enter: [{name: champion, kind: unchanged}]}]",
+            '[0].enter: "champion" is the',
+        ),
+        ("changes=[{from_round: 1, enter: [{name: a, kind: unchanged}]}]", 'changes[0].enter: the name "a" is taken'),
         ("cluster.storage=hdfs://bucket/runs", "give a folder that all nodes share, or one of s3://, gs://, az://"),
         ("cluster.prices={H10O: 3.5}", 'cluster.prices: there is no kind of device "H10O"; did you mean "H100"?'),
         ("cluster.prices={H100: 0}", "cluster.prices.H100: Input should be greater than 0"),
@@ -101,12 +117,26 @@ def test_mistakes_are_one_line(config: Path, override: str, message: str):
         ("selection.seed=champion", "selection.seed: goes with equal rounds"),
         ("exploit={after: 1}", "exploit: goes with equal rounds"),
         ("evolution={}", "evolution: goes with equal rounds"),
+        ("changes=[{from_round: 1, withdraw: a}]", "changes: a whole budget is shared out"),
     ],
 )
 def test_what_does_not_go_with_a_whole_budget_is_one_line(config: Path, override: str, message: str):
     with pytest.raises(UserError, match=message):
         load_config(config, ["budget={total_tokens: 1000}", override])
-    assert load_config(config, ["budget={total_tokens: 1000}", "allocation.kind=equal", override])
+    if not override.startswith("changes"):
+        assert load_config(config, ["budget={total_tokens: 1000}", "allocation.kind=equal", override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["evolution={}", "racing={at: [0.5]}", "exploit={after: 1}", "budget={total_tokens: 1000}"],
+)
+def test_what_nobody_would_heed_is_one_line(config: Path, override: str):
+    nobody, key = "competitors=[{name: u, kind: unchanged}, {name: s, kind: soup}]", override.partition("=")[0]
+    assert load_config(config, [nobody])
+    for more in ([], ["allocation.kind=equal"] if key == "budget" else []):
+        with pytest.raises(UserError, match=f"{key}: .*goes with .* there is none"):
+            load_config(config, [nobody, override, *more])
 
 
 SFT = MINIMAL["competitors"][0]
@@ -239,10 +269,13 @@ def test_overrides_reach_list_items_by_name_and_number(config: Path):
     assert loaded.seed == 5
 
 
-@pytest.mark.parametrize("override", ["rounds", "competitors.zz.learning_rate=1", "rounds.x=1"])
+@pytest.mark.parametrize(
+    "override", ["rounds", "competitors.zz.learning_rate=1", "rounds.x=1", "rounds=[1", "name=a: b: c"]
+)
 def test_a_bad_override_is_named(config: Path, override: str):
-    with pytest.raises(UserError, match="--set"):
+    with pytest.raises(UserError, match="--set") as caught:
         load_config(config, [override])
+    assert "\n" not in str(caught.value)
 
 
 def test_differences_name_the_key_and_leave_out_where_it_runs(config: Path):
@@ -256,3 +289,24 @@ def test_adapter_none_is_a_full_fine_tune_and_e_notation_is_a_number(config: Pat
     loaded = load_config(config, ["competitors.a.adapter=none", "competitors.a.learning_rate=1e-4"])
     assert loaded.competitors[0].adapter is None
     assert loaded.competitors[0].learning_rate == 1e-4
+
+
+def test_numbers_are_numbers_in_sections_without_types_too(tmp_path: Path):
+    text = yaml.safe_dump({**MINIMAL, "competitors": None}).replace(
+        "competitors: null",
+        "competitors: [{name: a, kind: sft, learning_rate: 1e-3, schedule: cosine_with_min_lr,"
+        " schedule_args: {min_lr: 1e-6, high: -2.5E+3, text: '1e-6', word: e-3}}]",
+    )
+    loaded = load_config(write(tmp_path, text))
+    given = {"min_lr": 1e-6, "high": -2500.0, "text": "1e-6", "word": "e-3"}
+    assert loaded.competitors[0].schedule_args == given
+    assert load_config(write(tmp_path, loaded.to_yaml())) == loaded
+    directory = RunDirectory(tmp_path / "run")
+    directory.adopt(loaded)
+    assert directory.config == loaded
+    assert (
+        load_config(tmp_path / "t.yaml", ["competitors.a.schedule_args.min_lr=1e-7"])
+        .competitors[0]
+        .schedule_args["min_lr"]
+        == 1e-7
+    )

@@ -161,7 +161,7 @@ def test_a_separated_recipe_and_a_control_that_wins():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"evolution": {"perturb": {"learning_rat": [2]}}}, 'no key "learning_rat" in an sft recipe; did you mean'),
+        ({"evolution": {"perturb": {"learning_rat": [2]}}}, 'no number "learning_rat" in an sft recipe; did you mean'),
         ({"evolution": {"perturb": {"learning_rate": []}}}, "give factors above 0"),
         ({"exploit": {}}, "give after, when, or both"),
         ({"racing": {"at": [0.5, 0.25]}}, "give rising shares"),

@@ -102,7 +102,7 @@ def test_a_run_goes_on_with_its_field_on_another_machine(
 
 def test_a_list_in_the_place_of_auto_is_another_config(here: Path, capsys: pytest.CaptureFixture[str]):
     tournament(capsys, "new", "base", "sums.jsonl")
-    listed = load_config(here / "base-sums.yaml", ["competitors=[{name: a, kind: unchanged}]"])
+    listed = load_config(here / "base-sums.yaml", ["competitors=[{name: a, kind: sft, learning_rate: 1}]"])
     run = RunDirectory(here / "run")
     run.adopt(listed)
     made = cli._load(here / "base-sums.yaml", None, None, run.root)

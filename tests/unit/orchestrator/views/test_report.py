@@ -227,7 +227,7 @@ def test_train_curves_of_every_round(whole: Whole) -> None:
 
 
 def test_other_peoples_text_stays_text(tmp_path: Path) -> None:
-    references = [{"name": EVIL, "model": EVIL}, {"name": EVIL + " published", "published": [2.0]}]
+    references = [{"name": EVIL, "model": EVIL}, {"name": EVIL + " two", "published": [2.0]}]
     arguments: dict[str, Any] = {"lineages": ("llama",), "references": references, "samples": [(EVIL, EVIL)]}
     settings = {"data": {"source": EVIL, "prompt": "{a}" + EVIL, "completion": "{b}", "validation": 60, "test": 60}}
     _, run = fabricate(
