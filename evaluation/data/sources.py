@@ -24,6 +24,9 @@ Row = dict[str, Any]
 AT_ONCE = 20_000
 """Rows of files that are in memory at once."""
 
+MOST_CHARACTERS = 2**31 - 1
+"""Of one field of a CSV file: Python's own limit is for programs that expect short ones."""
+
 HUB, BUILTIN = "hf://", "builtin:"
 
 
@@ -182,8 +185,12 @@ def _csv(path: Path) -> Iterator[Row]:
     import csv
 
     with path.open(encoding="utf-8-sig", newline="") as stream:
+        csv.field_size_limit(MOST_CHARACTERS)
         reader = csv.DictReader(stream, restval=None, strict=True)
         try:
+            names = list(reader.fieldnames or ())
+            if twice := [name for name in names if name and names.count(name) > 1]:
+                raise UserError(f"{path}: two columns are named {twice[0]!r}")
             for row in reader:
                 if None in row:
                     raise UserError(f"{path}, line {reader.line_num}: more fields than the header has")

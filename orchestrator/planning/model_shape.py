@@ -80,7 +80,10 @@ def describe_folder(folder: Path) -> BaseShape | None:
     if not file.is_file():
         return None
     with _readable(file):
-        return _described(folder, json.loads(file.read_bytes()))
+        config = json.loads(file.read_bytes())
+        if not isinstance(config, dict):
+            raise ValueError("it holds no keys and values")
+        return _described(folder, config)
 
 
 def _described(folder: Path, config: dict[str, Any]) -> BaseShape | None:

@@ -162,7 +162,7 @@ CASES: dict[str, tuple[Callable[[Path, dict[str, Any]], None], str]] = {
         "model.safetensors: cannot be read: it is cut",
     ),
     "a base whose config is cut off": (damaged("config.json", 50), "lineages[l].base: "),
-    "a base whose config is a list": (damaged("config.json", "[]"), "model/config.json: cannot be read: "),
+    "a base whose config is a list": (damaged("config.json", "[]"), "config.json: cannot be read: it holds no keys"),
     "a base whose config says no sizes": (
         damaged("config.json", '{"text_config": null, "num_hidden_layers": "two"}'),
         "model/config.json: cannot be read: invalid literal",

@@ -71,6 +71,12 @@ def test_csv_and_parquet(tmp_path: Path) -> None:
     assert load("x.parquet", tmp_path).to_list() == ROWS
 
 
+def test_a_csv_field_may_be_long(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text(f"a,b,,\n{'x' * 140_000},2,,\n")
+    (row,) = load("x.csv", tmp_path).to_list()
+    assert (len(row["a"]), row["b"]) == (140_000, "2")
+
+
 def test_the_configs_folder_comes_before_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here, config = tmp_path / "here", tmp_path / "config"
     write_jsonl(here / "both.jsonl", ROWS)
@@ -106,6 +112,7 @@ def test_builtin(tmp_path: Path) -> None:
         ("a.json", '[{"a": 1}, 5]', r"a\.json, item 2: .*object.*int"),
         ("a.jsonl", '{"a": 1}\n{"a": "x"}\n', r"a\.jsonl: a column's values do not go together"),
         ("a.csv", "a,b\n1,2\n1,2,3\n", r"a\.csv, line 3: more fields"),
+        ("a.csv", "a,b,a\n1,2,3\n", r"a\.csv: two columns are named 'a'"),
         ("a.csv", 'a,b\n"1"x,2\n', r"a\.csv, line 2: not CSV"),
         ("a.parquet", "PAR1 nothing", r"a\.parquet: not Parquet"),
         ("a.jsonl", "\n", r"a\.jsonl holds no rows"),
