@@ -312,5 +312,8 @@ class Tournament:
 
 
 def _is_newer(model: Path, record: Path) -> bool:
-    """Whether a file of a model may have been changed since something was put on record about it."""
-    return any(file.stat().st_ctime >= record.stat().st_ctime for file in (model, *model.rglob("*")))
+    """Whether a file of a model may have been changed since something was put on record about it.
+
+    By the time that no copy keeps; another link to a file changes it as well.
+    """
+    return any(file.stat().st_ctime >= record.stat().st_ctime for file in model.rglob("*"))

@@ -65,7 +65,7 @@ def config(folder: Path, **changes: Any) -> TournamentConfig:
         "lineages": [{"name": "l", "base": "bare"}],
         "rounds": 3,
         "budget": {"total_tokens": 10_000},
-        "competitors": [{"name": "auto", "kind": "unchanged"}],
+        "competitors": [{"name": "auto", "kind": "sft", "learning_rate": 1e-3}],
     }
     return TournamentConfig.model_validate(plain | changes)
 
