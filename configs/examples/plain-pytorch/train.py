@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 brief = json.loads(Path(os.environ["BRIEF"]).read_text())
 out, limits = Path(brief["output_dir"]), {name: limit for name, limit in brief["budget"].items() if limit}
-learning_rate, rows_per_step, checkpoints = float(os.environ["LEARNING_RATE"]), 16, 4
+learning_rate, rows_per_step = float(os.environ["LEARNING_RATE"]), int(os.environ.get("ROWS_PER_STEP", 16))
+checkpoints = 4
 
 
 def report(event: str, **values: float) -> None:
@@ -56,6 +58,8 @@ for step in itertools.count():
     used = {"tokens": tokens, "steps": step + 1, "seconds": time.monotonic() - began}
     share = max(used[name] / limit for name, limit in limits.items())
     if share > 1:
+        if step == 0:  # what it would hand in is its seed
+            sys.exit(f"the budget holds no step of {rows_per_step} rows, {tokens} tokens: set ROWS_PER_STEP lower")
         break
     optimizer.param_groups[0]["lr"] = learning_rate * (1 - share)
     # Padding goes on the right, where nothing that counts attends to it.
