@@ -11,14 +11,14 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cluster.errors import TournamentError, UserError
 from cluster.machine import machine_here
 from cluster.resources import Shape
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.delivery import Delivery
-from orchestrator.environment import environment
+from orchestrator.environment import environment, gone_on
 from orchestrator.observers import observers
 from orchestrator.planning import memory, power
 from orchestrator.planning.budget import Ground, check_budget, refuse_hours_without_gpus
@@ -26,7 +26,7 @@ from orchestrator.planning.place import cluster_of
 from orchestrator.planning.preparation import bring_models, check_inputs, fetch_tasks, make_data
 from orchestrator.record.changes import take_in
 from orchestrator.record.events import Noted, Observer
-from orchestrator.record.run_directory import RunDirectory
+from orchestrator.record.run_directory import RunDirectory, read_json
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
 from orchestrator.rounds.opening import refuse_impossible
 
@@ -100,6 +100,10 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory, grou
     check_inputs(config, config_file)
     if run.config_file.is_file():
         run.sweep()
+        if not _is_finished(run):
+            recorded = read_json(run.environment_file)
+            if (changed := gone_on(recorded, environment())) != recorded:
+                _write_environment(run, changed)
     else:
         run.clear()
         if ground is not None:
@@ -111,7 +115,7 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory, grou
         bring_models(config, config_file, run.model)
         for path in (run.data, run.model("").parent):
             run.store.keep(path)
-        run.store.write_text(run.environment_file, json.dumps(environment(), indent=1) + "\n")
+        _write_environment(run, environment())
         run.adopt(config)
 
 
@@ -126,6 +130,10 @@ def _ground(config: TournamentConfig, address: str | None, workers: "Workers | N
         workers = RayWorkers()
     there = workers
     return Ground(there.has_gpus, lambda worker: there.room(Shape.of("trainer", worker, there.has_gpus)))
+
+
+def _write_environment(run: RunDirectory, content: dict[str, Any]) -> None:
+    run.store.write_text(run.environment_file, json.dumps(content, indent=1) + "\n")
 
 
 async def _run_rounds(

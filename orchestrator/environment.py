@@ -11,7 +11,7 @@ RECORDED_PACKAGES = ("ray", "torch", "transformers", "trl", "peft", "datasets", 
 
 
 def environment() -> dict[str, Any]:
-    """The content of environment.json."""
+    """What environment.json says of the driver that begins a run; those that go on in another are `later` there."""
     import psutil
 
     return {
@@ -22,6 +22,21 @@ def environment() -> dict[str, Any]:
         "git_commit": _git_commit(),
         "packages": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
     }
+
+
+def seen(recorded: Any) -> list[dict[str, Any]]:
+    """The environments of an environment.json, the first one first; none where there is none."""
+    if not isinstance(recorded, dict):
+        return []
+    return [{key: value for key, value in recorded.items() if key != "later"}, *recorded.get("later", [])]
+
+
+def gone_on(recorded: Any, now: dict[str, Any]) -> dict[str, Any]:
+    """The content of environment.json when a run is gone on with in the environment `now`."""
+    known = seen(recorded)
+    if not known:
+        return now
+    return recorded if known[-1] == now else {**recorded, "later": [*recorded.get("later", []), now]}
 
 
 def _git_commit() -> str | None:

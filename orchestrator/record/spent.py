@@ -1,4 +1,4 @@
-"""spent.json: the device time that a tournament has held so far, and what that costs."""
+"""spent.json: the device time that a tournament has held so far, what that costs, and how long it ran."""
 
 from collections import Counter
 
@@ -11,6 +11,8 @@ class Spent(Record):
 
     seconds: dict[str, dict[str, float]] = {}
     """By lineage, and under "" of none; then by kind of device: see cluster/prices.py."""
+    wall_seconds: float = 0.0
+    """For which drivers ran its rounds, added up: not what they prepare, nor the time between two of them."""
     prices: dict[str, float] = {}
     """As they were given last: all that was spent is reckoned by them."""
     limit: float | None = None

@@ -6,6 +6,7 @@ round at nothing. So there is a second line: what has been spent, which stops ev
 """
 
 import asyncio
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 from cluster.errors import LimitReached, UserError
@@ -34,18 +35,19 @@ class Costs:
         self._prices, self._limit = config.cluster.prices, config.limits.cost
         self._run, self._workers = run, workers
         self._before = run.read(Spent, run.spent_file) or Spent()
+        self._began = time.monotonic()
         self._open: dict[str, tuple[float, float]] = {}
         """Of each lineage's round: what it was planned to cost, and what the lineage had cost before it."""
 
     def spent(self, ahead: float = 0.0) -> Spent:
         """Until now, or so many seconds from now."""
         seconds = added(self._before.seconds, self._workers.seconds(ahead))
-        return Spent(seconds=seconds, prices=self._prices, limit=self._limit)
+        wall = self._before.wall_seconds + time.monotonic() - self._began
+        return Spent(seconds=seconds, wall_seconds=wall, prices=self._prices, limit=self._limit)
 
     def record(self) -> None:
         """Put on record what was spent."""
-        if (spent := self.spent()) != self._run.read(Spent, self._run.spent_file):
-            self._run.write(spent, self._run.spent_file)
+        self._run.write(self.spent(), self._run.spent_file)
 
     def require_left(self) -> None:
         """LimitReached where all is spent; UserError where nothing here would ever cost anything."""
