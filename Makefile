@@ -53,7 +53,9 @@ published: $(SET_UP) .chromium .bubblewrap $(SMOLLM2)/config.json
 $(SMOLLM2)/config.json: | $(SET_UP)
 	@test -d ../shared/models || { echo "make published: ../shared/models and ../shared/data are not beside this checkout"; exit 1; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt gguf
-	$(BIN)/python ../shared/models/get_smollm2.py $(SMOLLM2)
+	rm -rf $(SMOLLM2) $(SMOLLM2).tmp
+	$(BIN)/python ../shared/models/get_smollm2.py $(SMOLLM2).tmp
+	mv $(SMOLLM2).tmp $(SMOLLM2)
 
 set-up: $(SET_UP)
 
