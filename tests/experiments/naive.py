@@ -56,6 +56,8 @@ class Judged:
     if_lower: list[Change]
     ours: list[Change]
     withheld: list[Change]
+    on_validation: list[float]
+    """Loss of the base, then of each round's winner, on the rows that choose."""
     curve: list[float]
     """Test loss of the first rule's champion after each round, the base first: what would have been published."""
 
@@ -73,7 +75,8 @@ def judge(snapshot: Snapshot, lineage: LineageSnapshot, folder: Path) -> Judged:
         change = Change(winner, before, gain(rows.on_test(before), rows.on_test(winner)))
         (ours if verdict.dethroned else withheld).append(change)
     curve = [rows.on_test(BASE).loss, *(rows.on_test(winner).loss for winner in winners)]
-    return Judged(always, lower, ours, withheld, curve)
+    chosen_by = [rows.chose(model) for model in (BASE, *winners)]
+    return Judged(always, lower, ours, withheld, chosen_by, curve)
 
 
 def _titles(
