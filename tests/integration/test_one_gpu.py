@@ -1,4 +1,4 @@
-"""One pretended GPU: who shares it, at once or in turn, without ending each other's process."""
+"""One GPU, a pretended one or a real one: who shares it, at once or in turn, without ending each other's process."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from cluster.errors import ClusterTrouble
 from cluster.on_ray.connect import connected
@@ -19,7 +20,13 @@ from tests.worker_contract import fail, until, work
 TRAINING, SCORING = Shape("trainer", 1, 1), Shape("evaluator", 0, 1)
 
 
-@pytest.fixture(scope="module")
+REAL = pytest.param(
+    "real",
+    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")],
+)
+
+
+@pytest.fixture(scope="module", params=["pretended", REAL])
 def address() -> Iterator[str]:
     from ray.cluster_utils import Cluster
 

@@ -19,6 +19,8 @@ from competitors.events import read_events
 from competitors.output import model_form
 from evaluation import loading
 from evaluation.submissions.inspection import inspect
+from orchestrator.planning.memory import estimate
+from orchestrator.planning.model_shape import describe_base
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 from tests.unit.competitors.making import brief_in, sft_recipe, weights
 
@@ -133,6 +135,24 @@ def test_a_gang_over_two_gpus_learns_what_one_learns(stage: str, tmp_path: Path)
     losses = {entry["competitor"]: entry["validation_loss"] for entry in rounds[1]["entries"]}
     assert losses["gang"] == pytest.approx(losses["alone"], abs=0.15)  # each has its own order of the rows
     assert losses["gang"] < rounds[0]["validation_loss"] - 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"adapter": {"method": "lora", "rank": 8}}], ids=["full", "lora"])
+def test_training_takes_no_more_memory_than_plan_says(settings: dict[str, Any], tmp_path: Path, train_data: Path):
+    """Of 50 million parameters, so that weights, gradients and the optimizer's state are most of it."""
+    seed = tiny_model(
+        tmp_path / "seed", hidden=768, intermediate_size=2048, num_hidden_layers=8, num_attention_heads=12
+    )
+    base, recipe = describe_base(str(seed), Path.cwd()), sft_recipe(**settings)
+    assert base is not None
+    brief = gpu_brief(tmp_path, seed, train_data)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    submission = compete(brief, recipe)
+    assert submission.status == "delivered", submission.reason
+    measured = (torch.cuda.max_memory_allocated() - before) / 2**30
+    assert 0 < measured <= estimate(recipe, base, brief.max_tokens, on_gpu=True).total
 
 
 def test_scores_in_bfloat16_are_near_those_in_float32(tmp_path: Path):
