@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from cluster.errors import ClusterTrouble
 from cluster.on_ray.connect import connected
@@ -20,14 +19,12 @@ from tests.worker_contract import fail, until, work
 TRAINING, SCORING = Shape("trainer", 1, 1), Shape("evaluator", 0, 1)
 
 
-REAL = pytest.param(
-    "real",
-    marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU on this machine")],
-)
+@pytest.fixture(scope="module", params=["pretended", pytest.param("real", marks=pytest.mark.gpu)])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
+    import torch  # not above: what is called in workers is imported there with this file
 
-
-@pytest.fixture(scope="module", params=["pretended", REAL])
-def address() -> Iterator[str]:
+    if request.param == "real" and not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU on this machine")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, "include_dashboard": False})
