@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import signal
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -115,7 +116,7 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory, grou
         bring_models(config, config_file, run.model)
         for path in (run.data, run.model("").parent):
             run.store.keep(path)
-        _write_environment(run, environment())
+        _write_environment(run, {"run_id": uuid.uuid4().hex, **environment()})
         run.adopt(config)
 
 

@@ -28,7 +28,8 @@ def seen(recorded: Any) -> list[dict[str, Any]]:
     """The environments of an environment.json, the first one first; none where there is none."""
     if not isinstance(recorded, dict):
         return []
-    return [{key: value for key, value in recorded.items() if key != "later"}, *recorded.get("later", [])]
+    first = {key: value for key, value in recorded.items() if key not in ("later", "run_id")}
+    return [first, *recorded.get("later", [])]
 
 
 def gone_on(recorded: Any, now: dict[str, Any]) -> dict[str, Any]:

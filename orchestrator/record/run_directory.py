@@ -135,6 +135,15 @@ class RunDirectory:
             reason = explain(error, raw)
             raise BrokenRecord(f"{self.config_file}: {reason}: it is damaged, or another version wrote it") from error
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """Tags that tell this run from all others, those that lay at the same path before too; of one begun before
+        runs had an id, its path. BrokenRecord if environment.json cannot be read."""
+        made = read_json(self.environment_file)
+        if isinstance(made, dict) and "run_id" in made:
+            return {"tournament.run_id": str(made["run_id"])}
+        return {"tournament.run_dir": str(self.root)}
+
     def _require_config(self) -> None:
         if not self.config_file.is_file():
             if not self.root.exists():

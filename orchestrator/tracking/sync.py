@@ -221,12 +221,13 @@ class MlflowTracker:
 
     def _adopt(self, part: Part, view: View) -> Sent:
         """The run of this key that the store has already, or a new one."""
-        identity = {"tournament.key": part.key or "tournament", "tournament.run_dir": str(self.run.root)}
+        identity = {"tournament.key": part.key or "tournament", **self.run.identity}
         found = self._reached.find_run(identity)
         if found is not None:
             return self._update(part.key, run_id=found[0], status=found[1])
         parent = None if part.parent is None else self._ledger.runs[part.parent].run_id
-        tags = {"tournament": self.tournament, "tournament.level": part.level, **identity}
+        tags = {"tournament": self.tournament, "tournament.level": part.level, "tournament.run_dir": str(self.run.root)}
+        tags |= identity
         return self._update(part.key, run_id=self._reached.create_run(view.name, parent, view.began_ms, tags))
 
     def _send_tags(self, key: str, view: View) -> None:

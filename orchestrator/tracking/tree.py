@@ -275,6 +275,7 @@ def _model(snapshot: Snapshot, lineage: LineageSnapshot, one: RoundSnapshot, ent
             "validation_loss": f"{card.validation.loss:.6g}",
             "weights": champion.path.as_uri(),
             "tournament.run_dir": str(snapshot.run.root),
+            **snapshot.run.identity,
         },
         description=words.about_champion(verdict, card, champion.path),
         about=words.about_champions(name, lineage.lineage),

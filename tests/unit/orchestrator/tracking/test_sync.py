@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -247,6 +248,29 @@ def test_a_stopped_tournament_goes_on_in_the_same_runs(tmp_path: Path) -> None:
     curve = series(client_of(config, run), again["llama/2/lora-r16"], "train_loss")
     assert curve == [(10, 2.0), (20, 2.0), (30, 2.0)]
     second.close("stopped")
+
+
+def test_another_tournament_at_the_same_path_has_runs_of_its_own(tmp_path: Path) -> None:
+    def tournament(run_id: str, tokens: int, folder: str = "demo", rounds: int = 1) -> dict[str, Any]:
+        config, run = make(tmp_path / folder, rounds=rounds, references=[], settings={"budget": {"tokens": tokens}})
+        run.environment_file.write_text(json.dumps({"run_id": run_id}))
+        assert MlflowTracker(config, run).sync("stopped")
+        store = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db", f"sqlite:///{tmp_path}/mlflow.db")
+        where = f"tags.`tournament.run_id` = '{run_id}'"
+        found = store.search_runs([store.get_experiment_by_name("demo").experiment_id], where)
+        return {one.data.tags["tournament.key"]: one for one in found}
+
+    old = tournament("one", 5, rounds=2)
+    shutil.rmtree(tmp_path / "demo")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.tracked.give_store", lambda folder: None)  # the store beside it stays
+        new = tournament("two", 7)
+        assert new["tournament"].data.params["budget.tokens"] == "7"
+        assert set(old) - set(new) == {"llama/2", "llama/2/lora-r16", "llama/2/full"}
+        assert not {one.info.run_id for one in old.values()} & {one.info.run_id for one in new.values()}
+        # One that was moved is itself.
+        moved = tournament("two", 7, folder="elsewhere")
+    assert {one.info.run_id for one in moved.values()} == {one.info.run_id for one in new.values()}
 
 
 def test_values_that_are_no_numbers_are_left_out_and_named(tmp_path: Path) -> None:
