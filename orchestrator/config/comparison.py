@@ -9,10 +9,9 @@ from orchestrator.config.tournament import TournamentConfig
 def differences(ours: TournamentConfig, theirs: TournamentConfig) -> list[str]:
     """Where two configs would compute something else, as `key: ours != theirs`.
 
-    Where it runs and where it is tracked may change between one start and the next.
+    Where and how it runs and where it is tracked may change between one start and the next.
     """
-    free = {"cluster", "tracking", "limits", "changes", "competitors_by"}
-    left, right = (dict(flatten(c.model_dump(mode="json", by_alias=True, exclude=free))) for c in (ours, theirs))
+    left, right = (dict(flatten(c.model_dump(mode="json", by_alias=True, exclude=APART))) for c in (ours, theirs))
     keys = [*left, *(key for key in right if key not in left)]
     changed = ours.changes != theirs.changes[: len(ours.changes)]  # what was changed there since is on record there
     return (["changes: are others there"] if changed else []) + [

@@ -119,8 +119,10 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
         "quoted": _quoted,
         "discreet": discreet,
         "signed": signed,
+        "title_of": lambda name: figure_of(name).title,
     }
     config = snapshot.config
+    metric = figure_of(config.selection.metric)
     return environment.get_template("report.html.j2").render(
         config=config,
         board=board,
@@ -130,6 +132,8 @@ def page(snapshot: Snapshot, board: Leaderboard) -> str:
         ],
         sentence=in_a_sentence(board),
         figures=board.figures,
+        metric=metric,
+        best=f"{'lowest' if metric.better == 'lower' else 'highest'} validation {metric.title}",
         said=charts.said,
         columns=shown_in("report", config.selection.metric),
         recipe_columns=RECIPE_COLUMNS,

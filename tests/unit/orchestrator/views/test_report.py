@@ -15,6 +15,7 @@ from evaluation.figures import FIGURES
 from evaluation.scorecard import Scorecard
 from orchestrator.field.roster import RosterEntry
 from orchestrator.record.events import State
+from orchestrator.record.records import Verdict
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.spent import Spent
 from orchestrator.views.columns import RECIPE_COLUMNS
@@ -24,7 +25,7 @@ from orchestrator.views.report import describe, intervals, write_report
 from orchestrator.views.words import duration
 from tests.browser import browser_page
 from tests.fabricate import COMPETITORS, REPEATED, fabricate, read, repeated_loss
-from tests.faked import allocated, play
+from tests.faked import allocated, faked_config, play
 from tests.page import Page
 
 EVIL = '"><img src=x onerror=alert(1)></p></script><script>alert(1)</script>&amp;'
@@ -382,3 +383,39 @@ def test_a_champions_recipe_is_what_trained_it_and_not_the_one_that_its_name_beg
     assert rate != describe(lineage.competitors[champion.name]).split(", ")[3], "a line has its own"
     page = write_report(played, "finished").read_text(encoding="utf-8")
     assert page.count(rate) >= 3, "in the headline, in the round and among the ancestors"
+
+
+def test_why_the_next_seed_is_not_the_champion_is_said_as_the_verdict_says_it(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    settings = {"rounds": 1, "selection": {"guardrails": [{"metric": "token_accuracy"}]}}
+    played = play(faked_config(tmp_path / "in", **settings), tmp_path / "run")
+    lineage = played.lineages[0].lineage.name
+    file = played.run.round(lineage, 1) / "verdict.json"
+    verdict = Verdict.read(file)
+    why = "This model is better, but its token accuracy is worse: the base keeps the title."
+    kept = {"champion": verdict.champion_before, "dethroned": False, "reasons": [why]}
+    verdict.model_copy(update=kept).write(file)
+    page = render(played.run)
+    assert verdict.seed_next.in_words + " holds no title" in page.text
+    assert f"The verdict of round 1: {why}" in page.text
+    assert "by less than can be proven" not in page.text
+    assert "and if its token accuracy there is worse by no more than 0." in page.text
+
+
+def test_what_chooses_is_named_by_the_metric_of_the_config(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    chosen = {"metric": "token_accuracy"}
+    played = play(faked_config(tmp_path / "in", rounds=1, selection=chosen), tmp_path / "run")
+    page = render(played.run)
+    for words in (
+        "The winner is the entry with the highest validation token accuracy of its round.",
+        "show that its token accuracy is better than the champion’s. The chance",
+        "The model with the highest validation token accuracy so far; no proof is asked for that.",
+        "Gain: by how much the token accuracy is better than that of the champion",
+    ):
+        assert words in page.text
+    assert "lowest validation loss" not in page.text
+    # An allocation goes on with what it says, whatever is lowest.
+    page = render(play(allocated(tmp_path / "in"), tmp_path / "allocated").run)
+    assert "start from: what the allocation goes on with." in page.text
+    assert "The winner is the entry with the lowest validation loss of its round." in page.text
