@@ -46,6 +46,10 @@ class Resources(Settings):
         """The same with `gpus: auto` settled."""
         return self.model_copy(update={"gpus": self.gpus_where(has_gpus)})
 
+    def placed_as(self, other: Self) -> Self:
+        """The same with the memory and the labels of `other`, which say where it runs and not what it computes."""
+        return self.model_copy(update={"memory_gb": other.memory_gb, "labels": other.labels})
+
     @property
     def size(self) -> Size:
         """What one worker holds. Ask it of `resolved` ones."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.errors import TournamentError, UserError
 from cluster.machine import machine_here
 from cluster.resources import Shape
+from orchestrator.config.loading import with_uri_of_environment
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.delivery import Delivery
 from orchestrator.environment import environment, gone_on
@@ -25,7 +26,7 @@ from orchestrator.planning import memory, power
 from orchestrator.planning.budget import Ground, check_budget, refuse_hours_without_gpus
 from orchestrator.planning.place import cluster_of
 from orchestrator.planning.preparation import bring_models, check_inputs, fetch_tasks, make_data
-from orchestrator.record.changes import take_in
+from orchestrator.record.changes import still_needed, take_in
 from orchestrator.record.events import Noted, Observer
 from orchestrator.record.run_directory import RunDirectory, read_json
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
@@ -64,6 +65,7 @@ def run_tournament(
     Raises UserError for what the user has to mend, ClusterTrouble or KeyboardInterrupt when it stopped and
     the same call goes on with it.
     """
+    config = with_uri_of_environment(config)
     address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
     with run.locked(), ExitStack() as stack:
         run = stack.enter_context(_stored(config, run))
@@ -98,13 +100,16 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory, grou
     """Everything that can be wrong with the config and the data is found here, before Ray starts. Without a `ground`
     it is not asked whether a new run's whole budget is enough."""
     run.check(config)
-    check_inputs(config, config_file)
+    check_inputs(still_needed(run.with_changes(config), run), config_file)
     if run.config_file.is_file():
         run.sweep()
         if not _is_finished(run):
             recorded = read_json(run.environment_file)
             if (changed := gone_on(recorded, environment())) != recorded:
                 _write_environment(run, changed)
+        with run.changing():
+            if (now := run.with_changes(config)) != run.config:  # what may change did
+                run.adopt(now)
     else:
         run.clear()
         if ground is not None:
@@ -221,7 +226,7 @@ def _joined(address: str, config: TournamentConfig, run: RunDirectory) -> Iterat
     with connected(address):
         if unfit := unfit_nodes(_proof(config, run)):
             raise UserError(f"the Ray cluster at {address}: {'; '.join(unfit)}")
-        refuse_impossible(config, RayWorkers())
+        refuse_impossible(still_needed(run.with_changes(config), run), RayWorkers())
         yield
 
 

@@ -30,7 +30,7 @@ from orchestrator.field.spending import level
 from orchestrator.field.whole_budget import Corpus
 from orchestrator.planning import model_sources
 from orchestrator.planning.budget import count_corpus, refuse_hours_without_gpus
-from orchestrator.record.changes import take_in
+from orchestrator.record.changes import still_needed, take_in
 from orchestrator.record.events import ChampionCrowned, Noted, RoundBegan, TournamentEvent, VerdictReached
 from orchestrator.record.records import Inspection, ModelFolder, Verdict
 from orchestrator.record.run_directory import RunDirectory
@@ -41,7 +41,7 @@ from orchestrator.rounds.costs import Costs
 from orchestrator.rounds.entry import reject
 from orchestrator.rounds.evaluators import Evaluators
 from orchestrator.rounds.judging import Settled, judge
-from orchestrator.rounds.opening import next_field, refuse_impossible
+from orchestrator.rounds.opening import next_field, placed_as_now, refuse_impossible
 from orchestrator.rounds.promotion import Promotion, Unfit
 from orchestrator.rounds.proving import challenger, guarded, prove, score_champion_for_proof, score_for_proof
 from orchestrator.rounds.scoring_calls import score
@@ -74,7 +74,7 @@ class Tournament:
         LimitReached where a round would cost too much: when all that had begun before is settled.
         """
         refuse_hours_without_gpus(self.config, self.context.workers.has_gpus)
-        refuse_impossible(self.config, self.context.workers)
+        refuse_impossible(still_needed(self.config, self.dir), self.context.workers)
         self.costs.require_left()
         try:
             async with asyncio.TaskGroup() as both:
@@ -138,6 +138,7 @@ class Tournament:
             self.costs.begin(roster, [settled.roster for settled in history])
             if there is None:
                 self.dir.write(roster, self.dir.round(lineage.name, number) / "roster.json")
+            roster = placed_as_now(roster, config.competitors)
         self.tell(RoundBegan(roster, config.all_rounds))
         return config, roster
 

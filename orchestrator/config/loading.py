@@ -1,5 +1,6 @@
 """Reading YAML that a user wrote: a config, or entries that join later. Every mistake is one `UserError` line."""
 
+import os
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,14 @@ def load_entries(path: Path, there: Mapping[str, Recipe]) -> list[Recipe]:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return [recipe.located(path.absolute().parent) for recipe in recipes]
+
+
+def with_uri_of_environment(config: TournamentConfig) -> TournamentConfig:
+    """`config` with MLflow's own MLFLOW_TRACKING_URI where it names no store, for the record to say which one it was. A
+    relative SQLite path starts in the working folder, as MLflow reads it."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if config.tracking.uri is not None or not uri:
+        return config
+    if uri.startswith("sqlite:///"):
+        uri = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).absolute()}"
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})

@@ -48,6 +48,15 @@ def current(config: TournamentConfig, run: RunDirectory) -> dict[str, Recipe]:
     return names
 
 
+def still_needed(config: TournamentConfig, run: RunDirectory) -> TournamentConfig:
+    """The config without the competitors that enter no round any more and the references that are scored."""
+    there = current(config, run)
+    competitors = [recipe for recipe in config.competitors if recipe.name in there]
+    scored = {one.name for one in config.references if (run.reference(one.name) / "scorecard.json").is_file()}
+    references = [one for one in config.references if one.name not in scored]
+    return config.model_copy(update={"competitors": competitors, "references": references})
+
+
 def next_open_round(config: TournamentConfig, run: RunDirectory) -> int:
     """The first round that no lineage has begun: what changes now counts from there, in every lineage alike."""
     begun = [

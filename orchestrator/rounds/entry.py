@@ -136,7 +136,8 @@ class Entry:
         before = self.context.run.read(Brief, self.folder / "brief.json")
         if before is None or self.recipe.kind not in RESUMES or self.brief.race_at:
             return 0
-        return before.attempt if before.model_copy(update={"attempt": self.brief.attempt}) == self.brief else 0
+        placed = {"attempt": self.brief.attempt, "resources": before.resources.placed_as(self.brief.resources)}
+        return before.attempt if before.model_copy(update=placed) == self.brief else 0
 
     def _begin(self, attempt: int) -> Brief:
         """The folder of the entry, with its brief: empty at first, and as the try before left it after that."""

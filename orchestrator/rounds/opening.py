@@ -7,6 +7,7 @@ from cluster.errors import ClusterTrouble, UserError
 from cluster.resources import Shape
 from cluster.workers import Workers
 from competitors.contract import Submission
+from competitors.kinds import Recipe
 from competitors.search.recipe import SearchRecipe
 from competitors.search.record import SearchRecord
 from competitors.sft.recipe import SftRecipe
@@ -54,6 +55,20 @@ def next_field(
         return with_budget(roster, config.budget.allowance)
     spent = sum(sum(_past(run, config, settled, has_gpus).spent.values()) for settled in history)
     return with_equal_shares(whole, spent, roster, config.all_rounds - len(history), has_gpus)
+
+
+def placed_as_now(roster: Roster, recipes: Sequence[Recipe]) -> Roster:
+    """The roster with the memory and the labels that the config's recipes have now, as these may change between two
+    starts; those of their copies too."""
+    now = {recipe.name: recipe.resources for recipe in recipes}
+    entries = []
+    for entry in roster.entries:
+        resources = now.get(entry.recipe.name) or now.get(entry.parent or "")
+        if resources is not None:
+            placed = entry.recipe.resources.placed_as(resources)
+            entry = entry.model_copy(update={"recipe": entry.recipe.model_copy(update={"resources": placed})})
+        entries.append(entry)
+    return roster.model_copy(update={"entries": entries})
 
 
 def refuse_impossible(config: TournamentConfig, workers: Workers) -> None:

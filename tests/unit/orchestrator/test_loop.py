@@ -1,6 +1,7 @@
 """The whole loop without Ray: from base to champion, going on after a stop at any moment, and who owns a failure."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -617,3 +618,43 @@ def test_a_small_field_is_judged_with_what_was_entered_before_it(
     first, second, _ = ([one.tail for one in v.entries] for v in snapshot.lineages[0].verdicts)
     assert all(one.skewness and one.worst for one in first + second)
     assert asked == [[], first, [*second, *first]]
+
+
+def test_what_may_change_is_on_record_as_it_was_last_started(inputs: Path, tmp_path: Path):
+    def lost(brief: Brief) -> None:
+        raise WorkerDied("the node is gone", node_lost=True)
+
+    config = faked_config(inputs, tracking={"uri": "http://old:5000"})
+    with pytest.raises(ClusterTrouble):
+        play(config, tmp_path / "run", FakedWorkers(acts={"a": lost}))
+    field = [recipe.model_dump(by_alias=True) for recipe in config.competitors]
+    field[0]["resources"]["memory_gb"] = 4
+    news = {"tracking": {"uri": "http://new:5000"}, "limits": {"grace_minutes": 7}, "competitors": field}
+    snapshot = play(faked_config(inputs, **news), tmp_path / "run")
+    assert snapshot.config.tracking.uri == "http://new:5000"
+    assert snapshot.config.limits.grace_minutes == 7
+    memory = [
+        {entry.name: entry.brief.resources.memory_gb for entry in one.entries if entry.brief}
+        for one in snapshot.lineages[0].rounds
+    ]
+    assert memory[0]["a"] == 4, "in the round that was stopped over it too"
+    assert memory[1] == {"a": 4, "b": None}
+    extend(snapshot.run, 1)
+    assert play(config, tmp_path / "run").config.all_rounds == 3, "changes stay"
+
+
+def test_who_was_withdrawn_and_what_was_scored_need_not_be_possible_any_more(inputs: Path, tmp_path: Path):
+    shutil.copytree(inputs / "base", tmp_path / "reference")
+    field = [
+        {"name": name, "kind": "sft", "learning_rate": 1e-3, "resources": {"cpus": cpus}}
+        for name, cpus in (("a", 1), ("b", 8))
+    ]
+    references = [{"name": "r", "model": str(tmp_path / "reference")}]
+    config = faked_config(inputs, rounds=1, competitors=field, references=references)
+    run = play(config, tmp_path / "run", FakedWorkers(cpus=8)).run
+    shutil.rmtree(tmp_path / "reference")
+    extend(run, 1)
+    with pytest.raises(UserError, match="8"):
+        play(config, tmp_path / "run", FakedWorkers(cpus=4))
+    withdraw(run, "b")
+    assert play(config, tmp_path / "run", FakedWorkers(cpus=4)).is_finished

@@ -34,6 +34,18 @@ def test_what_is_computed_must_not_differ_and_where_it_runs_may():
     assert "competitors.a.learning_rate: absent is 0.001 there" in differences(more, config())
 
 
+def test_how_it_runs_may_differ_but_for_what_losses_depend_on():
+    def evaluated(**settings: Any) -> TournamentConfig:
+        return config(evaluation=settings)
+
+    assert differences(evaluated(at_once=1, resources={"cpus": 0, "memory_gb": 8}), config()) == []
+    assert differences(evaluated(resources={"cpus": 0, "labels": {"zone": "a"}}), config()) == []
+    for fixed in ({"batch_tokens": 512}, {"resources": {"cpus": 2}}, {"resources": {"cpus": 0, "gpus": 0}}):
+        assert len(differences(evaluated(**fixed), config())) == 1
+    field = [{"name": "a", "kind": "sft", "learning_rate": 1e-3, "resources": {"memory_gb": 4, "labels": {"z": "a"}}}]
+    assert differences(config(competitors=field), config()) == []
+
+
 def test_changes_that_are_on_record_there_are_no_difference():
     assert differences(config(), config(changes=WITHDRAWN)) == []
     assert differences(config(changes=WITHDRAWN), config()) == ["changes: are others there"]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.config.loading import with_uri_of_environment
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.tracking import location
@@ -28,6 +29,20 @@ def test_a_store_lies_beside_the_run_directory_or_where_the_config_says(
     tmp_path: Path, uri: str | None, expected: str
 ) -> None:
     assert location.store_uri(*configured(tmp_path, uri)) == expected.format(root=tmp_path)
+
+
+def test_mlflows_own_variable_counts_where_the_config_names_no_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent, named = configured(tmp_path / "a", None)[0], configured(tmp_path / "b", "http://mlflow:5000")[0]
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert with_uri_of_environment(silent) == silent
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://everyone:5000")
+    assert with_uri_of_environment(silent).tracking.uri == "http://everyone:5000"
+    assert with_uri_of_environment(named) == named
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    assert with_uri_of_environment(silent).tracking.uri == f"sqlite:///{tmp_path}/mlflow.db"
 
 
 def test_the_ui_of_a_server_is_its_address(tmp_path: Path) -> None:
