@@ -212,6 +212,11 @@ def reported(progress_file: Path) -> tuple[int, float]:
     return tokens, seconds
 
 
+def trained(progress_file: Path) -> float:
+    """The seconds of training that were reported there last: those of a try that goes on count on."""
+    return next((event.seconds for event in reversed(read_events(progress_file)) if event.seconds is not None), 0.0)
+
+
 def reporter(path: Path) -> Report:
     """A report function that appends each event as one JSON line to `path`, stamped with the time."""
     _end_the_last_line(path)

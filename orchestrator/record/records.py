@@ -47,6 +47,13 @@ class Inspection(Record):
         return f"all but its seed: moved its weights by {self.distance:.1g} of their length"
 
 
+class Lost(Record):
+    """lost.json: what tries of an entry came to whose folder was removed, as it started anew."""
+
+    tokens: int = 0
+    seconds: float = 0.0
+
+
 class Raced(Record):
     """raced.json: what an entry's checkpoints came to at the rungs of a race, for those that get there later."""
 

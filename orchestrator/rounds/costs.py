@@ -8,12 +8,15 @@ round at nothing. So there is a second line: what has been spent, which stops ev
 import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from cluster.errors import LimitReached, UserError
 from cluster.metered import Metered, added
 from cluster.prices import Prices, hourly
 from cluster.resources import CPU
-from competitors.contract import Allowance, Submission
+from competitors.contract import Allowance, Brief, Submission
+from competitors.events import trained
+from competitors.kinds import RESUMES
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.roster import Roster
 from orchestrator.record.run_directory import RunDirectory
@@ -71,7 +74,8 @@ class Costs:
         if self._limit is None:
             return
         done = {one.competitor for one in self._submissions([roster])}
-        planned = planned_cost(roster, done, paces(self._submissions(before)), self._workers.has_gpus, self._prices)
+        pace, begun = paces(self._submissions(before)), self._begun(roster)
+        planned = planned_cost(roster, done, pace, self._workers.has_gpus, self._prices, begun)
         spent = self.spent()
         cost = spent.cost or 0.0
         others = sum(max(0.0, other - spent.cost_of(name) + since) for name, (other, since) in self._open.items())
@@ -86,6 +90,16 @@ class Costs:
     def end(self, lineage: str) -> None:
         """The round of a lineage has ended."""
         self._open.pop(lineage, None)
+
+    def _begun(self, roster: Roster) -> dict[str, float]:
+        """Of the entries that an earlier driver has begun and that go on: the seconds that they have trained for."""
+        found = {}
+        for name in (one.recipe.name for one in roster.entries if one.recipe.kind in RESUMES):
+            folder = self._run.entry(roster.lineage, roster.round, name)
+            brief = self._run.read(Brief, folder / "brief.json")
+            if brief is not None and not brief.race_at:  # one that races starts anew
+                found[name] = trained(folder / "progress.jsonl")
+        return found
 
     def _submissions(self, rosters: Sequence[Roster]) -> list[Submission]:
         """Those of these rounds that are on record."""
@@ -103,15 +117,24 @@ def paces(submissions: Sequence[Submission]) -> Paces:
     return {unit: held / amount for unit, amount in made.items() if amount}
 
 
-def planned_cost(roster: Roster, done: Collection[str], known: Paces, has_gpus: bool, prices: Prices) -> float:
-    """What the entries of a round that are not yet done may cost, as far as it is known."""
+def planned_cost(
+    roster: Roster,
+    done: Collection[str],
+    known: Paces,
+    has_gpus: bool,
+    prices: Prices,
+    begun: Mapping[str, float] = MappingProxyType({}),
+) -> float:
+    """What the entries of a round that are not yet done may cost, as far as it is known; of those that go on after so
+    many seconds the rest."""
     total = 0.0
     for entry in roster.entries:
         recipe = entry.recipe
         if recipe.trains and recipe.name not in done and entry.budget is not None:
             shape = recipe.shape(has_gpus)
             devices = recipe.resources.resolved(has_gpus).devices
-            total += _hours(entry.budget, known, devices) * hourly(shape, prices)
+            left = _hours(entry.budget, known, devices) - begun.get(recipe.name, 0.0) / 3600
+            total += max(0.0, left) * hourly(shape, prices)
     return total
 
 

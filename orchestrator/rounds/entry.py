@@ -30,7 +30,7 @@ from evaluation.scorecard import Scorecard
 from evaluation.submissions.inspection import Form, inspect
 from orchestrator.config.sections import Racing
 from orchestrator.record.events import EntryChanged, EntryState, Noted
-from orchestrator.record.records import Inspection, ModelFolder
+from orchestrator.record.records import Inspection, Lost, ModelFolder
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.rounds.context import Context
 from orchestrator.rounds.deadlines import Watch
@@ -103,11 +103,10 @@ class Entry:
             # The config's own were refused before the tournament began; this one was entered since.
             return forfeit(self._begin(1), self.recipe.kind, str(never), time.time())
         before, races = self._tries_before(), Races()
-        # Of an earlier driver's tries the reports are what is left; tokens count twice where it starts anew.
-        lost_tokens, lost_seconds = reported(self.brief.progress_file)
-        lost_tokens = 0 if before else lost_tokens
+        lost = self._lost_before(goes_on=before > 0)
+        lost_tokens, lost_seconds = lost.tokens, lost.seconds
         for attempt in itertools.count(1):
-            brief = self._begin(before + attempt)
+            brief = self._begin(before + attempt, lost)
             watch = Watch(brief, self.context.config.limits, replace(self.now, state="training"), self.context.tell)
             try:
                 return _charged(await self._attempt(brief, watch, races), brief, lost_seconds, lost_tokens)
@@ -139,12 +138,22 @@ class Entry:
         placed = {"attempt": self.brief.attempt, "resources": before.resources.placed_as(self.brief.resources)}
         return before.attempt if before.model_copy(update=placed) == self.brief else 0
 
-    def _begin(self, attempt: int) -> Brief:
-        """The folder of the entry, with its brief: empty at first, and as the try before left it after that."""
+    def _lost_before(self, goes_on: bool) -> Lost:
+        """What tries of earlier drivers have cost: of the last one's the reports are what is left, of those before
+        lost.json. Tokens count twice where it starts anew."""
+        earlier = self.context.run.read(Lost, self.folder / "lost.json") or Lost()
+        tokens, seconds = reported(self.brief.progress_file)
+        return Lost(tokens=earlier.tokens + (0 if goes_on else tokens), seconds=earlier.seconds + seconds)
+
+    def _begin(self, attempt: int, lost: Lost | None = None) -> Brief:
+        """The folder of the entry, with its brief: at first empty but for what was `lost` before, and as the try before
+        left it after that."""
         run = self.context.run
         if attempt == 1:
             run.store.remove(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        if attempt == 1 and lost is not None and lost != Lost():
+            run.write(lost, self.folder / "lost.json")
         brief = self.brief.model_copy(update={"attempt": attempt})
         return run.write(brief, self.folder / "brief.json")
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import ClusterTrouble
 from competitors.contract import Brief, Submission
 from competitors.entry import settle
 from competitors.events import reporter
 from orchestrator.record.events import EntryChanged, TournamentEvent
+from orchestrator.rounds import retries
 from orchestrator.views.tokens import tokens_of
 from tests.faked import FakedWorkers, allocated, faked_config, hand_in, play
 
@@ -66,3 +68,27 @@ def test_what_a_killed_driver_has_begun_is_charged_to_its_entry(tmp_path: Path):
     assert (ended.submission.train_tokens, ended.submission.lost_tokens) == (1000, 900)
     assert 2 * 0.2 <= ended.submission.device_seconds < 1
     assert "900" in tokens_of(lineage).in_words
+
+
+def test_what_several_killed_drivers_have_begun_adds_up(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    config, killed = faked_config(tmp_path / "in", rounds=1), list[int]()
+
+    def act(brief: Brief) -> None:
+        report = reporter(brief.progress_file)
+        report({"event": "started", "tokens": 0, "time": 1.0})
+        report({"event": "step", "tokens": 500, "step": 1, "seconds": 1.0})
+        if len(killed) < 3:
+            killed.append(brief.round)
+            raise ClusterTrouble("the driver's machine is gone")
+        hand_in(brief)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retries, "ATTEMPTS", 1)
+        for _ in range(3):
+            with pytest.raises(ClusterTrouble):
+                play(config, tmp_path / "run", FakedWorkers(acts={"a": act}))
+        entry = play(config, tmp_path / "run", FakedWorkers(acts={"a": act})).lineages[0].rounds[0].entry("a")
+    assert entry is not None
+    assert entry.submission is not None
+    assert entry.submission.lost_tokens == 3 * 500

@@ -2,12 +2,14 @@
 
 import time
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from cluster.errors import ClusterTrouble, LimitReached, UserError
 from competitors.contract import Allowance, Brief
+from competitors.events import reporter
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.next_round import first_roster, with_budget
 from orchestrator.record.events import Noted, RoundBegan, TournamentEvent
@@ -130,12 +132,35 @@ def test_a_round_is_planned_by_its_minutes_and_by_the_pace_of_those_before(input
     assert pace == {"tokens": 0.5, "steps": 5.0}
     assert paces([]) == {}
 
-    def planned(done: list[str], known: Any = pace, **budget: Any) -> float:
+    def planned(done: list[str], known: Any = pace, begun: Any = MappingProxyType({}), **budget: Any) -> float:
         roster = with_budget(first_roster("l", config.competitors, []), Allowance(**budget))
-        return planned_cost(roster, done, known, has_gpus=True, prices={"GPU": 2.0})
+        return planned_cost(roster, done, known, has_gpus=True, prices={"GPU": 2.0}, begun=begun)
 
     assert planned([], seconds=1800) == 2 * 0.5 * 2.0
     assert planned(["a"], tokens=7200) == 1 * 2.0
     assert planned(["a"], tokens=7200, steps=360) == 0.5 * 2.0
     assert planned(["a"], tokens=7200, seconds=900) == 0.25 * 2.0
     assert planned([], {}, tokens=7200) == 0
+    assert planned(["a"], seconds=3600, begun={"b": 1800.0}) == 0.5 * 2.0
+    assert planned(["a"], seconds=3600, begun={"b": 4000.0}) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "goes_on"), [("sft", True), ("python", False)])
+def test_what_an_entry_that_goes_on_has_trained_is_not_planned_again(
+    inputs: Path, tmp_path: Path, kind: str, goes_on: bool
+):
+    def dies(brief: Brief) -> None:
+        reporter(brief.progress_file)({"event": "step", "step": 1, "tokens": 9, "seconds": 2400.0})
+        raise ClusterTrouble("power cut")
+
+    own = {"learning_rate": 1e-3} if kind == "sft" else {"entrypoint": "tests.recipes:writes_nothing"}
+    config = priced(inputs, 1.5, budget=HOUR, rounds=1, competitors=[{"name": "a", "kind": kind, **own}])
+    with pytest.raises(ClusterTrouble, match="power cut"):
+        play(config, tmp_path / "run", FakedWorkers(acts={"a": dies}))
+    file = tmp_path / "run/spent.json"
+    Spent.read(file).model_copy(update={"seconds": {"l": {"CPU": 2400.0}}}).write(file)
+    if goes_on:
+        assert play(config, tmp_path / "run").is_finished
+    else:
+        with pytest.raises(LimitReached, match=r"may take 1\.00, 0\.67 of 1\.50 is spent"):
+            play(config, tmp_path / "run")
