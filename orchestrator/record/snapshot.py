@@ -211,8 +211,8 @@ class SnapshotReader:
             times = _times(self.run.root, self.run.config_file.name)
             config = self._config()
             folders = {one.name: self.run.reference(one.name) for one in config.references if one.model is not None}
-            written = {name: _times(folder, "scorecard.json") for name, folder in folders.items()}
             cards = {name: self._record(Scorecard, folder / "scorecard.json") for name, folder in folders.items()}
+            written = {name: _times(folder, "scorecard.json") for name, folder in folders.items()}  # of each card
             return Snapshot(
                 run=self.run,
                 config=config,
@@ -252,8 +252,9 @@ class SnapshotReader:
             number=number,
             folder=folder,
             roster=roster,
-            # The verdict before the entries: where it is there, they are whole.
-            verdict=self._record(Verdict, folder / "verdict.json"),
+            # The verdict before the entries: where it is there, they are whole. One that was written since the times
+            # were taken is of the next snapshot.
+            verdict=self._record(Verdict, folder / "verdict.json") if "verdict.json" in times else None,
             entries=tuple(self._entry(entry, folder / entry.recipe.name) for entry in roster.entries),
             champion=self._record(ModelFolder, folder / "champion.json"),
             samples=self._record(Samples, folder / "samples.json"),

@@ -9,6 +9,7 @@ import pytest
 from cluster.errors import BrokenRecord
 from competitors.contract import Submission
 from orchestrator.field.model_ref import ModelRef
+from orchestrator.record import snapshot
 from orchestrator.record.records import Inspection
 from orchestrator.record.snapshot import SnapshotReader
 from tests.fabricate import fabricate
@@ -131,3 +132,24 @@ def test_a_record_that_cannot_be_read_is_one_line_that_names_it(reader: Snapshot
 def test_a_step_whose_record_is_missing_is_still_to_be_done(reader: SnapshotReader, name: str):
     (reader.run.root / name).unlink()
     assert not reader.read().is_finished
+
+
+def test_what_is_written_while_it_reads_is_of_the_next_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _, run = fabricate(tmp_path / "demo", lineages=("llama",))
+    verdict, reference = run.round("llama", 2) / "verdict.json", run.reference("instruct") / "scorecard.json"
+    verdict.rename(tmp_path / "verdict"), reference.rename(tmp_path / "card")
+    take = snapshot._times
+
+    def times(folder: Path, *names: str) -> dict[str, int]:
+        taken = take(folder, *names)
+        for file, later in ((verdict, tmp_path / "verdict"), (reference, tmp_path / "card")):
+            if folder == file.parent and later.exists():
+                later.rename(file)
+        return taken
+
+    monkeypatch.setattr(snapshot, "_times", times)
+    reader = SnapshotReader(run)
+    first = reader.read()
+    assert all(one.verdict is None or "verdict.json" in one.times for one in first.lineages[0].rounds)
+    assert set(first.references) <= set(first.reference_times)
+    assert reader.read().is_finished
