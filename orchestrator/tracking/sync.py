@@ -38,6 +38,8 @@ OPEN_RUNS: dict[State, str] = {"running": "RUNNING", "finished": "FINISHED", "st
 STORE = "the store"
 REMEMBER_SECONDS = 5.0
 """How often mlflow.json is written at most while much is sent: it names all runs, so it grows with them."""
+REPORT_SECONDS = 600.0
+"""How often the report, of megabytes, is sent at most before the end."""
 ENVIRONMENT = {
     # MLflow's own patience is minutes for each call; here the next time is the retry.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -66,7 +68,7 @@ class MlflowTracker:
         self._seen: dict[str, tuple[object, ...]] = {}
         """Of each run that is up to date: what it followed from."""
         self._complaints: set[str] = set()
-        self._remembered = 0.0
+        self._remembered = self._report_due = 0.0
         self._lock = threading.Lock()
 
     def open(self) -> None:
@@ -203,9 +205,13 @@ class MlflowTracker:
             self._send_progress(key, view.progress, view.attempt)
         for path in view.artifacts:
             looks = looks_of(path)
+            if path == self.run.report_file and state == "running" and time.monotonic() < self._report_due:
+                continue
             if looks is not None and str(tuple(looks)) != self._ledger.runs[key].artifacts.get(path.name):
                 store.log_file(sent.run_id, path)
                 self._update(key, artifacts=self._ledger.runs[key].artifacts | {path.name: str(tuple(looks))})
+                if path == self.run.report_file:
+                    self._report_due = time.monotonic() + REPORT_SECONDS
         if view.model is not None and sent.model_version is None:
             self._update(key, model_version=store.register(sent.run_id, view.model, self._is_newest(view.model)))
         status = OPEN_RUNS[state] if view.status == "open" else view.status

@@ -5,6 +5,7 @@ champion's or a reference's test rows come to is `test` here, by figure; in the 
 `test_loss`. Entries have none: test rows report, and what is not seen is not chosen by.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -171,10 +172,16 @@ def build(snapshot: Snapshot, state: State) -> Leaderboard:
     )
 
 
-def is_written(run: RunDirectory, board: Leaderboard) -> bool:
-    """Whether leaderboard.json says just that."""
+COST = re.compile(rb'^ ?"cost": .*$', re.MULTILINE)
+
+
+def is_written(run: RunDirectory, board: Leaderboard, but_for_cost: bool = False) -> bool:
+    """Whether leaderboard.json says just that, or all of it but the cost."""
     file = run.leaderboard_file
-    return file.is_file() and file.read_bytes() == board.to_text().encode()
+    if not file.is_file():
+        return False
+    there, now = file.read_bytes(), board.to_text().encode()
+    return there == now or (but_for_cost and COST.sub(b"", there) == COST.sub(b"", now))
 
 
 def write(run: RunDirectory, board: Leaderboard) -> Path:

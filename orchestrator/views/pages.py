@@ -1,13 +1,18 @@
 """leaderboard.json and report.html, drawn again and again while a tournament runs."""
 
+import time
 from collections.abc import Sequence
 
+from cluster.store import looks_of
 from orchestrator.record.events import State, TournamentEnded, TournamentEvent
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot, SnapshotReader
 from orchestrator.views import leaderboard
 from orchestrator.views.leaderboard import Leaderboard
 from orchestrator.views.report import write_report
+
+REDRAW_SECONDS = 120.0
+"""The report is megabytes, and may lie in an object store."""
 
 
 class Pages:
@@ -26,9 +31,11 @@ class Pages:
 
 
 def draw(snapshot: Snapshot, state: State) -> Leaderboard:
-    """Write both where they would say something else. The report first: it is drawn again until both are written."""
-    board = leaderboard.build(snapshot, state)
-    if not leaderboard.is_written(snapshot.run, board) or not snapshot.run.report_file.is_file():
+    """Write both where they would say something else. The report first: it is drawn again until both are written; for
+    what changes all the time, costs and curves of training, only every REDRAW_SECONDS."""
+    board, looks = leaderboard.build(snapshot, state), looks_of(snapshot.run.report_file)
+    is_old = looks is None or (state == "running" and time.time() > looks.written_ns / 1e9 + REDRAW_SECONDS)
+    if is_old or not leaderboard.is_written(snapshot.run, board, but_for_cost=True):
         write_report(snapshot, state)
-        leaderboard.write(snapshot.run, board)
+    leaderboard.write(snapshot.run, board)
     return board

@@ -17,7 +17,7 @@ import pytest
 from cluster.errors import BrokenRecord
 from evaluation.figures import FIGURES
 from orchestrator.config.tournament import TournamentConfig
-from orchestrator.record.events import Noted, TournamentEnded
+from orchestrator.record.events import Noted, State, TournamentEnded
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.tracking import sync
 from orchestrator.tracking.ledger import Ledger, ledger_file
@@ -205,6 +205,19 @@ def test_nothing_is_sent_twice(tmp_path: Path) -> None:
     assert MlflowTracker(config, run).sync("stopped")
     assert contents(config, run) == before
     assert len(client_of(config, run).search_model_versions("name = 'demo-llama'")) == 1
+
+
+def test_the_report_is_not_sent_at_each_change(tmp_path: Path) -> None:
+    config, run = make(tmp_path / "demo", rounds=1, references=[])
+    tracker = MlflowTracker(config, run)
+
+    def sent(text: str, state: State) -> str:
+        run.report_file.write_text(text)
+        assert tracker.sync(state)
+        found = client_of(config, run).download_artifacts(runs_of(config, run)[""].info.run_id, "report.html")
+        return Path(found).read_text()
+
+    assert [sent("one", "running"), sent("three", "running"), sent("three!", "stopped")] == ["one", "one", "three!"]
 
 
 def test_what_was_sent_is_written_down_once_for_many_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
