@@ -12,6 +12,7 @@ from cluster.errors import UserError
 from cluster.machine import Machine
 from cluster.records import Record
 from competitors.builtin.bases import build
+from evaluation.compare import FEWEST_GROUPS
 from evaluation.data import sources
 from evaluation.data.assignment import catalogue
 from evaluation.data.rendering import render
@@ -75,10 +76,17 @@ def look(base: str, data: str, address: str | None) -> Findings:
         tokens_per_row=float(np.minimum(lengths, max_tokens).mean()),
         max_tokens=max_tokens,
         longest_wanted=wanted,
-        held_out=min(HELD_OUT_AT_MOST, rows // 10),
+        held_out=held_out_of(rows),
         machine=machine,
         pace=None if machine.gpus else pace_of(base, folder, shape, texts, max_tokens),
     )
+
+
+def held_out_of(rows: int) -> int:
+    """Rows for validation, and as many for test: a tenth, but where that leaves a third to train on as many as titles
+    need."""
+    fewest = 2 * FEWEST_GROUPS
+    return min(HELD_OUT_AT_MOST, max(rows // 10, fewest if rows >= 3 * fewest else 0))
 
 
 def pace_of(

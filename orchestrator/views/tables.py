@@ -4,6 +4,7 @@ Cells are Text, not strings: a competitor's reason is no markup.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from rich.console import Console
@@ -95,38 +96,49 @@ def _result(entry: EntryRow, round_: RoundRow) -> Text:
 
 def _chart_table(console: Console, board: Leaderboard) -> Table:
     """Test loss of the champion after each round, and what else its test rows come to now: one row per lineage and
-    reference."""
+    reference. Where not all rounds fit, the base and the last ones."""
     loss = FIGURES["loss"]
     rounds = max((len(lineage.rounds) for lineage in board.lineages), default=0)
 
-    def with_figures(figures: Sequence[Figure]) -> Table:
+    def with_figures(figures: Sequence[Figure], shown: Sequence[int]) -> Table:
         title = "test loss of the champion, nats per completion token"
         table = Table(title=title, title_justify="left", min_width=min(len(title), console.width))
         table.add_column("")
-        for number in range(rounds):
+        for number in shown:
             table.add_column("base" if number == 0 else f"round {number}", justify="right")
         for figure in figures:
             table.add_column(figure.title, justify="right", no_wrap=True)
         for lineage in board.lineages:
             losses = [f"{loss.text(r.test_loss)}{'*' if r.dethroned else ''}" for r in lineage.rounds]
+            losses += [""] * (rounds - len(losses))
             now = [figure.text(lineage.rounds[-1].test.get(figure.name)) for figure in figures if lineage.rounds]
-            table.add_row(Text(lineage.name), *losses, *[""] * (rounds - len(losses)), *now)
+            table.add_row(Text(lineage.name), *(losses[number] for number in shown), *now)
         for reference in board.references:
             now = [figure.text(reference.test.get(figure.name)) for figure in figures]
             first = [loss.text(reference.test_loss)] if rounds else []
-            table.add_row(Text(reference.name, style="dim"), *first, *[""] * (rounds - len(first)), *now)
+            table.add_row(Text(reference.name, style="dim"), *first, *[""] * (len(shown) - len(first)), *now)
         table.caption = "* a new champion, proven on rows that chose nothing; test rows only report"
+        if len(shown) < rounds:
+            table.caption += f"; rounds 1 to {rounds - len(shown)} do not fit here: --json has them"
         return table
 
     per_byte = FIGURES["bits_per_byte"]  # by which models of different tokenizers compare
     others = [figure for figure in board.figures if figure not in (loss, per_byte)]
-    return _that_fits(console, with_figures, [per_byte, *others], kept=1)
+    for left_out in range(max(1, rounds - 1)):
+        shown = [number for number in range(rounds) if not 0 < number <= left_out]
+        table = _that_fits(console, partial(with_figures, shown=shown), [per_byte, *others], kept=1)
+        if _fits(console, table):
+            break
+    return table
+
+
+def _fits(console: Console, table: Table) -> bool:
+    return console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width
 
 
 def _that_fits(console: Console, build: Callable[[Sequence[C]], Table], columns: Sequence[C], kept: int = 0) -> Table:
     """The table without its last columns but the first `kept`, as far as they do not fit; --json has them all."""
-    wide = console.options.update(width=10_000)
-    while len(columns) > kept and console.measure(build(columns), options=wide).maximum > console.width:
+    while len(columns) > kept and not _fits(console, build(columns)):
         columns = columns[:-1]
     return build(columns)
 

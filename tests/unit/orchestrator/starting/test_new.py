@@ -16,6 +16,7 @@ from orchestrator.config.schema import MODELINE, SCHEMA_FILE, schema_text
 from orchestrator.driver import run_tournament
 from orchestrator.planning.basis import make_field
 from orchestrator.record.run_directory import RunDirectory
+from orchestrator.starting.findings import held_out_of
 from orchestrator.starting.new import seconds_of
 from orchestrator.starting.pace import LARGEST_TIMED, Pace, pace_here
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
@@ -61,7 +62,7 @@ def test_what_new_writes_is_planned_and_runs(here: Path, capsys: pytest.CaptureF
     assert "300 different rows; columns: instruction, response" in text
     assert raw["data"] == {
         "source": "sums.jsonl", "prompt": "{instruction}\n", "completion": "{response}", "max_tokens": 32,
-        "validation": 30, "test": 30,
+        "validation": 100, "test": 30,
     }  # fmt: skip
     assert raw["lineages"] == [{"name": "base", "base": "base"}]
     assert raw["competitors"] == "auto"
@@ -240,3 +241,7 @@ def test_a_base_that_cannot_be_read(
     assert code == 1
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_few_rows_hold_out_what_titles_need_where_a_third_is_left_to_train_on():
+    assert [held_out_of(rows) for rows in (200, 299, 300, 900, 2000, 50_000)] == [20, 29, 100, 100, 200, 1000]

@@ -12,8 +12,8 @@ from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.spent import Spent
 from orchestrator.views.columns import RECIPE_COLUMNS, shown_in
-from orchestrator.views.leaderboard import build
-from orchestrator.views.tables import champion_folder, print_leaderboard, print_outcome, print_status
+from orchestrator.views.leaderboard import Leaderboard, LineageRow, RoundRow, build
+from orchestrator.views.tables import _chart_table, champion_folder, print_leaderboard, print_outcome, print_status
 from tests.fabricate import REPEATED, fabricate, read, repeated_loss
 
 EVIL = "KeyError: [/bold] [red]layers.0[/red] :boom: [link=https://x.invalid]here[/link] \\"
@@ -183,3 +183,21 @@ def test_nothing_trains_or_is_queued_in_a_tournament_that_stopped(tmp_path: Path
         text = console.export_text()
         assert words in text
         assert ("queued" in text) == (state == "running")
+
+
+@pytest.mark.parametrize(("rounds", "width"), [(31, 120), (11, 80)])
+def test_of_many_rounds_the_base_and_the_last_ones_are_shown(rounds: int, width: int) -> None:
+    test = {"loss": 2.1234, "bits_per_byte": 1.234}
+    about = {"champion": BASE, "winner": None, "seed_next": BASE, "validation_loss": 2.0, "test": test}
+    rows = [RoundRow(round=number, dethroned=number > 0, **about) for number in range(rounds)]
+    lineage = LineageRow(name="llama-3.2-3b", base="x", rounds=rows)
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(
+        _chart_table(console, Leaderboard(tournament="t", state="finished", lineages=[lineage], references=[]))
+    )
+    text = console.export_text()
+    assert "…" not in text
+    assert f"round {rounds - 1} " in text
+    shown = text.count("2.1234")
+    assert 3 < shown < rounds
+    assert f"rounds 1 to {rounds - shown} do not fit here" in " ".join(text.split())
