@@ -343,12 +343,13 @@ def _load(
     """
 
     def make(stand_in: TournamentConfig) -> list[Recipe]:
+        from orchestrator.driver import on_record
         from orchestrator.planning.basis import make_field
 
         where = run_dir(stand_in) if callable(run_dir) else run_dir
-        there = RunDirectory(where) if where is not None else None
-        if there is not None and there.config_file.is_file() and there.config.competitors_by == AUTO:
-            return there.config.competitors
+        there = None if where is None else on_record(stand_in, where)
+        if there is not None and there.competitors_by == AUTO:
+            return there.competitors
         return make_field(stand_in, config.parent, address, cluster)
 
     return load_config(config, overrides, make)

@@ -201,6 +201,17 @@ def _url(config: TournamentConfig, run: RunDirectory) -> str:
     return f"{(config.cluster.bucket or '').rstrip('/')}/{run.root.name}"
 
 
+def on_record(config: TournamentConfig, run_dir: Path) -> TournamentConfig | None:
+    """The config of the run that goes on, which lies here or in the config's bucket; None of one that begins."""
+    run = RunDirectory(run_dir)
+    if not run.config_file.is_file() and config.cluster.bucket is not None:
+        try:
+            run = RunDirectory.at(_url(config, run))
+        except UserError:  # nothing lies there; what else is wrong with a store is said when it is opened to be written
+            return None
+    return run.config if run.config_file.is_file() else None
+
+
 def _staged(workers: "Workers", run: RunDirectory) -> "Workers":
     """The same for machines that share no disk with this one."""
     from cluster.bucket.staged_workers import StagedWorkers

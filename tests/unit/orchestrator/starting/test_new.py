@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster.bucket.object_store import ObjectStore
+from cluster.bucket.working_copy import WorkingCopy
 from cluster.errors import UserError
 from cluster.in_process import InProcessWorkers
 from cluster.machine import Machine
@@ -62,7 +64,7 @@ def test_what_new_writes_is_planned_and_runs(here: Path, capsys: pytest.CaptureF
     assert "300 different rows; columns: instruction, response" in text
     assert raw["data"] == {
         "source": "sums.jsonl", "prompt": "{instruction}\n", "completion": "{response}", "max_tokens": 32,
-        "validation": 100, "test": 30,
+        "validation": 100, "test": 100,
     }  # fmt: skip
     assert raw["lineages"] == [{"name": "base", "base": "base"}]
     assert raw["competitors"] == "auto"
@@ -99,6 +101,25 @@ def test_a_run_goes_on_with_its_field_on_another_machine(
     assert on(elsewhere) == first
     RunDirectory(run_dir).check(on(elsewhere))
     assert cli._load(here / "base-sums.yaml", None, None, here / "other") != first
+
+
+def test_a_run_in_a_bucket_goes_on_with_its_field_on_another_machine(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    tournament(capsys, "new", "base", "sums.jsonl")
+    monkeypatch.setenv("TOURNAMENT_CACHE", str(here / "cache"))
+    (here / "store" / "run").mkdir(parents=True)
+    in_bucket = [f"cluster.storage=file://{here}/store"]
+
+    def on(machine: Machine, folder: str) -> Any:
+        monkeypatch.setattr("orchestrator.planning.basis.machine_here", lambda: machine)
+        return cli._load(here / "base-sums.yaml", in_bucket, None, here / folder / "run")
+
+    first = on(Machine(memory_gb=8, gpus=0, cpus=2), "a")
+    copy = WorkingCopy(here / "a" / "run", ObjectStore(f"file://{here}/store/run")).open()
+    RunDirectory(here / "a" / "run", copy).adopt(first)
+    copy.close()
+    assert on(Machine(memory_gb=80, gpus=1, gpu_memory_gb=24, cpus=8), "b") == first
 
 
 def test_a_list_in_the_place_of_auto_is_another_config(here: Path, capsys: pytest.CaptureFixture[str]):
