@@ -9,6 +9,7 @@ from pathlib import Path
 from cluster.machine import Machine
 from cluster.records import Record
 from evaluation.data.sources import HUB
+from evaluation.data.splits import file_of, read_held_out
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.roster import Roster
 from orchestrator.planning import model_sources
@@ -82,7 +83,8 @@ def make_plan(
     allocations, unchecked = list[PlannedAllocation](), list[str]()
     if config.budget.whole and not _data_away(config):  # first, since it may fetch what is asked for next
         allocations, unchecked = plan_allocation(config, config_file, place.cluster)
-    unchecked = [*_unchecked_models(config, config_file), *_unchecked_data(config, config_file), *unchecked]
+    away, groups = _unchecked_data(config, config_file)
+    unchecked = [*_unchecked_models(config, config_file), *away, *unchecked]
     shapes = {one.name: describe_base(one.base, config_file.parent) for one in config.lineages}
     rounds = _rounds(config, place.has_gpus, allocations)
     scheduled = None
@@ -107,10 +109,10 @@ def make_plan(
         gpu_hours=_gpu_hours(config, place.has_gpus),
         schedule=scheduled,
         disk=None if rounds is None else disk(config, config_file.parent, rounds, shapes),
-        power=power_of(config),
+        power=power_of(config, groups),
         warnings=[
             *warnings(config, config_file.parent, place.machine, place.is_one_machine),
-            *too_few_rows(config),
+            *too_few_rows(config, groups),
             *_too_dear(config, scheduled),
             *([] if place.cluster is None else races_in_vain(config, place.cluster)),
         ],
@@ -216,13 +218,15 @@ def _size_of_hub_model(spec: str) -> str:
     return f"; its size is from a table{': ' + KNOWN[spec].assumed if KNOWN[spec].assumed else ''}"
 
 
-def _unchecked_data(config: TournamentConfig, config_file: Path) -> list[str]:
-    """Local data is read and split, so that its mistakes show here; a hub data set is not."""
+def _unchecked_data(config: TournamentConfig, config_file: Path) -> tuple[list[str], int | None]:
+    """Local data is read and split, so that its mistakes show here, and how many groups of rows prove; a hub data
+    set is not."""
     if away := _data_away(config):
-        return [f"data.source: {', '.join(away)} is not on this machine: its columns and its number of rows"]
+        return [f"data.source: {', '.join(away)} is not on this machine: its columns and its number of rows"], None
     with tempfile.TemporaryDirectory() as scratch:
         make_data(config, config_file, Path(scratch) / "data")
-    return []
+        _, groups = read_held_out(Path(scratch) / "data" / file_of("proof"))
+    return [], len(set(groups.tolist()))
 
 
 def _data_away(config: TournamentConfig) -> list[str]:

@@ -31,34 +31,43 @@ class Power(Record):
     """For smaller gains, in nats: what `data.validation` would have to be."""
 
 
-def power_of(config: TournamentConfig) -> Power:
-    """That of `config`, for rows that each stand alone."""
+def power_of(config: TournamentConfig, groups: int | None = None) -> Power:
+    """That of `config`, for rows that each stand alone, or in so many groups."""
     from scipy.stats import norm
 
-    rounds, rows, metric = config.all_rounds, proving_rows(config), config.selection.metric
+    rounds, rows, metric = config.all_rounds, proving_rows(config, groups), config.selection.metric
     one = level(1 - config.selection.confidence, [rounds], 0.0)
     if metric != "loss":
         return Power(metric=metric, rows=rows, level=one, gain_nats=None, rows_for={})
     needed = float(norm.isf(one) + norm.ppf(POWER)) * USUAL_SPREAD
     can = config.selection.margin_nats + needed / sqrt(max(rows, 1))
+    of_a_group = proving_rows(config) / max(rows, 1)
     smaller = [nats for nats in FURTHER if nats < can and nats > config.selection.margin_nats]
-    rows_for = {f"{nats:g}": 2 * round((needed / (nats - config.selection.margin_nats)) ** 2) for nats in smaller}
+    margin = config.selection.margin_nats
+    rows_for = {f"{nats:g}": 2 * round(of_a_group * (needed / (nats - margin)) ** 2) for nats in smaller}
     return Power(metric=metric, rows=rows, level=one, gain_nats=can, rows_for=rows_for)
 
 
-def proving_rows(config: TournamentConfig) -> int:
-    """How many rows titles are proven on; where a task chooses that has all its documents, the fewest that do."""
+def proving_rows(config: TournamentConfig, groups: int | None = None) -> int:
+    """How many rows titles are proven on, or `groups` of rows that belong together where these are fewer;
+    where a task chooses that has all its documents, the fewest that do."""
     rows, metric = config.data.validation_rows // 2, config.selection.metric
     for task in config.evaluation.harness:
         if task.task == metric:
             return FEWEST_GROUPS if task.documents is None else task.documents // len(ROLES)
-    return min(rows, config.evaluation.written_rows) if FIGURES[metric].judge is not None else rows
+    rows = min(rows, config.evaluation.written_rows) if FIGURES[metric].judge is not None else rows
+    return rows if groups is None else min(rows, groups)
 
 
-def too_few_rows(config: TournamentConfig) -> list[str]:
+def too_few_rows(config: TournamentConfig, groups: int | None = None) -> list[str]:
     """A line where no title can ever be proven; else none."""
-    if proving_rows(config) >= FEWEST_GROUPS:
+    if proving_rows(config, groups) >= FEWEST_GROUPS:
         return []
+    if groups is not None and proving_rows(config) >= FEWEST_GROUPS:
+        return [
+            f"data.validation: {config.data.validation}: the rows that prove are {groups} groups of rows,"
+            f" and with fewer than {FEWEST_GROUPS} nothing is proven: the base stays champion. Give more"
+        ]
     metric = config.selection.metric
     nothing = f"with fewer than {FEWEST_GROUPS} rows nothing is proven: the base stays champion"
     if config.data.validation_rows // 2 >= FEWEST_GROUPS:

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.config.tournament import TournamentConfig
+from orchestrator.planning.plan import make_plan
 from orchestrator.planning.power import USUAL_SPREAD, in_words, power_of, too_few_rows
 from tests.faked import faked_config
 from tests.simulation import SPREAD, Setup, false_titles
+from tests.tiny import tiny_rows, write_jsonl
 
 
 def config(tmp_path: Path, validation: int, rounds: int, margin: float = 0.0) -> TournamentConfig:
@@ -37,3 +39,16 @@ def test_more_rows_prove_less_and_a_margin_is_asked_on_top(tmp_path: Path):
 def test_too_few_rows_to_prove_anything_are_said_before(tmp_path: Path):
     assert too_few_rows(config(tmp_path, 100, 5)) == []
     assert "Give 100 at least" in too_few_rows(config(tmp_path, 99, 5))[0]
+
+
+def test_rows_that_belong_together_prove_as_their_groups_do(tmp_path: Path):
+    alone, together = config(tmp_path, 200, 5), config(tmp_path, 200, 5)
+    assert too_few_rows(alone) == too_few_rows(alone, 60) == []
+    (line,) = too_few_rows(together, 10)
+    assert "10 groups" in line
+    assert power_of(together, 10).rows == 10
+    rows = [row | {"doc": number // 10} for number, row in enumerate(tiny_rows(600))]
+    write_jsonl(tmp_path / "documents.jsonl", rows)
+    grouped = {"source": str(tmp_path / "documents.jsonl"), "group": "doc"}
+    of_documents = together.model_copy(update={"data": together.data.model_copy(update=grouped)})
+    assert make_plan(of_documents, tmp_path / "t.yaml", None).power.rows <= 10
