@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 run: $(SET_UP)
 	$(BIN)/tournament run configs/quickstart.yaml
 
-test: $(SET_UP) .chromium
+test: $(SET_UP) .chromium .bubblewrap
 	$(BIN)/python -m pytest
 
 # Three Ray nodes with a token, an S3 server, MLflow with passwords on PostgreSQL: a tournament through all of it, and
@@ -82,7 +82,7 @@ endef
 	$(call install,$$(command -v google-chrome || echo chromium),chromium,the browser tests will be skipped)
 
 .bubblewrap:
-	$(call install,bwrap,bubblewrap,programs of your own have no sandbox)
+	$(call install,bwrap,bubblewrap,programs of your own have no sandbox and its tests will be skipped)
 
 .postgresql: .bubblewrap
 	$(call install,createdb,postgresql,the test will be skipped)
