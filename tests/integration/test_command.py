@@ -12,9 +12,9 @@ from tests.tournaments import run, sft
 PROGRAMS = Path(__file__).parents[1] / "programs"
 
 
-def program(name: str, **settings: Any) -> dict[str, Any]:
-    """A competitor from programs/hostile.py."""
-    command = ["python", "hostile.py", name]
+def program(name: str, of: Path, **settings: Any) -> dict[str, Any]:
+    """A competitor from programs/hostile.py; its processes name `of`."""
+    command = ["python", "hostile.py", name, str(of)]
     limits = {"memory_gb": 0.4}
     section = {"name": name.replace("_", "-"), "kind": "command", "run": command, "folder": str(PROGRAMS)}
     return section | {"resources": limits, "grace_seconds": 0.5} | settings
@@ -26,10 +26,10 @@ def test_hostile_programs_forfeit_and_the_round_goes_on(write_config: Any, tmp_p
     config = write_config(
         [
             sft("recipe"),
-            program("good"),
-            program("forks", processes=40),
-            program("links_out"),
-            program("ignores_sigterm_with_a_checkpoint"),
+            program("good", tmp_path),
+            program("forks", tmp_path, processes=40),
+            program("links_out", tmp_path),
+            program("ignores_sigterm_with_a_checkpoint", tmp_path),
         ],
         rounds=1,
         budget={"steps": 12, "minutes": 0.05},
@@ -55,4 +55,4 @@ def test_hostile_programs_forfeit_and_the_round_goes_on(write_config: Any, tmp_p
     assert not reasons
     entries = tmp_path / "run" / "lineages" / "one" / "round-001"
     assert all((entries / name / "log.txt").stat().st_size < 3 * 2**20 for name in found)
-    assert not [p for p in psutil.process_iter(["cmdline"]) if "hostile.py" in (p.info["cmdline"] or [])]
+    assert not [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[-1] == str(tmp_path)]

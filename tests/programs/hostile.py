@@ -55,8 +55,9 @@ def threads() -> None:
 
 
 def daemon() -> None:
-    """Leaves a process of its own session behind, and hands in a model."""
-    subprocess.Popen(["sleep", "987"], start_new_session=True, stdin=subprocess.DEVNULL)
+    """Leaves a process of its own session behind, which names the entry's folder, and hands in a model."""
+    sleeper = [sys.executable, "-c", "import time; time.sleep(987)", str(OUT)]
+    subprocess.Popen(sleeper, start_new_session=True, stdin=subprocess.DEVNULL)
     good()
 
 
