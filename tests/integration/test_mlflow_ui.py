@@ -26,7 +26,7 @@ from tests.browser import browser_page
 from tests.processes import processes_of
 
 WAIT_SECONDS = 180.0
-"""For the server and for each thing on a page; on a quiet machine they take a few seconds."""
+"""For the server; on a quiet machine it takes a few seconds."""
 FORFEIT = ("sn9", 2, "full")
 REASON = "- an <b>end</b> & a *loss* in a_b_c [x](y) `z` #1 {chart} ~~ |"
 
@@ -82,7 +82,6 @@ def end(server: subprocess.Popen[bytes]) -> None:
 @pytest.mark.browser
 def test_a_stranger_finds_tree_chart_and_champion(tmp_path: Path) -> None:
     with browser_page(1600, 1400) as page:  # first, since it may skip
-        page.set_default_timeout(WAIT_SECONDS * 1000)
         config, run = make(tmp_path / "demo")
         ledger = Ledger.of(run, store_uri(config, run))
         experiment = ledger.experiment_id

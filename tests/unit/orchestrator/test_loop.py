@@ -26,7 +26,7 @@ from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.rounds import racing
 from orchestrator.rounds.proving import prove
-from tests.faked import FakedWorkers, allocated, climbing, faked_config, falling, hand_in, play
+from tests.faked import FakedWorkers, allocated, climbing, deadlines_bind, faked_config, falling, hand_in, play
 from tests.tiny import tiny_model
 
 
@@ -419,7 +419,15 @@ def test_a_node_that_is_lost_again_and_again_is_no_forfeit(
     assert outcome(play(faked_config(inputs), tmp_path / "run")) == outcome(undisturbed[0])
 
 
-def test_what_hangs_is_ended_wherever_it_hangs(inputs: Path, tmp_path: Path):
+def test_what_hangs_is_ended_wherever_it_hangs(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class BoundOnB(FakedWorkers):
+        """Whatever else is scored may take its time."""
+
+        async def call(self, shape: Any, function: Any, *args: Any, **settings: Any) -> Any:
+            if function.__name__ != "score" or not args[0].name.startswith("b@"):
+                settings["deadline_seconds"] = None
+            return await super().call(shape, function, *args, **settings)
+
     def hangs(*_: Any) -> None:
         while True:
             time.sleep(0.01)
@@ -435,7 +443,8 @@ def test_what_hangs_is_ended_wherever_it_hangs(inputs: Path, tmp_path: Path):
             for name in ("a", "b", "c")
         ],
     )  # fmt: skip
-    workers = FakedWorkers(acts={"a": hangs}, fault=scoring_hangs_on_b)
+    deadlines_bind(monkeypatch, "a")
+    workers = BoundOnB(acts={"a": hangs}, fault=scoring_hangs_on_b)
     a, b, c = play(config, tmp_path / "run", workers).lineages[0].rounds[0].entries
     assert a.state == "forfeit"
     assert "had not begun training" in a.reason

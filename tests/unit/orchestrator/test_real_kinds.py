@@ -13,6 +13,7 @@ from orchestrator.config.loading import load_entries
 from orchestrator.record.changes import current, enter, extend, withdraw
 from orchestrator.record.records import Verdict
 from orchestrator.record.run_directory import RunDirectory
+from tests.faked import deadlines_bind
 from tests.tiny import tiny_tokenizer
 from tests.tournaments import losses, make_inputs, python, run, sft, write_tournament
 
@@ -35,7 +36,10 @@ def write_config(inputs: Path, tmp_path: Path) -> Any:
     return write
 
 
-def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(write_config: Any, tmp_path: Path):
+def test_every_failure_forfeits_with_its_reason_and_the_round_goes_on(
+    write_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    deadlines_bind(monkeypatch, "hangs", "hangs-with-a-checkpoint")
     config = write_config(
         [
             sft("good"),
