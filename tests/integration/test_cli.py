@@ -1,27 +1,66 @@
 """The commands on a real run: stopping and going on, evaluate, export, report, status, leaderboard."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from safetensors.numpy import load_file, save_file
 
+from orchestrator import cli
 from orchestrator.views.leaderboard import Leaderboard
+from tests.empty_store import give_store
 from tests.tournaments import losses, run, sft, times
 
 ROOT = Path(__file__).parents[2]
 SETTLED = "lineages/one/round-001"
+RECIPE = """
+import numpy, shutil, time
+from pathlib import Path
+from safetensors.numpy import load_file, save_file
+
+def better(brief, report):
+    while brief.round == 2 and not Path(__file__).with_name("go-on").exists():
+        time.sleep(0.05)
+    shutil.copytree(brief.seed_model, brief.output_dir, dirs_exist_ok=True)
+    place = brief.output_dir / "model.safetensors"
+    weights = load_file(place)
+    if brief.round == 1:
+        embedding = weights["model.embed_tokens.weight"]
+        embedding[:] = 0.3 * numpy.random.default_rng(7).standard_normal(embedding.shape)
+    else:
+        weights["model.norm.weight"] /= 10
+    place.unlink()  # which may be a link to the seed's own
+    save_file(weights, place, metadata={"format": "pt"})
+"""
+"""Code that lies beside the config: a model that is less sure of itself in each round, the second once it may go on."""
+BETTER = {"name": "better", "kind": "python", "entrypoint": "recipe:better"}
+
+
+def process(*arguments: str | Path) -> subprocess.Popen[str]:
+    """`tournament ARGUMENTS` as people start it."""
+    command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def tournament(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    """The same in this process, which has imported what it needs."""
+    out, errors = StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
+        patch.setattr("sys.argv", ["tournament", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+    assert isinstance(exit_.value.code, int)
+    return subprocess.CompletedProcess(arguments, exit_.value.code, out.getvalue(), errors.getvalue())
 
 
 @dataclass(frozen=True)
@@ -37,27 +76,26 @@ class Ended:
     ended: subprocess.CompletedProcess[str]
 
 
-@pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: str) -> Ended:
-    """Two rounds."""
-    folder = tmp_path_factory.mktemp("stopped")
+def stopped_and_ended(folder: Path, base: Path, inputs: Path, ray_address: str, competitor: dict[str, Any]) -> Ended:
+    """Two rounds of one competitor."""
     config = {
         "name": "done",
         "data": {
             "source": str(inputs / "rows.jsonl"), "prompt": "{instruction} \n", "completion": "{response}",
             "max_tokens": 32, "validation": 120, "test": 60,
         },
-        "lineages": [{"name": "one", "base": str(inputs / "one")}],
+        "lineages": [{"name": "one", "base": str(base)}],
         "rounds": 2,
         "budget": {"steps": 40},
-        "competitors": [sft("full")],
+        "competitors": [competitor],
         "evaluation": {"samples": 0},
         "cluster": {"address": ray_address},
     }  # fmt: skip
     path, run_dir = folder / "done.yaml", folder / "run"
     path.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "orchestrator", "run", str(path), "--run-dir", str(run_dir)]
-    driver = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    (folder / "recipe.py").write_text(RECIPE)
+    give_store(folder)
+    driver = process("run", path, "--run-dir", run_dir)
     deadline = time.monotonic() + 240
     while not (run_dir / SETTLED / "verdict.json").exists():
         assert driver.poll() is None, driver.communicate()
@@ -67,8 +105,22 @@ def ended(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: s
     _, errors = driver.communicate(timeout=120)
     status = tournament("status", run_dir).stdout
     before = times(run_dir / SETTLED)
-    again = tournament("run", path, "--run-dir", run_dir)
-    return Ended(path, run_dir, driver.returncode, errors, status, before, again)
+    (folder / "go-on").touch()
+    again = process("run", path, "--run-dir", run_dir)
+    out, errors_again = again.communicate(timeout=240)
+    ended = subprocess.CompletedProcess(again.args, again.returncode, out, errors_again)
+    return Ended(path, run_dir, driver.returncode, errors, status, before, ended)
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory, inputs: Path, ray_address: str) -> Ended:
+    """On a base that is too sure of itself, and better when it is less so."""
+    folder = tmp_path_factory.mktemp("stopped")
+    base = Path(shutil.copytree(inputs / "one", folder / "base"))
+    weights = load_file(base / "model.safetensors")
+    weights["model.embed_tokens.weight"] *= 60
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    return stopped_and_ended(folder, base, inputs, ray_address, BETTER)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +137,7 @@ def test_a_stopped_tournament_goes_on(ended: Ended):
     assert "Traceback" not in ended.stopped_saying
     assert "done: stopped" in ended.status_then
     assert ended.ended.returncode == 0, ended.ended.stderr
-    assert "champion full@2" in ended.ended.stdout
+    assert "champion better@2" in ended.ended.stdout
     assert "report: " in ended.ended.stdout
     assert f" ui {ended.run_dir}" in ended.ended.stdout
     # The round that was settled was not touched again.
@@ -95,9 +147,13 @@ def test_a_stopped_tournament_goes_on(ended: Ended):
 
 
 @pytest.mark.slow
-def test_a_stopped_tournament_ends_as_one_that_was_not(ended: Ended, finished: Path, tmp_path: Path):
-    board = Leaderboard.read(finished / "leaderboard.json")
-    assert losses(run(ended.config, tmp_path / "whole")) == losses(board)
+def test_a_stopped_tournament_ends_as_one_that_was_not(inputs: Path, ray_address: str, tmp_path: Path):
+    """Training goes on where it was."""
+    stopped = stopped_and_ended(tmp_path, inputs / "one", inputs, ray_address, sft("full"))
+    assert stopped.stopped_with == 3
+    assert stopped.ended.returncode == 0, stopped.ended.stderr
+    board = Leaderboard.read(stopped.run_dir / "leaderboard.json")
+    assert losses(run(stopped.config, tmp_path / "whole")) == losses(board)
 
 
 def test_running_a_finished_directory_changes_nothing_and_says_so(finished: Path):
