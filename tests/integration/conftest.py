@@ -10,6 +10,7 @@ from cluster.on_ray.connect import connected
 from cluster.on_ray.ray_workers import RayWorkers
 from orchestrator.driver import WORKER_ENVIRONMENT
 from tests.in_haste import libraries_stay
+from tests.ray_start import in_time
 from tests.tournaments import make_inputs, write_tournament
 
 __all__ = ["libraries_stay"]
@@ -20,7 +21,8 @@ def ray_address() -> Iterator[str]:
     """A local Ray cluster with two CPUs, in processes of its own."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    head = {"num_cpus": 2, "include_dashboard": False}
+    cluster = in_time(lambda: Cluster(initialize_head=True, head_node_args=head))
     yield cluster.address
     cluster.shutdown()
 

@@ -25,6 +25,7 @@ from cluster.on_ray.nodes import living_nodes
 from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Shape
 from tests.ray_nodes import free_ports
+from tests.ray_start import in_time
 
 pytestmark = pytest.mark.slow
 
@@ -72,12 +73,21 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     ray = str(Path(sys.executable).with_name("ray"))
     command = [ray, "start", "--head", "--block", f"--port={gcs.rpartition(':')[2]}", "--num-cpus=0", "--num-gpus=0"]
     command += ["--disable-usage-stats", "--include-dashboard=false", f"--autoscaling-config={config}"]
-    with (tmp_path / "head.log").open("w") as log:
-        head = subprocess.Popen(command, env=os.environ | fake, stdout=log, stderr=log, start_new_session=True)
-    try:
-        while f"--address='{gcs}'" not in (text := (tmp_path / "head.log").read_text()):
-            assert head.poll() is None, text
+    said = tmp_path / "head.log"
+
+    def start() -> subprocess.Popen[bytes]:
+        with said.open("w") as log:
+            head = subprocess.Popen(command, env=os.environ | fake, stdout=log, stderr=log, start_new_session=True)
+        while f"--address='{gcs}'" not in (text := said.read_text()):
+            if head.poll() is not None:
+                with suppress(ProcessLookupError):
+                    os.killpg(head.pid, signal.SIGKILL)
+                raise RuntimeError(text)
             time.sleep(0.2)
+        return head
+
+    head = in_time(start)
+    try:
         yield gcs
     finally:
         head.terminate()

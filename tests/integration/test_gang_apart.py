@@ -27,6 +27,7 @@ from competitors.sft.training import train
 from orchestrator.driver import WORKER_ENVIRONMENT
 from tests.integration.test_gang import after_a_loss
 from tests.integration.test_gang_training import same_continuation
+from tests.ray_start import in_time
 from tests.tiny import tiny_rows
 
 STEPS = 2400
@@ -38,10 +39,11 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A head that holds no work, and two nodes of one CPU, each with a cache of its own."""
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = in_time(lambda: Cluster(initialize_head=True, head_node_args=head))
     for name in ("one", "other"):
         monkeypatch.setenv("TOURNAMENT_CACHE", str(tmp_path / name))
-        cluster.add_node(num_cpus=1)
+        in_time(lambda: cluster.add_node(num_cpus=1))
     cluster.wait_for_nodes()
     yield cluster.address
     cluster.shutdown()

@@ -14,6 +14,7 @@ from cluster.on_ray.connect import connected
 from cluster.on_ray.ray_workers import RayWorkers
 from cluster.resources import Shape
 from cluster.workers import EVALUATOR
+from tests.ray_start import in_time
 from tests.worker_contract import fail, until, work
 
 TRAINING, SCORING = Shape("trainer", 1, 1), Shape("evaluator", 0, 1)
@@ -27,7 +28,8 @@ def address(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip("no CUDA GPU on this machine")
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, "include_dashboard": False})
+    head = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
+    cluster = in_time(lambda: Cluster(initialize_head=True, head_node_args=head))
     yield str(cluster.address)
     cluster.shutdown()
 

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cluster.on_ray.ray_workers import RayWorkers
 from cluster.placement import MAX_OVERTAKEN
 from cluster.resources import Shape
 from cluster.workers import WorkerDied
+from tests.ray_start import in_time
 from tests.worker_contract import is_working, log, work
 
 ONE = Shape("trainer", 1, 1)
@@ -32,8 +34,9 @@ def nodes() -> Iterator[Any]:
 
     noticing = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
     head = {"num_cpus": 0, "include_dashboard": False, "_system_config": noticing}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    workers = [cluster.add_node(num_cpus=2, num_gpus=2, labels={"kind": kind}) for kind in ("old", "new")]
+    cluster = in_time(lambda: Cluster(initialize_head=True, head_node_args=head))
+    two = {"num_cpus": 2, "num_gpus": 2}
+    workers = [in_time(partial(cluster.add_node, **two, labels={"kind": kind})) for kind in ("old", "new")]
     cluster.wait_for_nodes()
     yield cluster, workers
     cluster.shutdown()
