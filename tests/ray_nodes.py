@@ -1,5 +1,6 @@
 """A Ray cluster of several nodes on this machine with token authentication, whose Python has no package of ours."""
 
+import json
 import os
 import secrets
 import shutil
@@ -9,17 +10,25 @@ import subprocess
 import sysconfig
 import tempfile
 import time
+import urllib.request
 import venv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from tests.processes import processes_of
+from tests.ray_start import in_time
 
 REPOSITORY = Path(__file__).parents[1]
 WAIT_SECONDS = 300.0
-"""For Ray to start, and for each job; on a quiet machine they take 10 and 40 seconds."""
+"""For a node to start, and for each job; on a quiet machine they take 5 and 30 seconds."""
+ANSWER_SECONDS = 30.0
+"""For the dashboard to answer; it is asked again when it has not."""
 
 
 def python_of(folder: Path, *paths: Path) -> Path:
@@ -38,8 +47,8 @@ class Nodes:
     folder: Path
     python: Path
     environment: dict[str, str]
-    dashboard: str = ""
-    gcs: str = ""
+    dashboard: str
+    gcs: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def ray(
@@ -54,8 +63,14 @@ class Nodes:
         return self.ray("job", command, "--address", self.dashboard, *arguments, cwd=cwd)
 
     def start(self, *arguments: str, python: Path | None = None) -> subprocess.Popen[bytes]:
-        """Start a node in a session of its own. `python` has what its workers have; default that of all nodes."""
-        python, number = python or self.python, len(self.processes)
+        """Start a node in a session of its own, and wait until it has joined and jobs can be submitted.
+
+        `python` has what its workers have; default that of all nodes.
+        """
+        return in_time(lambda: self._start(*arguments, python=python or self.python))
+
+    def _start(self, *arguments: str, python: Path) -> subprocess.Popen[bytes]:
+        number = len(self.processes)
         # `python` in a job's command is the first where the node was started
         environment = self.environment | {
             "PATH": f"{python.parent}:{os.environ['PATH']}",
@@ -69,32 +84,45 @@ class Nodes:
                 command, env=environment, cwd=self.folder, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
         self.processes.append(process)
+        try:
+            self._wait()
+        except BaseException:
+            self.processes.remove(process)
+            kill(process)
+            raise
         return process
 
     def add(self, cpus: int, python: Path | None = None) -> subprocess.Popen[bytes]:
-        """One more node."""
+        """One more node, which has joined."""
         (agent,) = free_ports(1)
         return self.start(
             "--address", self.gcs, "--num-cpus", str(cpus), "--dashboard-agent-listen-port", agent, python=python
         )
 
-    def wait_for(self, nodes: int) -> None:
-        """Until jobs can be submitted and that many nodes are there."""
-        code = (
-            "import ray; ray.init(log_to_driver=False, logging_level=40);"
-            "print(sum(node['Alive'] for node in ray.nodes()))"
-        )
-        joining = self.environment | {"RAY_ADDRESS": self.gcs}
-        self._until(lambda: self.job("list").returncode == 0)
-        self._until(lambda: call(self.python, "-c", code, environment=joining).stdout.split() == [str(nodes)])
-
-    def _until(self, is_so: Callable[[], bool]) -> None:
+    def _wait(self) -> None:
+        """Until jobs can be submitted and all nodes are there. RuntimeError if one of them has ended."""
         deadline = time.monotonic() + WAIT_SECONDS
-        while not is_so():
-            logs = [log.read_text() for log in sorted(self.folder.glob("node-*.log"))]
-            assert all(process.poll() is None for process in self.processes), logs
+        while not self._are_there():
+            logs = "\n".join(log.read_text() for log in sorted(self.folder.glob("node-*.log")))
+            if any(process.poll() is not None for process in self.processes):
+                raise RuntimeError(f"a node has ended:\n{logs}")
             assert time.monotonic() < deadline, logs
-            time.sleep(1)
+            time.sleep(0.2)
+
+    def _are_there(self) -> bool:
+        with suppress(OSError, HTTPException):  # nobody answers yet, or not in time
+            self._asked("/api/jobs/")
+            # Nodes are remembered for two seconds, by the whole address.
+            summary = self._asked(f"/nodes?view=summary&at={time.monotonic()}")["data"]["summary"]
+            return sum(node["raylet"].get("state") == "ALIVE" for node in summary) == len(self.processes)
+        return False
+
+    def _asked(self, path: str) -> Any:
+        """What the dashboard answers."""
+        token = {"Authorization": f"Bearer {self.environment['RAY_AUTH_TOKEN']}"}
+        request = urllib.request.Request(self.dashboard + path, headers=token)
+        with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
+            return json.load(answer)
 
 
 def call(
@@ -126,21 +154,18 @@ def cluster(cpus: tuple[int, ...], variables: Mapping[str, str] | None = None) -
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
         }
     )
-    nodes = Nodes(folder, python_of(folder / "python"), environment, f"http://127.0.0.1:{dashboard}", "")
+    addresses = f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{port}"
+    nodes = Nodes(folder, python_of(folder / "python"), environment, *addresses)
     try:
         nodes.start(
             "--head", "--num-cpus", "0", "--port", port,
             "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent, "--ray-client-server-port", client,
         )  # fmt: skip
-        nodes.gcs = f"127.0.0.1:{port}"
-        for count, one in enumerate(cpus, start=1):
-            nodes.wait_for(count)  # one after the other: each may take half a minute to register, no longer
+        for one in cpus:  # one after the other: each may take half a minute to register, no longer
             nodes.add(one)
-        nodes.wait_for(1 + len(cpus))
         yield nodes
     finally:
-        for process in reversed(nodes.processes):
-            end(process)
+        end(*reversed(nodes.processes))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -156,15 +181,26 @@ def free_ports(count: int) -> list[str]:
             one.close()
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a node by its own process: it drains, ends what it started and goes."""
-    process.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(120)
-    deadline = time.monotonic() + 60
-    while (left := processes_of(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    for one in left:
-        one.kill()
-    process.wait(30)
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    """End nodes by their own processes: each drains, ends what it started and goes."""
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    left = []
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(120)
+        deadline = time.monotonic() + 60
+        while processes_of(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        left += kill(process)
     assert left == []
+
+
+def kill(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Kill what is left of a node."""
+    left = processes_of(process.pid)
+    for one in left:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait(30)
+    return left

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.empty_store import give_store
 from tests.ray_nodes import REPOSITORY, WAIT_SECONDS, Nodes, call, cluster, end, python_of
 from tests.tournaments import sft
 
@@ -34,6 +35,7 @@ def moved(brief, report):
     save_file(weights, place, metadata={"format": "pt"})
 """
 """Code that lies beside the config."""
+MOVED = {"name": "moved", "kind": "python", "entrypoint": "recipe:moved"}
 
 
 @dataclass(frozen=True)
@@ -103,29 +105,32 @@ def laptop(nodes: Nodes, installed: Path, inputs: Path, tmp_path: Path) -> Lapto
         "lineages": [{"name": "one", "base": str(inputs / "one")}],
         "rounds": 1,
         "budget": {"steps": 12},
-        "competitors": [sft("full"), {"name": "moved", "kind": "python", "entrypoint": "recipe:moved"}],
+        "competitors": [sft("full"), MOVED],
         "evaluation": {"samples": 0},
     }  # fmt: skip
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     return Laptop(installed, nodes, folder / "tiny.yaml", tmp_path / "run")
 
 
-def test_a_job_is_followed_to_its_end(laptop: Laptop):
-    followed = laptop.submit()
+def test_a_job_is_followed_to_its_end(laptop: Laptop, tmp_path: Path):
+    give_store(tmp_path)
+    followed = laptop.submit("--set", f"competitors={json.dumps([MOVED])}")
     said = followed.stdout
     assert followed.returncode == 0, said + followed.stderr
     assert laptop.state == "finished"
     board = json.loads((laptop.run_dir / "leaderboard.json").read_text())
     entries = {entry["competitor"]: entry["status"] for entry in board["lineages"][0]["rounds"][1]["entries"]}
-    assert entries == {"full": "scored", "moved": "scored"}
-    for line in ("one base: validation loss", "one round 1 full: training", "one round 1 full: scored: validation"):
+    assert entries == {"moved": "scored"}
+    for line in ("one base: validation loss", "one round 1 moved: training", "one round 1 moved: scored: validation"):
         assert re.search(rf"^\d\d:\d\d:\d\d {line}", said, re.MULTILINE), said
     job = re.search(r"^submitted (tiny-\w{6}-1) to ", said, re.MULTILINE)
     assert job, said
     assert f"stop it in order: ray job stop --address {laptop.nodes.dashboard} {job[1]}" in said
     assert "Traceback" not in said + followed.stderr
     assert "\x1b[" not in said.partition("Running entrypoint")[2]
-    assert "never_sent" not in laptop.nodes.job("list").stdout + laptop.nodes.job("list").stderr
+    listed = laptop.nodes.job("list")
+    assert job[1] in listed.stdout + listed.stderr
+    assert "never_sent" not in listed.stdout + listed.stderr
     log = laptop.nodes.job("logs", job[1]).stdout
     assert said.partition("Running entrypoint")[2].strip() in log  # all of it, and once
 
@@ -201,7 +206,6 @@ def test_a_node_that_lacks_a_library_is_named_before_anything_starts(laptop: Lap
     old.mkdir()
     (old / "METADATA").write_text("Metadata-Version: 2.1\nName: trl\nVersion: 0.0.1\n")
     laptop.nodes.add(1, python)
-    laptop.nodes.wait_for(3)
     try:
         refused = laptop.submit()
     finally:
