@@ -196,6 +196,23 @@ def test_a_slice_is_the_first_validation_rows_and_writes_nothing(tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_slice_is_of_the_rows_that_choose_in_its_round_and_probed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder, own = tiny_model(tmp_path / "m"), tmp_path / "held_out" / "validation-2.parquet"
+    (tmp_path / "held_out" / "test.parquet").rename(own)
+    with loaded(folder, None, "auto") as model:
+        expected = score(model, encode_rows(ROWS[12:17], AutoTokenizer.from_pretrained(folder), 64), 256, 0)
+    assert score_slice(job(tmp_path, folder, splits=("validation-2",)), 5) == expected.loss
+
+    def refuse(*args: object) -> None:
+        raise Forfeit("is not causal")
+
+    monkeypatch.setattr(evaluator, "probe", refuse)
+    with pytest.raises(Forfeit, match="is not causal"):
+        score_slice(job(tmp_path, folder), 5)
+
+
 def test_a_submission_is_its_weights_on_all_rows_and_probed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seed, folder = tiny_model(tmp_path / "seed"), tiny_model(tmp_path / "m", seed=1)
     expected = score_model(job(tmp_path, folder, splits=SPLITS))

@@ -32,10 +32,13 @@ def test_an_honest_model_passes(folder: Path, dtype: str):
     probe(model, [], 0)
 
 
-def test_one_that_sees_what_follows(folder: Path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_one_that_sees_what_follows(tmp_path: Path, dtype: str):
+    folder = tiny_model(tmp_path / "m", initializer_range=0.5)  # 16 bits need more to be seen by
     config = AutoConfig.from_pretrained(folder)
     config.is_causal = False
-    model = AutoModelForCausalLM.from_pretrained(folder, config=config, attn_implementation="eager")
+    settings = {"config": config, "dtype": getattr(torch, dtype), "attn_implementation": "eager"}
+    model = AutoModelForCausalLM.from_pretrained(folder, **settings)
     with pytest.raises(Forfeit, match="is not causal: other words at the end of a row change"):
         probe(model, rows(folder), 0)
 
@@ -59,8 +62,10 @@ def test_one_that_sees_a_little_of_the_next_token(folder: Path):
         probe(patched(model, lambda hidden: hidden + 0.01 * hidden.roll(-1, 1)), rows(folder), 0)
 
 
-def test_one_that_sees_its_neighbours(folder: Path):
-    model = AutoModelForCausalLM.from_pretrained(folder)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_one_that_sees_its_neighbours(tmp_path: Path, dtype: str):
+    folder = tiny_model(tmp_path / "m", initializer_range=0.5)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
     with pytest.raises(Forfeit, match="a row's loss depends on which others are in its batch, by"):
         probe(patched(model, lambda hidden: hidden - 0.5 * hidden[:, 3:4].mean(0, keepdim=True)), rows(folder), 0)
 

@@ -78,6 +78,11 @@ def change_proof(run: Path, **changes: Any) -> None:
     change_record(file, proof=json.loads(file.read_text())["proof"] | changes)
 
 
+def change_scorecard(scores: Path, split: str) -> None:
+    file = scores / "scorecard.json"
+    change_record(file, **{split: json.loads(file.read_text())[split] | {"loss": 1.0}})
+
+
 def test_where_rows_rotate_each_round_is_checked_on_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "inputs").mkdir()
     tiny_model(tmp_path / "inputs" / "better")
@@ -147,6 +152,9 @@ def test_it_agrees_with_a_run_that_nobody_has_touched(run: Path, capsys: pytest.
             lambda run: change_table(run / ROUND / "a/losses.parquet", "nats", lambda x: x + 9e4, "proof"),
             "round 1: the title is due",
         ),
+        (lambda run: change_scorecard(run / ROUND / "b", "validation"), "b, scorecard's validation loss"),
+        (lambda run: change_scorecard(run / ROUND / "a", "test"), "a, scorecard's test loss"),
+        (lambda run: change_scorecard(run / "lineages/l/round-000", "test"), "base, scorecard's test loss"),
         (lambda run: shutil.rmtree(run / ROUND / "champion"), "a record is gone"),
         (lambda run: change_record(run / ROUND / "verdict.json", seed_next="c@9"), "a record is gone"),
         (lambda run: change_table(run / "data/held_out/test.parquet", "prompt", str.upper), "named by their content"),

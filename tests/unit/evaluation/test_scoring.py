@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cluster.encoding import encode
+from evaluation import scoring
 from evaluation.data.splits import Row
 from evaluation.scoring import EncodedRow, completion_head, encode_rows, pad_rows, score
 from tests.tiny import tiny_model
@@ -31,8 +32,11 @@ def plain_loop(model, tokenizer, rows: list[Row], max_tokens: int) -> tuple[np.n
 
 
 @pytest.mark.parametrize("bos", [True, False])
-@pytest.mark.parametrize("batch_tokens", [1, 64, 4096])
-def test_equal_to_a_plain_loop(tmp_path: Path, bos: bool, batch_tokens: int):
+@pytest.mark.parametrize(("batch_tokens", "chunk"), [(1, 4096), (64, 4096), (4096, 4096), (4096, 3)])
+def test_equal_to_a_plain_loop(
+    tmp_path: Path, bos: bool, batch_tokens: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(scoring, "HEAD_CHUNK", chunk)
     folder = tiny_model(tmp_path / "m", bos=bos)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -66,6 +70,20 @@ def test_an_architecture_that_caps_its_logits_is_scored_through_its_own_forward(
         wide.lm_head.weight *= 10_000
         ids, mask, where, _, _ = pad_rows(encoded, 0, "cpu")
         assert next(head(ids, mask, where)).abs().max() <= 30
+
+
+def test_an_architecture_that_scales_its_logits_is_scored_through_its_own_forward(tmp_path: Path):
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "m"))
+    torch.manual_seed(0)
+    config = GraniteConfig(
+        vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        logits_scaling=8.0, initializer_range=2.0, pad_token_id=0,
+    )  # fmt: skip
+    model = GraniteForCausalLM(config).float().eval()
+    nats, _ = plain_loop(model, tokenizer, ROWS, 64)
+    np.testing.assert_allclose(score(model, encode_rows(ROWS, tokenizer, 64), 256, 0).nats, nats, rtol=1e-5)
 
 
 def test_chat_prompts_go_through_the_models_own_template(tmp_path: Path):
