@@ -196,9 +196,7 @@ def test_a_slice_is_the_first_validation_rows_and_writes_nothing(tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_slice_is_of_the_rows_that_choose_in_its_round_and_probed_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_slice_is_of_its_rounds_rows_and_probed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder, own = tiny_model(tmp_path / "m"), tmp_path / "held_out" / "validation-2.parquet"
     (tmp_path / "held_out" / "test.parquet").rename(own)
     with loaded(folder, None, "auto") as model:

@@ -13,7 +13,7 @@ from competitors.events import reporter
 from orchestrator.record.events import EntryChanged, TournamentEvent
 from orchestrator.rounds import retries
 from orchestrator.views.tokens import tokens_of
-from tests.faked import FakedWorkers, allocated, faked_config, hand_in, play
+from tests.faked import FakedWorkers, allocated, climbing, faked_config, hand_in, play
 
 
 def test_gpu_hours_of_a_program_that_reports_nothing_are_those_it_held(tmp_path: Path):
@@ -96,3 +96,29 @@ def test_what_several_killed_drivers_have_begun_adds_up(tmp_path: Path):
     assert entry is not None
     assert entry.submission is not None
     assert entry.submission.lost_tokens == 3 * 500
+
+
+def test_gpu_hours_are_those_of_all_gpus_that_an_entry_holds(tmp_path: Path):
+    class Timed(FakedWorkers):
+        def _compete(self, brief: Brief, recipe: Any) -> Submission:
+            done = super()._compete(brief, recipe)
+            return done.model_copy(update={"train_seconds": brief.budget.seconds or 0.0})
+
+    (tmp_path / "in").mkdir()
+    field = [{"name": "a", "kind": "sft", "learning_rate": 1e-3, "resources": {"gpus": 1, "workers": 2}}]
+    config = allocated(tmp_path / "in", budget={"total_gpu_hours": 12}, competitors=field)
+    rounds = play(config, tmp_path / "run", Timed(has_gpus=True)).lineages[0].rounds
+    briefs = [entry.brief for one in rounds for entry in one.entries if entry.brief]
+    assert 11 < sum((one.budget.seconds or 0) * one.resources.devices for one in briefs) / 3600 < 12.01
+
+
+def test_tokens_lost_with_a_process_are_not_charged_to_a_whole_budget(tmp_path: Path):
+    class Losing(FakedWorkers):
+        def _compete(self, brief: Brief, recipe: Any) -> Submission:
+            return super()._compete(brief, recipe).model_copy(update={"lost_tokens": 5_000})
+
+    (tmp_path / "in").mkdir()
+    config = allocated(tmp_path / "in")
+    runs = [play(config, tmp_path / of.__name__, of(climbing)).lineages[0].rounds for of in (Losing, FakedWorkers)]
+    losing, others = ([[entry.entry.budget for entry in one.entries] for one in rounds] for rounds in runs)
+    assert losing == others

@@ -19,6 +19,7 @@ from orchestrator import tournament
 from orchestrator.config.loading import load_config
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import ModelRef
+from orchestrator.field.spending import level
 from orchestrator.record.changes import enter, extend, withdraw
 from orchestrator.record.events import ChampionCrowned, EntryChanged, RoundBegan, TournamentEvent, VerdictReached
 from orchestrator.record.records import Proof
@@ -667,3 +668,43 @@ def test_who_was_withdrawn_and_what_was_scored_need_not_be_possible_any_more(inp
         play(config, tmp_path / "run", FakedWorkers(cpus=4))
     withdraw(run, "b")
     assert play(config, tmp_path / "run", FakedWorkers(cpus=4)).is_finished
+
+
+def test_what_was_spent_of_the_chance_to_err_is_gone_for_the_rounds_that_follow(inputs: Path, tmp_path: Path):
+    """`a` leads in round 1, by nothing that could be proved."""
+    losses = {("a", 1): 3.9999, ("a", 2): 3.0}
+    workers = FakedWorkers(lambda name, number: losses.get((name, number), 4.0 if number == 0 else 4.5))
+    first, second = play(faked_config(inputs), tmp_path / "run", workers).lineages[0].verdicts
+    assert first.proof is not None
+    assert second.proof is not None
+    assert (first.dethroned, second.dethroned) == (False, True)
+    assert first.spent == first.proof.level > 0
+    assert second.proof.level == pytest.approx(level(0.05, [2, 2], first.spent))
+
+
+@pytest.mark.parametrize("racing", [{"at": [0.5]}, None])
+def test_who_races_starts_anew_with_another_driver(inputs: Path, tmp_path: Path, racing: Any):
+    attempts: list[int] = []
+
+    def ends_the_driver(brief: Brief) -> None:
+        raise WorkerDied("the machine is gone", node_lost=True)
+
+    def tells(brief: Brief) -> None:
+        attempts.append(brief.attempt)
+        hand_in(brief)
+
+    field = [{"name": "a", "kind": "sft", "learning_rate": 1e-3}]
+    config = faked_config(inputs, rounds=1, competitors=field, racing=racing)
+    with pytest.raises(ClusterTrouble):
+        play(config, tmp_path / "run", FakedWorkers(acts={"a": ends_the_driver}))
+    brief = Brief.read(tmp_path / "run/lineages/l/round-001/a/brief.json")
+    play(config, tmp_path / "run", FakedWorkers(acts={"a": tells}))
+    assert attempts == [1 if racing else brief.attempt + 1]
+
+
+def test_what_a_killed_driver_was_writing_is_swept_when_it_goes_on(inputs: Path, tmp_path: Path):
+    run = play(faked_config(inputs, rounds=1), tmp_path / "run").run
+    half = run.round("l", 1) / ".seed.0a1b2c3d.tmp"
+    half.mkdir()
+    play(faked_config(inputs, rounds=1), tmp_path / "run")
+    assert not half.exists()

@@ -17,7 +17,7 @@ from competitors.unchanged import UnchangedRecipe
 from orchestrator.field.allocation import Plan
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.roster import Roster, RosterEntry
-from orchestrator.field.trunk import rates, trunk_after
+from orchestrator.field.trunk import MAX_CLIMBS, rates, trunk_after
 from orchestrator.field.whole_budget import Allocation, Corpus, Lead, Past, Whole
 
 CORPUS = Corpus(rows=10_000, tokens=1_000_000)
@@ -170,6 +170,15 @@ def test_children_climb_from_the_winner_with_its_state_and_stop_where_the_rate_i
 
     flat = plan().next_roster(FIELD, climbed(history, {"a.2a": 2.8, "a.2b": 2.81, "a.2c": 3.0}, "a.2a"))
     assert flat.phase == "line"
+
+
+def test_a_rate_that_rises_without_end_is_climbed_with_so_often_and_no_more():
+    large = plan(total=500 * TOTAL, rounds=9, share=0.0002)  # no climb is too dear
+    history = [past(large.next_roster(FIELD, []), {"a": 3.0, "b": 3.1}, ModelRef("a", 1))]
+    while (roster := large.next_roster(FIELD, history)).phase == "climb":
+        losses = {entry.recipe.name: 3.0 - 0.1 * index for index, entry in enumerate(roster.entries)}
+        history.append(past(roster, losses, ModelRef(roster.entries[-1].recipe.name, roster.round)))
+    assert len(history) == 1 + MAX_CLIMBS
 
 
 @pytest.mark.parametrize(
@@ -419,6 +428,12 @@ def test_a_race_is_won_by_who_trains_and_says_whom_it_cannot_tell_apart():
     assert decided(roster, {})[0] == BASE
 
 
+def test_the_best_soup_is_what_is_left_of_a_budget():
+    blends = [RosterEntry(recipe=SoupRecipe(name=name, kind="soup")) for name in ("x", "y", "z")]
+    roster = Roster(lineage="l", round=4, phase="soup", entries=blends)
+    assert decided(roster, {"x": 3.0, "y": 2.8, "z": 2.9})[0] == ModelRef("y", 4)
+
+
 def test_a_rate_is_raised_only_for_a_proven_lead_beyond_the_margin():
     roster = plan().next_roster(FIELD, climbed([], {"a": 3.0, "b": 3.1}, "a", tied=["b"]))
 
@@ -447,17 +462,18 @@ def test_a_rate_is_raised_only_for_a_proven_lead_beyond_the_margin():
         (40, "sgd", 0.25),
     ],
 )
-@pytest.mark.parametrize("passes", [2, 20])
+@pytest.mark.parametrize(
+    ("rows", "total", "phase"), [(10_000, TOTAL, "line"), (1_000, TOTAL / 10, "line"), (1_000, TOTAL, "lines")]
+)
 def test_a_line_has_the_rate_that_the_noise_of_short_completions_leaves_it(
-    a_row: int | None, optimizer: str, factor: float, passes: int
+    a_row: int | None, optimizer: str, factor: float, rows: int, total: float, phase: str
 ):
-    rows = 10_000 if passes == 2 else 1_000
     corpus = Corpus(rows=rows, tokens=100 * rows, completion_bytes=None if a_row is None else a_row * rows)
-    plan = Plan("l", Allocation(climb=False), Whole(TOTAL), corpus, 5, False)
+    plan = Plan("l", Allocation(climb=False), Whole(total), corpus, 5, False)
     race = plan.next_roster([sft("a", optimizer=optimizer), sft("b", optimizer=optimizer)], [])
     history = [past(race, {"a": 1.0, "b": 2.0}, ModelRef("a", 1))]
     line = plan.next_roster([], history)
-    assert line.phase == ("line" if passes == 2 else "lines")
+    assert line.phase == phase
     (raced, *_), (entry, *_) = race.entries, line.entries
     assert isinstance(raced.recipe, SftRecipe)
     assert isinstance(entry.recipe, SftRecipe)
@@ -466,7 +482,7 @@ def test_a_line_has_the_rate_that_the_noise_of_short_completions_leaves_it(
     assert entry.recipe.learning_rate == pytest.approx(raced.recipe.learning_rate * expected)
     assert ("for 40 bytes of completions a step" in entry.origin) == (factor != 1)
     # It stays at that rate: the next round of a line, or the other lines, are not changed once more.
-    history.append(past(line, {e.recipe.name: 0.5 for e in line.entries}, ModelRef("a", 1 if passes == 20 else 2)))
+    history.append(past(line, {e.recipe.name: 0.5 for e in line.entries}, ModelRef("a", 1 if phase == "lines" else 2)))
     later = plan.next_roster([], history).entries[0].recipe
     assert isinstance(later, SftRecipe)
     assert later.learning_rate == entry.recipe.learning_rate

@@ -55,6 +55,11 @@ def test_a_length_that_was_not_scored_is_not_the_best():
     assert lengths(2.0, 2, [tried]) == [1, 1]
 
 
+def test_lines_of_one_length_say_nothing_of_others():
+    before = lines(2, {"x": 2.8, "y": 2.9}, [2, 2])
+    assert lengths(4.0, 2, [before]) == [2, 2]
+
+
 def test_soups_are_of_the_best_and_all_of_them_are_entered():
     first, second = lines(2, {"x": 2.9, "y": 2.8, "z": 9.9}, [1, 2, 3]), lines(3, {"u": 2.7}, [2])
     assert [soup.of for soup in soups([first, second])] == [["u", "y"], ["u", "y", "x"]]

@@ -11,6 +11,7 @@ from orchestrator.cli import app
 from orchestrator.config.loading import load_entries
 from orchestrator.field.changes import Change
 from orchestrator.record.changes import current, enter, extend, withdraw
+from orchestrator.record.records import Verdict
 from orchestrator.record.run_directory import RunDirectory
 from tests.faked import FakedWorkers, faked_config, play
 from tests.unit.orchestrator.field.test_next_round import config, entry, first, following, names
@@ -135,3 +136,29 @@ def test_what_patience_has_ended_is_not_extended(tmp_path: Path):
     for change in (lambda: extend(run, 2), lambda: withdraw(run, "a")):
         with pytest.raises(UserError, match=r"all its lineages have ended \(selection.patience: 1\)"):
             change()
+
+
+def two_lineages(inputs: Path, **settings: Any) -> Any:
+    faked_config(inputs)
+    return faked_config(inputs, lineages=[{"name": name, "base": str(inputs / "base")} for name in "lm"], **settings)
+
+
+def test_a_change_counts_from_where_no_lineage_has_begun(run: RunDirectory, tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    other = RunDirectory(tmp_path / "other")
+    other.adopt(two_lineages(tmp_path / "in", rounds=4))
+    for lineage, begun in (("l", 1), ("m", 2)):
+        for number in range(1, begun + 1):
+            first(config(), lineage).write(other.round(lineage, number) / "roster.json")
+    assert withdraw(other, "d").from_round == 3
+
+
+def test_where_one_lineage_goes_on_there_is_something_to_change(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    config = two_lineages(tmp_path / "in", selection={"patience": 1})
+    run = play(config, tmp_path / "run", FakedWorkers(lambda name, number: 4.0 + number)).run
+    file = run.round("m", 1) / "verdict.json"
+    verdict = run.read(Verdict, file)
+    assert verdict is not None
+    run.write(verdict.model_copy(update={"ends_lineage": False}), file)
+    assert extend(run, 2).extend == 2

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from orchestrator.field.model_ref import BASE, ModelRef
 from orchestrator.field.next_round import first_roster
 from orchestrator.rounds.judging import Settled, judge
 from orchestrator.rounds.proving import prove
 from orchestrator.rounds.verdict import Candidate
-from tests.faked import faked_config, made_up
+from tests.faked import allocated, faked_config, made_up
 
 
 def test_a_recipe_that_has_won_often_enough_is_exploited_from_then_on(tmp_path: Path):
@@ -38,3 +40,14 @@ def test_rounds_without_a_champion_are_counted(tmp_path: Path):
         (1, False),
         (2, True),
     ]
+
+
+def test_a_whole_budget_goes_on_with_its_trunk_and_ends_with_its_soups(tmp_path: Path):
+    config = allocated(tmp_path)
+    first = first_roster("l", config.competitors, [])
+    base, scored = Candidate(BASE, made_up(4.0, "base")), {"a": made_up(3.0, "a"), "b": made_up(3.5, "b")}
+    for phase, seed_loss in (("race", 3.0), ("lines", 4.0), ("soup", 3.0)):
+        roster = first.model_copy(update={"phase": phase})
+        verdict = judge(config, roster, base, base, scored, None, [])
+        assert verdict.seed_validation_loss == pytest.approx(seed_loss)
+        assert verdict.ends_lineage == (phase == "soup")
