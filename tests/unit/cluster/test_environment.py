@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cluster import environment
-from cluster.environment import is_credential, settle_in
+from cluster.environment import is_credential, settle_in, with_credentials
 
 SECRETS = (
     "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
@@ -31,7 +31,11 @@ def test_a_worker_forgets_them(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(environment, "collect_garbage_rarely", lambda: None)
     monkeypatch.setattr(os, "environ", {"HF_TOKEN": "x", "HOME": "/root"})
     monkeypatch.setattr(environment, "_settled", [])
+    monkeypatch.setattr(environment, "_taken", {})
     assert not environment.is_worker()
     settle_in({"HF_HUB_OFFLINE": "1"})
     assert environment.is_worker()
+    assert os.environ == {"HOME": "/root", "HF_HUB_OFFLINE": "1"}
+    with with_credentials():
+        assert os.environ["HF_TOKEN"] == "x"
     assert os.environ == {"HOME": "/root", "HF_HUB_OFFLINE": "1"}

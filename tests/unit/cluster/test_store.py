@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import store
 from cluster.store import LOCAL
 
 
@@ -31,6 +32,14 @@ def test_what_is_written_appears_whole(tmp_path: Path):
     LOCAL.write_text(path, "née")
     assert path.read_text(encoding="utf-8") == "née"
     assert names(tmp_path) == ["not/yet/it"]
+
+
+def test_what_is_written_is_flushed_before_it_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Or a machine that loses its power keeps the name and not the content."""
+    flushed: list[tuple[str, bool]] = []
+    monkeypatch.setattr(store, "flush", lambda path: flushed.append((path.read_text(), (tmp_path / "it").exists())))
+    LOCAL.write_text(tmp_path / "it", "new")
+    assert flushed == [("new", False)]
 
 
 def test_a_write_that_fails_leaves_nothing_new_and_what_was_there(tmp_path: Path, model: Path):

@@ -197,3 +197,11 @@ def test_reports_go_on_after_those_of_the_first_try(brief: Brief):
     reporter(brief.progress_file)({"event": "step", "step": 7, "tokens": 70})
     compete(brief.model_copy(update={"attempt": 2}), own("hands_in_the_seed"))
     assert [event.step for event in read_events(brief.progress_file)] == [7, None, None, 2, None]
+
+
+def test_tokens_after_what_another_try_went_on_from_are_lost_and_those_before_are_not(brief: Brief):
+    report = reporter(brief.progress_file)
+    for event, tokens in (("started", 0), ("step", 70), ("started", 40), ("step", 50), ("started", 50), ("ended", 90)):
+        report({"event": event, "tokens": tokens})
+    submission = forfeit(brief, "sft", "", 0.0)
+    assert (submission.train_tokens, submission.lost_tokens) == (90, 30)

@@ -1,5 +1,6 @@
 """What is charged for entries that report little, that an earlier driver began, or that die when they should stop."""
 
+import asyncio
 import time
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.errors import ClusterTrouble
+from cluster.workers import WorkerDied
 from competitors.contract import Brief, Submission
 from competitors.entry import settle
 from competitors.events import reporter
@@ -122,3 +124,50 @@ def test_tokens_lost_with_a_process_are_not_charged_to_a_whole_budget(tmp_path: 
     runs = [play(config, tmp_path / of.__name__, of(climbing)).lineages[0].rounds for of in (Losing, FakedWorkers)]
     losing, others = ([[entry.entry.budget for entry in one.entries] for one in rounds] for rounds in runs)
     assert losing == others
+
+
+def test_what_a_killed_driver_has_begun_and_the_next_goes_on_from_is_not_lost(tmp_path: Path):
+    class GoingOn(FakedWorkers):
+        def _compete(self, brief: Brief, recipe: Any) -> Submission:
+            report = reporter(brief.progress_file)
+            report({"event": "started", "tokens": 900 if brief.attempt > 1 else 0})
+            report({"event": "step", "tokens": 900})
+            if self.is_lost:
+                raise WorkerDied("the machine is gone", node_lost=True)
+            hand_in(brief)
+            report({"event": "ended", "tokens": 1000})
+            return settle(brief, recipe.kind, "used its budget", time.time())
+
+        is_lost = True
+
+    (tmp_path / "in").mkdir()
+    field = [{"name": "a", "kind": "sft", "learning_rate": 1e-3}]
+    config, workers = faked_config(tmp_path / "in", rounds=1, competitors=field), GoingOn()
+    with pytest.raises(ClusterTrouble):
+        play(config, tmp_path / "run", workers)
+    workers.is_lost = False
+    (entry,) = play(config, tmp_path / "run", workers).lineages[0].rounds[0].entries
+    assert entry.submission is not None
+    assert (entry.submission.train_tokens, entry.submission.lost_tokens) == (1000, 0)
+
+
+def test_waiting_for_a_place_is_not_charged(tmp_path: Path):
+    class Crowded(FakedWorkers):
+        """The first call for `a` waits, and its node is gone before it is placed."""
+
+        waited = 0.0
+
+        async def call(self, shape: Any, function: Any, *args: Any, **more: Any) -> Any:
+            if function.__name__ == "compete" and args[0].competitor == "a" and not self.waited:
+                self.waited = 0.3
+                await asyncio.sleep(self.waited)
+                raise WorkerDied("the machine is gone", node_lost=True)
+            return await super().call(shape, function, *args, **more)
+
+    (tmp_path / "in").mkdir()
+    workers = Crowded()
+    entry = play(faked_config(tmp_path / "in", rounds=1), tmp_path / "run", workers).lineages[0].rounds[0].entry("a")
+    assert workers.waited
+    assert entry is not None
+    assert entry.submission is not None
+    assert entry.submission.device_seconds == 0

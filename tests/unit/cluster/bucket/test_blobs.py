@@ -66,6 +66,14 @@ def test_what_is_there_is_not_uploaded_again(store: Counting, tmp_path: Path):
     assert len(store.uploads) == 5  # its config and its list
 
 
+def test_what_is_there_in_part_is_uploaded_again(store: Counting, tmp_path: Path):
+    blob = Blobs(store).put_text("content")
+    (tmp_path / "store" / Blobs(store).key(blob)).write_text("cont")
+    assert Blobs(store).put_text("content") == blob
+    Blobs(store).get_file(blob, tmp_path / "it")
+    assert (tmp_path / "it").read_text() == "content"
+
+
 def test_a_blob_is_named_by_what_it_holds(store: Counting, tmp_path: Path):
     (tmp_path / "it").write_bytes(b"it")
     blob = Blobs(store).put_file(tmp_path / "it")

@@ -2,18 +2,22 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cluster.bucket.blobs import Blob, Blobs
 from cluster.bucket.node_cache import NodeCache
 from cluster.bucket.object_store import ObjectStore
+from cluster.errors import ClusterTrouble
+from cluster.store import LOCAL
 
 SPAWN = multiprocessing.get_context("spawn")
 WAIT_SECONDS = 60
@@ -105,6 +109,29 @@ def test_what_is_in_use_is_not_taken(blobs: Watched, tmp_path: Path):
         assert path.read_bytes() == b"a" * 100
 
 
+def test_what_is_being_fetched_takes_its_room_too(blobs: Watched, tmp_path: Path):
+    a, b, coming = (blobs.put_text(letter * 100) for letter in "abc")
+    cache = NodeCache(tmp_path / "cache", blobs, 250)
+    with cache.file(a):
+        pass
+    with LOCAL.locked(cache.root / "locks" / coming.sha256, wait=False):  # by another process
+        (cache.root / "partial" / f"{coming.sha256}.{coming.size}").touch()
+        with cache.file(b):
+            assert cached(cache) == {b.sha256}
+
+
+def test_it_is_this_users_alone_and_takes_half_of_what_its_disk_has(
+    blobs: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TOURNAMENT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=500))
+    cache = NodeCache.of_this_machine(blobs)
+    assert cache.root.stat().st_mode & 0o777 == 0o700
+    assert cache.limit_bytes == 250
+    with cache.file(blobs.put_text("a" * 100)):
+        assert NodeCache.of_this_machine(blobs).limit_bytes == 300  # what it holds itself is its own
+
+
 def test_work_goes_before_the_limit(blobs: Watched, tmp_path: Path):
     model = stored(blobs, tmp_path / "model", one=b"1" * 100, two=b"2" * 100)
     cache = NodeCache(tmp_path / "cache", blobs, 50)
@@ -141,7 +168,7 @@ def test_a_download_that_fails_leaves_no_room_taken(blobs: Watched, tmp_path: Pa
     blob = blobs.put_text("content")
     blobs.store.delete(blobs.key(blob))
     cache = NodeCache(tmp_path / "cache", blobs, 1000)
-    with pytest.raises(Exception, match="is not there"), cache.file(blob):
+    with pytest.raises(ClusterTrouble, match="is not there"), cache.file(blob):
         pass
     assert [*(cache.root / "partial").iterdir(), *(cache.root / "views").iterdir(), *cached(cache)] == []
 

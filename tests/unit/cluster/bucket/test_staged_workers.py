@@ -61,14 +61,18 @@ def spoil(path: Path) -> None:
 
 def test_a_place_of_its_own_may_be_written_to_in_any_way(copy: WorkingCopy):
     copy.write_text(copy.root / "entry" / "submission" / "model.safetensors", LARGE.decode())
-    call(copy, spoil_own, Work(copy.root / "entry"))
+    assert call(copy, spoil_own, Work(copy.root / "entry")) == 1, "it is no link to the cache"
     assert call(copy, look, copy.root / "entry" / "submission")["entry/submission/model.safetensors"] == b"spoilt"
     copy.write_text(copy.root / "other" / "model.safetensors", LARGE.decode())
     assert call(copy, look, copy.root / "other")["other/model.safetensors"] == LARGE, "the cache was not"
 
 
-def spoil_own(work: Work) -> None:
-    (work.works_in / "submission" / "model.safetensors").write_bytes(b"spoilt")
+def spoil_own(work: Work) -> int:
+    """How many names the file had that is no more what it was."""
+    file = work.works_in / "submission" / "model.safetensors"
+    links = file.stat().st_nlink
+    file.write_bytes(b"spoilt")
+    return links
 
 
 def hand_in(folder: Path) -> str:

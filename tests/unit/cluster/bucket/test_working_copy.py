@@ -194,6 +194,19 @@ def test_a_change_whose_answer_was_lost_is_not_taken_for_anothers(tmp_path: Path
         copy.write_text(copy.root / "ours.json", "")
 
 
+def test_nobody_else_on_this_machine_may_look(tmp_path: Path):
+    copy = copy_at(tmp_path).open()
+    assert copy.root.stat().st_mode & 0o777 == 0o700
+    copy.close()
+
+
+def test_where_nothing_lies_there_is_nothing_to_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TOURNAMENT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="no tournament lies there"):
+        working_copy.stored_folder(f"file://{tmp_path}/store")
+    working_copy._looked_in.close()
+
+
 def test_two_may_look_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TOURNAMENT_CACHE", str(tmp_path / "cache"))
     copy = copy_at(tmp_path).open()

@@ -26,7 +26,7 @@ def test_a_change_counts_in_its_round_alone():
     assert names(entries) == ["a", "c"]  # a was there
     assert (entries[1].made_by, entries[1].since) == ("entered", 2)
     assert said == ["c was entered.", "b was withdrawn."]
-    assert with_changes(entries, changes, 3) == (entries, [])
+    assert with_changes(FIELD, changes, 3) == (FIELD, [])
 
 
 def test_a_field_is_never_empty_and_nobody_leaves_it_twice():

@@ -92,9 +92,10 @@ def test_evolution_repeats_with_the_seed_and_differs_between_lineages_and_rounds
 def test_children_are_no_twins_while_there_is_another_choice():
     settings = config(evolution={"replace": 0.75, "perturb": {"learning_rate": [0.5, 2, 4]}})
     begun = first(settings)
-    second = following(settings, begun, ["a", "b", "c", "d"])
-    rates = sorted(e.recipe.learning_rate for e in second.entries if e.made_by == "evolution")
-    assert rates == [5e-4, 2e-3, 4e-3]
+    for seed in range(10):
+        second = following(settings.model_copy(update={"seed": seed}), begun, ["a", "b", "c", "d"])
+        rates = sorted(e.recipe.learning_rate for e in second.entries if e.made_by == "evolution")
+        assert rates == [5e-4, 2e-3, 4e-3]
 
 
 def test_a_value_that_the_recipe_would_refuse_stays_the_parents():

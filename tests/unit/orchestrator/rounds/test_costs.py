@@ -8,16 +8,18 @@ from typing import Any
 import pytest
 
 from cluster.errors import ClusterTrouble, LimitReached, UserError
+from cluster.metered import Accounts, Metered
 from competitors.contract import Allowance, Brief
 from competitors.events import reporter
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.next_round import first_roster, with_budget
 from orchestrator.record.events import Noted, RoundBegan, TournamentEvent
 from orchestrator.record.records import Verdict
+from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from orchestrator.record.spent import Spent
 from orchestrator.rounds import costs
-from orchestrator.rounds.costs import paces, planned_cost
+from orchestrator.rounds.costs import MARGIN_SECONDS, Costs, paces, planned_cost
 from tests.faked import FakedWorkers, faked_config, hand_in, play
 
 HOUR = {"minutes": 60}
@@ -164,3 +166,39 @@ def test_what_an_entry_that_goes_on_has_trained_is_not_planned_again(
     else:
         with pytest.raises(LimitReached, match=r"may take 1\.00, 0\.67 of 1\.50 is spent"):
             play(config, tmp_path / "run")
+
+
+class Held(Metered):
+    """Workers that have been held for so many hours of a CPU by each lineage, and by `l` go on being held."""
+
+    def __init__(self, **hours: float) -> None:
+        super().__init__(FakedWorkers())
+        self.hours = hours
+
+    def seconds(self, ahead: float = 0.0) -> Accounts:
+        return {name: {"CPU": 3600 * hours + ahead * (name == "l")} for name, hours in self.hours.items()}
+
+
+def test_of_what_runs_only_what_it_may_yet_take_is_set_aside(inputs: Path, tmp_path: Path):
+    config, workers = priced(inputs, 4.1, lineages=two_lineages(inputs), budget=HOUR), Held(l=0.0, m=0.0)
+    account = Costs(config, RunDirectory(tmp_path), workers)
+    one, other = (
+        with_budget(first_roster(name, config.competitors, []), config.budget.allowance) for name in ("l", "m")
+    )
+    account.begin(one, [])  # two hours, of which it takes one and a half
+    workers.hours["l"] = 1.5
+    account.begin(other, [])
+    workers.hours["l"] = 2.2
+    with pytest.raises(
+        LimitReached, match=r"l round 1 may take 2\.00, 2\.20 of 4\.10 is spent, and 2\.00 is for rounds"
+    ):
+        account.begin(one, [])
+
+
+def test_everything_stops_before_the_limit_is_passed(inputs: Path, tmp_path: Path):
+    workers = Held(l=2.0 - 1.1 * MARGIN_SECONDS / 3600)
+    account = Costs(priced(inputs, 2.0), RunDirectory(tmp_path), workers)
+    account.require_left()
+    workers.hours["l"] = 2.0 - 0.9 * MARGIN_SECONDS / 3600
+    with pytest.raises(LimitReached, match=r"2\.00 of 2\.00 is spent"):
+        account.require_left()

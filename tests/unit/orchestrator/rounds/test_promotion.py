@@ -8,6 +8,7 @@ import pytest
 
 from cluster.errors import Forfeit
 from evaluation.results import read_results
+from evaluation.scorecard import Scorecard
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster
 from orchestrator.record.events import Noted, TournamentEvent
@@ -127,3 +128,27 @@ def test_seed_and_champion_are_whole_folders_of_the_same_model(played: Snapshot)
     records = [played.run.read(ModelFolder, folder / f"{name}.json") for name in ("seed", "champion")]
     assert [record and record.model for record in records] == [ModelRef("b", 1)] * 2
     assert (folder / "seed" / "config.json").read_text() == (folder / "champion" / "config.json").read_text()
+
+
+def test_what_is_looked_at_and_promoted_is_compared_with_what_is_on_record(tmp_path: Path):
+    """A submission with the champion, and what is made a model with what was scored; `a` seeds round 3."""
+
+    class Hashing(FakedWorkers):
+        def _score(self, job: Any, *_: Any) -> Scorecard:
+            card = super()._score(job).model_copy(update={"model_sha256": f"of {job.name}"})
+            return card.write(job.out / "scorecard.json", store=self.store)
+
+    losses = {("b", 1): 3.0, ("a", 2): 2.9999}
+    champions, promoted = dict[Path, Path | None](), dict[str, str]()
+
+    def note(name: str, args: tuple[Any, ...]) -> None:
+        if name == "inspect":
+            champions[args[0].parent] = args[3]
+        if name == "make_full":
+            promoted[args[1].parent.name] = args[-1]
+
+    workers = Hashing(lambda name, number: losses.get((name, number), 4.0 if number == 0 else 3.5), fault=note)
+    run = play(faked_config(tmp_path, rounds=3), tmp_path / "run", workers).run
+    reigns = run.round("l", 1) / "champion"
+    assert [champions[run.entry("l", number, "b")] for number in (1, 3)] == [None, reigns]
+    assert promoted == {"b": "of b@1", "a": "of a@2"}

@@ -78,3 +78,41 @@ def test_what_a_budget_leaves_over_is_said_with_its_reason(tmp_path: Path):
 )  # fmt: skip
 def test_it_is_said_in_a_sentence(tokens: Tokens, words: str):
     assert tokens.in_words == words
+
+
+def soup_of_lines(folder: Path) -> LineageSnapshot:
+    """A race, a climb, and two rounds of lines from one trunk, of which the soup of three is the best."""
+
+    def short(inputs: Path) -> Any:
+        return allocated(inputs, rounds=5, allocation={})
+
+    return played(folder, short, loss_of=lambda name, number: climbing(name, number) - (name == "soup-of-3"))
+
+
+def test_a_trunk_counts_once_however_many_lines_of_a_soup_rest_on_it(tmp_path: Path):
+    lineage = soup_of_lines(tmp_path)
+    own = line_of(lineage, lineage.champion)
+    soup = lineage.entry(lineage.champion)
+    assert soup is not None
+    assert soup.brief is not None
+    assert len(own) > 2
+    blended = {ModelRef.parse(one.label) for one in soup.brief.ingredients}
+    trained = {
+        kind: sum(e.submission.train_tokens for one in models if (e := lineage.entry(one)) and e.submission)
+        for kind, models in (("own", own), ("blended", blended))
+    }
+    account = tokens_of(lineage)
+    assert (account.on_champions_line, account.on_ingredients) == (trained["own"], trained["blended"])
+
+
+def test_what_found_no_continuation_rests_on_the_seed_of_its_round(tmp_path: Path):
+    lineage = played(tmp_path, allocated, loss_of=climbing)
+    *before, last = lineage.rounds
+    (entry,) = last.entries
+    assert entry.brief is not None
+    afresh = replace(entry, brief=entry.brief.model_copy(update={"seed_continuation": None}))
+    verdict = before[-1].verdict
+    assert verdict is not None
+    seeded = replace(before[-1], verdict=verdict.model_copy(update={"seed_next": BASE}))
+    lineage = replace(lineage, rounds=(*before[:-1], seeded, replace(last, entries=(afresh,))))
+    assert line_of(lineage, ModelRef("a.2b", 4)) == [ModelRef("a.2b", 4), BASE]
