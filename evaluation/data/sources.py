@@ -4,16 +4,19 @@ Files are read here line by line rather than by `datasets`, so that an error can
 """
 
 import glob
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader, TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cluster.errors import UserError
-from cluster.text import said_by
+from cluster.text import plain, said_by
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,8 +36,8 @@ HUB, BUILTIN = "hf://", "builtin:"
 def load(source: str | list[str], folder: Path) -> "Dataset":
     """All rows of `source`, the `data.source` of a config that lies in `folder`.
 
-    - `data/*.jsonl`, `x.csv`, `x.parquet`: a path or glob, or a list of them, read in that order. Relative ones
-      are looked for in `folder` first, then, where nothing is there, in the current directory.
+    - `data/*.jsonl`, `x.csv`, `x.tsv`, `x.jsonl.gz`, `x.parquet`: a path or glob, or a list of them, read in that
+      order. Relative ones are looked for in `folder` first, then, where nothing is there, in the current directory.
     - a folder written by `datasets.save_to_disk`: its `train` split, or the only one.
     - `hf://org/name`, optionally with `:config` and `@split` (default `train`), through `datasets.load_dataset`.
     - `builtin:quickstart`: made on the spot.
@@ -59,36 +62,56 @@ def _load_one(source: str, folder: Path) -> "Dataset":
     if source.startswith(BUILTIN):
         from evaluation.builtin.data import rows
 
-        return _from_rows(source, rows(source.removeprefix(BUILTIN)))
+        return _from_rows(rows(source.removeprefix(BUILTIN)))
     if source.startswith(HUB):
         return _from_hub(source)
     paths = _find(source, folder)
     if len(paths) == 1 and paths[0].is_dir():
         return _saved(paths[0])
-    return _from_rows(source, (row for path in paths for row in _read(path)))
+    try:
+        return _from_rows(row for path in paths for row in _read(path))
+    except UserError:
+        raise
+    except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are among these
+        where = _first_unlike(paths) or f"{source}: {said_by(error)}"
+        raise UserError(f"data.source: a column's values do not go together: {where}") from error
 
 
-def _from_rows(source: str, rows: Iterable[Row]) -> "Dataset":
+KINDS = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "an object"}
+
+
+def _first_unlike(paths: list[Path]) -> str | None:
+    """In words, the first row of files in which a column holds another kind of value than before."""
+    kinds: dict[str, str] = {}
+    for path in paths:
+        for number, row in enumerate(_read(path), start=1):
+            for column, value in row.items():
+                kind = KINDS.get(type(value))
+                if kind is not None and kinds.setdefault(column, kind) != kind:
+                    return f"{path}, row {number}: {column!r} is {kind}, and {kinds[column]} before"
+    return None
+
+
+def _from_rows(rows: Iterable[Row]) -> "Dataset":
     """One column for every key that any row has. Of many rows few are in memory at once: the others lie in files."""
     from datasets import Dataset
     from datasets.fingerprint import generate_random_fingerprint
     from datasets.table import InMemoryTable
 
     remaining = iter(rows)
-    tables = [_table(source, list(islice(remaining, AT_ONCE)))]
+    tables = [_table(list(islice(remaining, AT_ONCE)))]
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # what is mapped stays when its name is gone
         while some := list(islice(remaining, AT_ONCE)):
-            tables.append(_mapped(_table(source, some), Path(folder) / f"{len(tables)}.arrow"))
-        table = _joined(source, tables)
+            tables.append(_mapped(_table(some), Path(folder) / f"{len(tables)}.arrow"))
+        table = _joined(tables)
     return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
 
 
-def _table(source: str, rows: list[Row]) -> "pyarrow.Table":
+def _table(rows: list[Row]) -> "pyarrow.Table":
     from datasets import Dataset
 
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with _going_together(source):
-        return Dataset.from_dict({column: [row.get(column) for row in rows] for column in columns}).data.table
+    return Dataset.from_dict({column: [row.get(column) for row in rows] for column in columns}).data.table
 
 
 def _mapped(table: "pyarrow.Table", path: Path) -> "pyarrow.Table":
@@ -100,29 +123,22 @@ def _mapped(table: "pyarrow.Table", path: Path) -> "pyarrow.Table":
     return pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
 
 
-def _joined(source: str, tables: list["pyarrow.Table"]) -> "pyarrow.Table":
+def _joined(tables: list["pyarrow.Table"]) -> "pyarrow.Table":
     """One below the other. A column that was whole numbers first and fractions later is fractions."""
     import pyarrow
 
     if len(tables) == 1:
         return tables[0]
-    with _going_together(source):  # each table's metadata tells of its own columns only
-        return pyarrow.concat_tables([t.replace_schema_metadata() for t in tables], promote_options="permissive")
-
-
-@contextmanager
-def _going_together(source: str) -> Iterator[None]:
-    try:
-        yield
-    except (ValueError, TypeError, OverflowError) as error:  # pyarrow's errors are among these
-        raise UserError(f"data.source: {source}: a column's values do not go together: {said_by(error)}") from error
+    bare = [table.replace_schema_metadata() for table in tables]  # each one's tells of its own columns only
+    return pyarrow.concat_tables(bare, promote_options="permissive")
 
 
 def _find(source: str, folder: Path) -> list[Path]:
     """The files (or the one folder) that `source` names; UserError when there are none."""
     if found := matches(source, folder):
         return found
-    raise UserError(f"data.source: nothing matches {source!r} in {folder.resolve()} nor in {Path.cwd()}")
+    looked_in = dict.fromkeys([str(folder.resolve()), str(Path.cwd())])
+    raise UserError(f"data.source: nothing matches {source!r} in {' nor in '.join(looked_in)}")
 
 
 def matches(source: str, folder: Path) -> list[Path]:
@@ -142,24 +158,34 @@ def matches(source: str, folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> Iterator[Row]:
-    suffix = path.suffix.lower()
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix not in READERS:
         raise UserError(f"data.source: {path}: unknown kind of file; known are {', '.join(READERS)}")
     try:
         yield from READERS[suffix](path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or said_by(error)}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: {getattr(error, 'strerror', None) or said_by(error)}") from error
+
+
+def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def _not(kind: str, error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"not UTF-8 ({said_by(error)}): save the file as UTF-8"
+    return f"not {kind}: {said_by(error)}"
 
 
 def _json_lines(path: Path) -> Iterator[Row]:
-    with path.open("rb") as lines:
+    with _opened(path) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except ValueError as error:  # not JSON, or not UTF-8
-                raise UserError(f"{path}, line {number}: not JSON: {said_by(error)}") from error
+                raise UserError(f"{path}, line {number}: {_not('JSON', error)}") from error
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: a row must be an object {{…}}, not {type(row).__name__}")
             yield row
@@ -167,14 +193,15 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 def _json(path: Path) -> Iterator[Row]:
     """A JSON array of objects, or JSON lines under the wrong name."""
-    text = path.read_bytes()
+    with _opened(path) as file:
+        text = file.read()
     if not text.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
         yield from _json_lines(path)
         return
     try:
         rows = json.loads(text.decode("utf-8-sig"))
     except ValueError as error:
-        raise UserError(f"{path}: not JSON: {said_by(error)}") from error
+        raise UserError(f"{path}: {_not('JSON', error)}") from error
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise UserError(f"{path}, item {number}: a row must be an object {{…}}, not {type(row).__name__}")
@@ -184,19 +211,33 @@ def _json(path: Path) -> Iterator[Row]:
 def _csv(path: Path) -> Iterator[Row]:
     import csv
 
-    with path.open(encoding="utf-8-sig", newline="") as stream:
+    between = "\t" if ".tsv" in path.suffixes else ","
+    with _opened(path) as file, TextIOWrapper(file, "utf-8-sig", newline="") as stream:
         csv.field_size_limit(MOST_CHARACTERS)
-        reader = csv.DictReader(stream, restval=None, strict=True)
+        reader = csv.DictReader(stream, restval=None, strict=True, delimiter=between)
         try:
             names = list(reader.fieldnames or ())
             if twice := [name for name in names if name and names.count(name) > 1]:
                 raise UserError(f"{path}: two columns are named {twice[0]!r}")
+            if len(names) == 1 and (other := next((c for c in ";\t,|" if c in names[0]), None)):
+                asked = f"is it separated by {other!r}? Here it must be {between!r}"
+                raise UserError(f"{path}, line 1: one column, {plain(names[0], 60)!r}: {asked}")
             for row in reader:
                 if None in row:
                     raise UserError(f"{path}, line {reader.line_num}: more fields than the header has")
                 yield row
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}, line {reader.line_num + 1}: not CSV: {said_by(error)}") from error
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, line {_first_not_utf8(path)}: {_not('CSV', error)}") from error
+        except csv.Error as error:
+            raise UserError(f"{path}, line {reader.line_num + 1}: {_not('CSV', error)}") from error
+
+
+def _first_not_utf8(path: Path) -> int:
+    """The line of what is not UTF-8: a reader has decoded more than the line that it is at."""
+    with _opened(path) as file:
+        return next(
+            number for number, line in enumerate(file, start=1) if line.decode(errors="ignore").encode() != line
+        )
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -215,6 +256,7 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".jsonl": _json_lines,
     ".json": _json,
     ".csv": _csv,
+    ".tsv": _csv,
     ".parquet": _parquet,
 }
 

@@ -202,9 +202,10 @@ def _refuse_too_few(
     turns = len(wanted) - 2
     each = f" ({wanted['validation'] + wanted['proof']} a round, {turns} rounds)" if turns > 1 else ""
     raise UserError(
-        f"data.validation: {asked}{each} and data.test: {wanted['test']} leave too little: after cleaning there are"
-        f" {len(rows)} rows with {rows.prompts} different prompts, and rows of one prompt, of one group or nearly alike"
-        f" are never divided; {near}got {found} for validation, {got['test']} for test, {got['train']} for train"
+        f"data.validation: {asked}{each} and data.test: {wanted['test']} take {sum(wanted.values()) + 1} rows at least,"
+        f" one of them to train on: after cleaning there are {len(rows)} rows with {rows.prompts} different prompts,"
+        f" and rows of one prompt, of one group or nearly alike are never divided;"
+        f" {near}got {found} for validation, {got['test']} for test, {got['train']} for train"
     )
 
 

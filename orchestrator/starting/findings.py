@@ -61,7 +61,7 @@ def look(base: str, data: str, address: str | None) -> Findings:
     if rows < FEWEST_ROWS:
         of = f" ({len(dataset):,} in all)" if len(dataset) > rows else ""
         why = f"too few to train, choose and report on, which takes {FEWEST_ROWS} at least"
-        raise UserError(f"DATA: {data} holds {rows} different rows{of}: {why}")
+        raise UserError(f"DATA: {data} holds {rows} different {'row' if rows == 1 else 'rows'}{of}: {why}")
     texts = list(render(some, templates.prompt, templates.completion))
     machine = machine_of(address)
     lengths = _lengths(texts, folder, shape)

@@ -1,3 +1,4 @@
+import gzip
 import json
 import subprocess
 import sys
@@ -50,7 +51,7 @@ def test_rows_of_many_parts_are_those_of_one(tmp_path: Path, monkeypatch: pytest
     assert rows.column_names == ["a", "b", "c"]
     assert rows.to_list() == [{"a": None, "b": None, "c": None} | row for row in MIXED]
     write_jsonl(tmp_path / "b.jsonl", [{"a": 1}, {"a": 2}, {"a": "x"}])
-    with pytest.raises(UserError, match=r"b\.jsonl: a column's values do not go together: .*"):
+    with pytest.raises(UserError, match=r"values do not go together: .*b\.jsonl, row 3: 'a' is text, and a number"):
         load("b.jsonl", tmp_path)
 
 
@@ -110,7 +111,16 @@ def test_builtin(tmp_path: Path) -> None:
         ("a.jsonl", '{"a": 1}\n{"a": \n', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", '{"a": 1}\n\n[1]\n', r"a\.jsonl, line 3: .*object.*list"),
         ("a.json", '[{"a": 1}, 5]', r"a\.json, item 2: .*object.*int"),
-        ("a.jsonl", '{"a": 1}\n{"a": "x"}\n', r"a\.jsonl: a column's values do not go together"),
+        (
+            "a.jsonl",
+            '{"a": 1}\n{"a": "x"}\n',
+            r"do not go together: .*a\.jsonl, row 2: 'a' is text, and a number",
+        ),
+        ("a.jsonl", '{"a": "x"}\n{"a": null}\n{"a": 1}\n', r"a\.jsonl, row 3: 'a' is a number, and text before"),
+        ("a.jsonl", '{"a": {"b": 1}}\n{"a": {"b": "x"}}\n', r"do not go together: a\.jsonl: "),
+        ("a.csv", "a;b\n1;2\n", r"a\.csv, line 1: one column, 'a;b': is it separated by ';'"),
+        ("a.tsv", "a,b\n1,2\n", r"a\.tsv, line 1: one column, 'a,b': is it separated by ','"),
+        ("a.jsonl.gz", "x", r"a\.jsonl\.gz: Not a gzipped file"),
         ("a.csv", "a,b\n1,2\n1,2,3\n", r"a\.csv, line 3: more fields"),
         ("a.csv", "a,b,a\n1,2,3\n", r"a\.csv: two columns are named 'a'"),
         ("a.csv", 'a,b\n"1"x,2\n', r"a\.csv, line 2: not CSV"),
@@ -128,17 +138,34 @@ def test_a_bad_file_is_named_in_one_line(tmp_path: Path, name: str, text: str, m
 
 def test_bytes_that_are_not_utf8_name_the_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"a": "b"}\n{"a": "\xff"}\n')
-    (tmp_path / "a.csv").write_bytes(b"a,b\n1,\xff\n")
-    with pytest.raises(UserError, match=r"a\.jsonl, line 2"):
+    (tmp_path / "a.csv").write_bytes(b"a,b\n1,2\n3,\xff\n4,5\n")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2: not UTF-8 .*: save the file as UTF-8"):
         load("a.jsonl", tmp_path)
-    with pytest.raises(UserError, match=r"a\.csv"):
+    with pytest.raises(UserError, match=r"a\.csv, line 3: not UTF-8 .*: save the file as UTF-8"):
         load("a.csv", tmp_path)
+
+
+def test_compressed_files_and_tabs(tmp_path: Path) -> None:
+    jsonl = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    tabs = b"instruction\tresponse\none\t1\ntwo\t2\n"
+    files = {"a.jsonl.gz": jsonl, "a.json.gz": json.dumps(ROWS).encode(), "a.csv.gz": tabs.replace(b"\t", b",")}
+    for name, content in files.items() | {"a.tsv.gz": tabs}.items():
+        (tmp_path / name).write_bytes(gzip.compress(content))
+        assert load(name, tmp_path).to_list() == ROWS
+    (tmp_path / "a.tsv").write_bytes(tabs)
+    assert load("a.tsv", tmp_path).to_list() == ROWS
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(jsonl)[:-12])
+    with pytest.raises(UserError, match=r"cut\.jsonl\.gz: "):
+        load("cut.jsonl.gz", tmp_path)
 
 
 def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match=r"nothing matches 'data/\*\.jsonl'"):
         load("data/*.jsonl", tmp_path)
+    with pytest.raises(UserError) as caught:
+        load("x.csv", Path.cwd())
+    assert str(caught.value).count(str(Path.cwd())) == 1
     with pytest.raises(UserError, match=r"folder: not a folder saved by"):
         load("folder", tmp_path)
     with pytest.raises(UserError, match="list is empty"):

@@ -130,7 +130,8 @@ def test_bad_templates(tmp_path: Path, prompt: str, completion: str, message: st
 
 
 def test_too_few_rows_names_keys_and_numbers(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data\.validation: 100 and data\.test: 20 .* 120 rows with 100 different"):
+    words = r"validation: 100 and data\.test: 20 take 121 rows at least.* 120 rows with 100 different"
+    with pytest.raises(UserError, match=words):
         split(example_rows(), tmp_path, validation=100, test=20)
 
 
@@ -197,7 +198,7 @@ def test_where_rows_rotate_each_turn_has_its_own_and_all_else_stays(tmp_path: Pa
 
 def test_too_few_rows_to_rotate_are_said_with_what_is_asked(tmp_path: Path) -> None:
     dataset = datasets.Dataset.from_list(example_rows())
-    with pytest.raises(UserError, match=r"data\.validation: \d+ \(20 a round, 50 rounds\) and data\.test: 15 leave"):
+    with pytest.raises(UserError, match=r"data\.validation: \d+ \(20 a round, 50 rounds\) and data\.test: 15 take"):
         make_splits(dataset, PROMPT, COMPLETION, 20, 15, 3, tmp_path, "here", turns=50)
 
 

@@ -203,6 +203,10 @@ def few_rows(here: Path) -> None:
     write_jsonl(here / "sums.jsonl", tiny_rows(20))
 
 
+def one_row(here: Path) -> None:
+    write_jsonl(here / "sums.jsonl", tiny_rows(1))
+
+
 def few_different_rows(here: Path) -> None:
     write_jsonl(here / "sums.jsonl", 100 * tiny_rows(20))
 
@@ -223,6 +227,7 @@ MISTAKES = {
     "columns": (bad_rows, [], "DATA: sums.jsonl has the columns text, url: no prompt and no completion among them"),
     "conversations": (conversations, [], "conversations (messages) are not supported yet"),
     "few rows": (few_rows, [], "DATA: sums.jsonl holds 20 different rows: too few to train, choose and report on"),
+    "one row": (one_row, [], "DATA: sums.jsonl holds 1 different row: too few"),
     "few different rows": (few_different_rows, [], "sums.jsonl holds 20 different rows (2,000 in all): too few"),
     "one prompt": (one_prompt, [], "200 rows with 1 different prompts"),
     "little time": (nothing, ["--budget", "1s"], "--budget 1s: too little: it takes 4 s to tell two recipes apart"),
