@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from evaluation.data.conversations import NOT_SINGLE_TURN
 from evaluation.data.likeness import normalised
 from evaluation.data.near_duplicates import HeldOutIndex, Pair
 from evaluation.data.split import Split
@@ -70,17 +71,22 @@ class HeldOut:
 
 
 def catalogue(
-    rows: Iterable[Pair], declared: Iterable[str | None] | None, seed: int, dropped: Counter[str]
+    rows: Iterable[Pair | None], declared: Iterable[str | None] | None, seed: int, dropped: Counter[str]
 ) -> Catalogue:
-    """The rows worth keeping, one for each normalised (prompt, completion); the others counted in `dropped`.
+    """The rows worth keeping, one for each normalised (prompt, completion); the others counted in `dropped`, None
+    as not a single-turn conversation.
 
     Of rows that are the same but for case and white space the one with the smallest row_id stays, not the first,
     so that the order of the rows does not matter.
     """
     numbers, row_ids, contents, prompts, groups = (array("Q") for _ in range(5))
     of_group = iter(declared) if declared is not None else None
-    for number, (prompt, completion) in enumerate(rows):
+    for number, row in enumerate(rows):
         group = next(of_group) if of_group is not None else None
+        if row is None:
+            dropped[NOT_SINGLE_TURN] += 1
+            continue
+        prompt, completion = row
         if not prompt.strip() or not completion.strip():
             dropped["empty prompt" if not prompt.strip() else "empty completion"] += 1
             continue

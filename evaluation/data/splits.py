@@ -22,6 +22,7 @@ from cluster.records import Record
 from cluster.store import LOCAL
 from cluster.text import plain
 from evaluation.data.assignment import Catalogue, Read, catalogue, cut_slice, hold_out
+from evaluation.data.conversations import NOT_SINGLE_TURN
 from evaluation.data.leaks import batches, describe, find_leaks, sample
 from evaluation.data.likeness import normalised
 from evaluation.data.near_duplicates import HeldOutIndex, NearDuplicates, Pair
@@ -122,7 +123,7 @@ def make_splits(
     kept = np.array(cut_slice(rows, others.tolist(), min(slice_rows, (len(rows) - sum(wanted.values())) // 10)), int)
     splits: dict[Split, npt.NDArray[np.int64]] = {"train": np.setdiff1d(others, kept, assume_unique=True)}
     splits |= {split: np.array(list(held_out.groups[split]), int) for split in wanted}
-    _refuse_too_few(splits, wanted, rows, len(leaks))
+    _refuse_too_few(splits, wanted, rows, len(leaks), dropped[NOT_SINGLE_TURN])
     if len(kept):
         splits["slice"] = kept
     for split, places in splits.items():
@@ -187,7 +188,11 @@ def _table(path: Path, columns: list[str] | None) -> "pyarrow.Table":
 
 
 def _refuse_too_few(
-    splits: dict[Split, npt.NDArray[np.int64]], wanted: dict[Split, int], rows: Catalogue, leaks: int
+    splits: dict[Split, npt.NDArray[np.int64]],
+    wanted: dict[Split, int],
+    rows: Catalogue,
+    leaks: int,
+    others: int,
 ) -> None:
     """UserError when a held-out split cannot be filled, as far as rows that are never divided fill it, or nothing is
     left to train on."""
@@ -200,12 +205,13 @@ def _refuse_too_few(
     near = f"{leaks} of the others are near-duplicates of held-out rows; " if leaks else ""
     asked, found = (sum(counts[split] for split in wanted if split != "test") for counts in (wanted, got))
     turns = len(wanted) - 2
+    without = f" ({others} dropped: {NOT_SINGLE_TURN})" if others else ""
     each = f" ({wanted['validation'] + wanted['proof']} a round, {turns} rounds)" if turns > 1 else ""
     raise UserError(
         f"data.validation: {asked}{each} and data.test: {wanted['test']} take {sum(wanted.values()) + 1} rows at least,"
-        f" one of them to train on: after cleaning there are {len(rows)} rows with {rows.prompts} different prompts,"
-        f" and rows of one prompt, of one group or nearly alike are never divided;"
-        f" {near}got {found} for validation, {got['test']} for test, {got['train']} for train"
+        f" one of them to train on: after cleaning{without} there are {len(rows)} rows with {rows.prompts}"
+        f" different prompts, and rows of one prompt, of one group or nearly alike are never divided; {near}"
+        f"got {found} for validation, {got['test']} for test, {got['train']} for train"
     )
 
 

@@ -11,6 +11,7 @@ from cluster.errors import UserError
 from cluster.machine import Machine, largest_of, machine_here
 from competitors.kinds import Recipe
 from evaluation.data import sources
+from evaluation.data.conversations import NOT_SINGLE_TURN
 from evaluation.data.rendering import render
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.allocation import SMALLEST_AT_MOST, STEPS_OF_A_MINIATURE, Plan
@@ -113,8 +114,12 @@ def machine_on_paper(cluster_file: Path) -> Machine:
 def _data_size(config: TournamentConfig, config_folder: Path) -> tuple[int, float]:
     """How many rows there are, and the characters of one on average."""
     rows = sources.load(config.data.source, config_folder)
-    sample = render(sampled(rows), config.data.prompt, config.data.completion)
-    return len(rows), fmean(len(prompt) + len(completion) for prompt, completion in sample)
+    some = sampled(rows)
+    texts = render(some, config.data.prompt, config.data.completion)
+    lengths = [len(prompt) + len(completion) for prompt, completion in texts]
+    if not lengths:
+        raise UserError(f"data: all of {len(some)} rows looked at are dropped: {NOT_SINGLE_TURN}")
+    return len(rows) * len(lengths) // len(some), fmean(lengths)
 
 
 def sampled(rows: "Dataset") -> "Dataset":

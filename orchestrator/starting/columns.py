@@ -6,6 +6,7 @@ from typing import Any
 from cluster.errors import UserError
 from cluster.records import Record
 from cluster.text import plain
+from evaluation.data.conversations import PAIRS, turns_by_role
 
 PROMPTS = ("instruction", "prompt", "question", "query", "inputs", "problem", "source", "input")
 """Names of what a model is given, the most telling first."""
@@ -35,17 +36,36 @@ def find_templates(source: str, rows: Sequence[Mapping[str, Any]]) -> Templates:
         context = next((texts[n] for n in CONTEXTS if n in texts and texts[n] not in (prompt, completion)), None)
         beside = f"{{{context}}}\n" if context is not None and any(row[context] for row in rows) else ""
         return Templates(prompt=f"{{{prompt}}}\n{beside}", completion=f"{{{completion}}}")
-    talks = [column for column in columns if column.lower() in CONVERSATIONS or _holds_messages(column, rows)]
+    talks = {column: _roles(column, rows) for column in columns if _holds_turns(column, rows)}
+    if (taken := _of_conversations(talks)) is not None:
+        return taken
     if talks:
         raise UserError(
-            f"DATA: {there}: conversations ({', '.join(talks)}) are not supported yet; make one row of each answer,"
-            " with a prompt and a completion"
+            f"DATA: {there}: no single-turn conversations of user and assistant in {', '.join(talks)}; make one row of"
+            " each answer, with a prompt and a completion"
         )
     lacking = "completion" if prompt is not None else "prompt" if completion is not None else "prompt and no completion"
     raise UserError(
         f"DATA: {there}: no {lacking} among them; name them {PROMPTS[0]} and {COMPLETIONS[2]}, or write a config with"
         " your own data.prompt and data.completion"
     )
+
+
+def _of_conversations(talks: Mapping[str, set[str]]) -> Templates | None:
+    """The templates for columns of turns, each with its roles: one column of both, else a prompt and a completion."""
+    named = {column.lower(): column for column in talks}
+    both = [(named[name], named[name]) for name in CONVERSATIONS if name in named]
+    apart = [(named[p], named[c]) for p in PROMPTS for c in COMPLETIONS if {p, c} <= named.keys()]
+    for prompt, completion in both + apart:
+        if "user" in talks[prompt] and "assistant" in talks[completion]:
+            system = f"{{{prompt}[system]}}\n" if "system" in talks[prompt] else ""
+            return Templates(prompt=f"{system}{{{prompt}[user]}}\n", completion=f"{{{completion}[assistant]}}")
+    return None
+
+
+def _roles(column: str, rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Who speaks in its single-turn conversations."""
+    return {role for row in rows for role in turns_by_role(row[column]) or {}}
 
 
 def _is_text(column: str, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -55,7 +75,9 @@ def _is_text(column: str, rows: Sequence[Mapping[str, Any]]) -> bool:
     return can_be_named and bool(values) and all(isinstance(value, str | int | float) for value in values)
 
 
-def _holds_messages(column: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+def _holds_turns(column: str, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether it holds lists of turns, as TRL's conversational prompts do."""
     turns = [value[0] for row in rows if isinstance(value := row[column], list) and value]
-    return bool(turns) and all(isinstance(turn, dict) and turn.keys() & {"role", "content", "from"} for turn in turns)
+    return bool(turns) and all(
+        isinstance(turn, dict) and any(turn.keys() >= set(pair) for pair in PAIRS) for turn in turns
+    )

@@ -15,7 +15,8 @@ from competitors.builtin.bases import build
 from evaluation.compare import FEWEST_GROUPS
 from evaluation.data import sources
 from evaluation.data.assignment import catalogue
-from evaluation.data.rendering import render
+from evaluation.data.conversations import NOT_SINGLE_TURN
+from evaluation.data.rendering import Rendered, render
 from orchestrator.planning import model_sources, priors
 from orchestrator.planning.basis import machine_of, sampled, shape_of
 from orchestrator.planning.model_shape import BaseShape
@@ -57,9 +58,11 @@ def look(base: str, data: str, address: str | None) -> Findings:
     dataset = sources.load(data, here)
     some = sampled(dataset)
     templates = find_templates(data, some.to_list())
-    rows = len(catalogue(render(dataset, templates.prompt, templates.completion), None, 0, Counter()))
+    dropped: Counter[str] = Counter()
+    rows = len(catalogue(Rendered(dataset, templates.prompt, templates.completion), None, 0, dropped))
     if rows < FEWEST_ROWS:
-        of = f" ({len(dataset):,} in all)" if len(dataset) > rows else ""
+        others = f", {dropped[NOT_SINGLE_TURN]:,} {NOT_SINGLE_TURN}" if dropped[NOT_SINGLE_TURN] else ""
+        of = f" ({len(dataset):,} in all{others})" if len(dataset) > rows else ""
         why = f"too few to train, choose and report on, which takes {FEWEST_ROWS} at least"
         raise UserError(f"DATA: {data} holds {rows} different {'row' if rows == 1 else 'rows'}{of}: {why}")
     texts = list(render(some, templates.prompt, templates.completion))

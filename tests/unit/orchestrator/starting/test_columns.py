@@ -8,6 +8,7 @@ from cluster.errors import UserError
 from orchestrator.starting.columns import find_templates
 
 TURNS = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+SHARED = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
 WORK = {
     "Alpaca": ({"instruction": "a", "input": "b", "output": "c"}, "{instruction}\n{input}\n", "{output}"),
     "an input that is always empty": ({"instruction": "a", "input": "", "output": "c"}, "{instruction}\n", "{output}"),
@@ -23,6 +24,18 @@ WORK = {
     "input and output alone": ({"input": "a", "output": "c"}, "{input}\n", "{output}"),
     "capitals": ({"Question": "a", "Answer": "c"}, "{Question}\n", "{Answer}"),
     "a number to answer": ({"question": "a", "answer": 7}, "{question}\n", "{answer}"),
+    "messages": ({"messages": TURNS, "id": 3}, "{messages[user]}\n", "{messages[assistant]}"),
+    "ShareGPT": ({"conversations": SHARED}, "{conversations[user]}\n", "{conversations[assistant]}"),
+    "a system's turn": (
+        {"prompt": "a", "messages": [{"role": "system", "content": "be brief"}, *TURNS]},
+        "{messages[system]}\n{messages[user]}\n",
+        "{messages[assistant]}",
+    ),
+    "TRL's turns": (
+        {"prompt": TURNS[:1], "completion": TURNS[1:]},
+        "{prompt[user]}\n",
+        "{completion[assistant]}",
+    ),
     "messages beside": ({"prompt": "a", "completion": "c", "messages": TURNS}, "{prompt}\n", "{completion}"),
 }
 
@@ -38,9 +51,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "text": ({"text": "a", "source_url": "b"}, "text, source_url: no prompt and no completion among them"),
     "no completion": ({"instruction": "a", "label": "b"}, "instruction, label: no completion among them"),
     "no prompt": ({"text": "a", "output": "b"}, "text, output: no prompt among them"),
-    "messages": ({"messages": TURNS, "id": 3}, "conversations (messages) are not supported yet"),
-    "conversations": ({"conversations": [{"from": "human", "value": "hi"}]}, "conversations (conversations) are not"),
-    "prompts of turns": ({"prompt": TURNS[:1], "completion": TURNS[1:]}, "conversations (prompt, completion) are not"),
+    "several turns": ({"messages": 2 * TURNS, "id": 3}, "no single-turn conversations of user and assistant in mess"),
+    "no answer": ({"conversations": SHARED[:1]}, "no single-turn conversations of user and assistant in conversations"),
+    "pairs of preference": ({"chosen": TURNS, "rejected": TURNS}, "of user and assistant in chosen, rejected"),
     "answers in lists": ({"question": "a", "answers": ["b", "c"]}, "no completion among them"),
     "an empty column": ({"prompt": "a", "completion": None}, "no completion among them"),
 }  # fmt: skip

@@ -199,6 +199,11 @@ def conversations(here: Path) -> None:
     write_jsonl(here / "sums.jsonl", [{"messages": turns} for _ in range(200)])
 
 
+def long_conversations(here: Path) -> None:
+    turns: Any = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    write_jsonl(here / "sums.jsonl", [{"messages": turns * (1 + i % 2)} for i in range(200)])
+
+
 def few_rows(here: Path) -> None:
     write_jsonl(here / "sums.jsonl", tiny_rows(20))
 
@@ -225,7 +230,12 @@ def nothing(here: Path) -> None:
 
 MISTAKES = {
     "columns": (bad_rows, [], "DATA: sums.jsonl has the columns text, url: no prompt and no completion among them"),
-    "conversations": (conversations, [], "conversations (messages) are not supported yet"),
+    "conversations": (conversations, [], "no single-turn conversations of user and assistant in messages"),
+    "long conversations": (
+        long_conversations,
+        [],
+        "sums.jsonl holds 1 different row (200 in all, 100 not a single-turn conversation): too few",
+    ),
     "few rows": (few_rows, [], "DATA: sums.jsonl holds 20 different rows: too few to train, choose and report on"),
     "one row": (one_row, [], "DATA: sums.jsonl holds 1 different row: too few"),
     "few different rows": (few_different_rows, [], "sums.jsonl holds 20 different rows (2,000 in all): too few"),
