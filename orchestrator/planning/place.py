@@ -18,7 +18,7 @@ class Place:
     machine: Machine | None
     cluster: Cluster | None
     placement: list[str]
-    """What the cluster cannot place, or that it can place everything; empty where no cluster was asked."""
+    """What the cluster or this machine cannot place, or that a cluster that was asked can place everything."""
 
     @property
     def is_one_machine(self) -> bool:
@@ -43,7 +43,8 @@ def _here(config: TournamentConfig) -> Place:
     if config.cluster.address not in (None, "local") or "RAY_ADDRESS" in os.environ:
         return Place(None, None, [])
     here = machine_here()
-    return Place(here, cluster_of(config, here), [])
+    cluster = cluster_of(config, here)
+    return Place(here, cluster, _refusals(config, cluster))
 
 
 def cluster_of(config: TournamentConfig, machine: Machine) -> Cluster:
@@ -79,10 +80,17 @@ def _on_paper(config: TournamentConfig, file: Path) -> Place:
     nodes = nodes_of(types)
     machine = largest_of(nodes)
     cluster = _cluster(config, nodes, machine)
-    shapes = {recipe.name: cluster.shape(recipe) for recipe in config.competitors}
-    problems = [f"competitors[{name}] {words}" for name, shape in shapes.items() if (words := refusal(shape, nodes))]
+    problems = _refusals(config, cluster)
     said = ", ".join(f"{kind.most} {kind.name}" for kind in types if not kind.is_head)
     return Place(machine, cluster, problems or [f"every entry can be placed on what {file} allows ({said})"])
+
+
+def _refusals(config: TournamentConfig, cluster: Cluster) -> list[str]:
+    """What the empty cluster could not place."""
+    shapes = {recipe.name: cluster.shape(recipe) for recipe in config.competitors}
+    return [
+        f"competitors[{name}] {words}" for name, shape in shapes.items() if (words := refusal(shape, cluster.nodes))
+    ]
 
 
 def _cluster(config: TournamentConfig, nodes: Nodes, machine: Machine) -> Cluster:

@@ -70,7 +70,7 @@ class Plan(Record):
     assumptions: list[str]
     unchecked: list[str]
     placement: list[str]
-    """What the cluster cannot place, or that it can place everything; empty where no cluster was asked."""
+    """What the cluster or this machine cannot place, or that a cluster that was asked can place everything."""
 
 
 def make_plan(

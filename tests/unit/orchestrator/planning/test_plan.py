@@ -112,6 +112,22 @@ def test_in_a_bucket_a_functions_own_workers_have_to_fit_on_one_node(
     assert (plan.schedule is not None) == fits
 
 
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [({"cpus": 64}, "64 CPU"), ({"gpus": 1}, "1 GPU"), ({"workers": 3}, "3 workers"), ({"workers": 2}, None)],
+)
+def test_what_this_machine_cannot_hold_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resources: Any, words: str | None
+):
+    monkeypatch.setattr(place, "machine_here", lambda: Machine(memory_gb=8, gpus=0, cpus=2))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    large = {"name": "large", "kind": "sft", "learning_rate": 1e-3, "resources": resources}
+    config = faked_config(tmp_path, competitors=[large])
+    placement = make_plan(config, tmp_path / "tournament.yaml", None).placement
+    assert len(placement) == (words is not None)
+    assert all(line.startswith("competitors[large] asks for ") and (words or "") in line for line in placement)
+
+
 def test_a_cluster_that_the_config_names_is_said_to_be_named(tmp_path: Path):
     config = faked_config(tmp_path, cluster={"address": "ray://head:10001"})
     plan = make_plan(config, tmp_path / "tournament.yaml", None)
