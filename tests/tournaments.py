@@ -13,6 +13,10 @@ from orchestrator.views.leaderboard import Leaderboard, build
 from tests.empty_store import give_store
 from tests.tiny import tiny_model, tiny_rows, write_jsonl
 
+PLANTED = "planted-3e1f"
+CREDENTIALS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "WANDB_API_KEY")
+"""With which Ray is started in tests and drivers are: nothing of it may be found anywhere."""
+
 
 def make_inputs(folder: Path) -> Path:
     """Two tiny bases with different tokenizers, and rows."""

@@ -11,18 +11,21 @@ from cluster.on_ray.ray_workers import RayWorkers
 from orchestrator.driver import WORKER_ENVIRONMENT
 from tests.in_haste import libraries_stay
 from tests.ray_start import in_time
-from tests.tournaments import make_inputs, write_tournament
+from tests.tournaments import CREDENTIALS, PLANTED, make_inputs, write_tournament
 
 __all__ = ["libraries_stay"]
 
 
 @pytest.fixture(scope="session")
 def ray_address() -> Iterator[str]:
-    """A local Ray cluster with two CPUs, in processes of its own."""
+    """A local Ray cluster with two CPUs, in processes of its own, which were started with credentials."""
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 2, "include_dashboard": False}
-    cluster = in_time(lambda: Cluster(initialize_head=True, head_node_args=head))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in CREDENTIALS:
+            patch.setenv(name, PLANTED)
+        cluster = in_time(lambda: Cluster(initialize_head=True, head_node_args=head))
     yield cluster.address
     cluster.shutdown()
 

@@ -10,16 +10,13 @@ from cluster.on_ray.ray_private import logs_folder
 from cluster.on_ray.ray_workers import RayWorkers
 from competitors.contract import Brief
 from orchestrator.views.leaderboard import Leaderboard, LineageRow
-from tests.tournaments import losses, python, run, sft, times
-
-PLANTED = "planted-3e1f"
-CREDENTIALS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "WANDB_API_KEY")
+from tests.tournaments import CREDENTIALS, PLANTED, losses, python, run, sft, times
 
 
 def test_two_lineages_from_base_to_champion(
     write_config: Any, inputs: Path, tmp_path: Path, workers: RayWorkers, monkeypatch: pytest.MonkeyPatch
 ):
-    for name in CREDENTIALS:
+    for name in CREDENTIALS:  # as when the Ray was started
         monkeypatch.setenv(name, PLANTED)
     config = write_config(
         [
@@ -97,8 +94,13 @@ def check_folders(run_dir: Path, board: Leaderboard) -> None:
             assert AutoModelForCausalLM.from_pretrained(folder / "seed").num_parameters() > 0
             assert AutoTokenizer.from_pretrained(folder / "seed").eos_token == "</s>"
             assert (folder / "champion").is_dir() == row.dethroned
-            kept = {path.parent.name for path in folder.glob("*/continuation")}
-            assert kept <= {row.winner}
+        last = lineage.rounds[-1].seed_next
+        kept = {
+            f"{path.parent.name}@{row.round}"
+            for row in lineage.rounds
+            for path in run_dir.glob(f"lineages/{lineage.name}/round-{row.round:03d}/*/continuation")
+        }
+        assert kept == {str(last)}
     held_out = run_dir / "data" / "held_out"
     assert {oct(path.stat().st_mode & 0o777) for path in held_out.iterdir()} == {"0o600"}
 
