@@ -105,11 +105,16 @@ class CommandRecipe(RecipeBase):
         return None
 
     def missing_program(self) -> str | None:
-        """That the program is not there, in words; None when it is."""
+        """That the program, or the script that is Python's first word, is not there, in words; None when it is."""
         name, path = self.command[0], str(self.environment.get("PATH", sandbox.SEARCH_PATH))
         if "/" in name:
             program = self.folder / name
             if not program.is_file():
                 return f"{name}: there is no such program in {self.folder}"
             return None if os.access(program, os.X_OK) else f"{name} is not executable (chmod +x {program})"
-        return None if shutil.which(name, path=path) else f"{name}: command not found in {path}"
+        if not shutil.which(name, path=path):
+            return f"{name}: command not found in {path}"
+        script = self.command[1] if len(self.command) > 1 else ""
+        if name.startswith("python") and script.endswith(".py") and not (self.folder / script).exists():
+            return f"{script}: there is no such file in {self.folder}"
+        return None

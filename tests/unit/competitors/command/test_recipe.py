@@ -13,6 +13,7 @@ from tests.unit.competitors.command.making import PROGRAMS, recipe
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"run": "python3 nofile.py --fast", "sandbox": "none"}, "run: nofile.py: there is no such file in "),
         ({"run": "trainn.sh --fast", "sandbox": "none"}, "run: trainn.sh: command not found in "),
         ({"run": "./absent.sh", "sandbox": "none"}, "run: ./absent.sh: there is no such program in "),
         ({"run": "./hostile.py", "sandbox": "none"}, "run: ./hostile.py is not executable"),
