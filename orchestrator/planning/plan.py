@@ -19,6 +19,7 @@ from orchestrator.planning.disk import Disk, disk
 from orchestrator.planning.known_shapes import KNOWN
 from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, trains_on_gpu, warnings
 from orchestrator.planning.model_shape import describe_base
+from orchestrator.planning.module_names import unmatched_names
 from orchestrator.planning.place import Place, place_of
 from orchestrator.planning.power import Power, power_of, too_few_rows
 from orchestrator.planning.preparation import check_inputs, make_data
@@ -112,6 +113,7 @@ def make_plan(
         power=power_of(config, groups),
         warnings=[
             *warnings(config, config_file.parent, place.machine, place.is_one_machine),
+            *unmatched_names(config, config_file.parent),
             *too_few_rows(config, groups),
             *_too_dear(config, scheduled),
             *([] if place.cluster is None else races_in_vain(config, place.cluster)),

@@ -11,6 +11,7 @@ from cluster.machine import Machine
 from orchestrator.config.loading import load_config
 from orchestrator.field.shorthand import expand
 from orchestrator.planning import place
+from orchestrator.planning.module_names import unmatched_names
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.printed import print_plan
 from tests.faked import faked_config
@@ -126,6 +127,36 @@ def test_what_this_machine_cannot_hold_is_said(
     placement = make_plan(config, tmp_path / "tournament.yaml", None).placement
     assert len(placement) == (words is not None)
     assert all(line.startswith("competitors[large] asks for ") and (words or "") in line for line in placement)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"freeze": ["embed_tokens", "lm_head", "layers.[0-1]", "mlp"]}, None),
+        ({"freeze": ["layer.0"]}, "freeze: no module is named layer.0"),
+        ({"train_only": ["model.layers.0.mlp.*"]}, None),
+        ({"train_only": ["mpl"]}, "train_only: no module is named mpl"),
+        ({"adapter": {"method": "lora"}}, None),
+        ({"adapter": {"method": "lora", "target_modules": "all-linear"}}, None),
+        ({"adapter": {"method": "lora", "target_modules": ["q_proj", "self_attn.v_proj", "mlp"]}}, None),
+        (
+            {"adapter": {"method": "lora", "target_modules": ["q_proj", "qproj"]}},
+            "adapter.target_modules: no module is named qproj",
+        ),
+    ],
+)
+@pytest.mark.parametrize("base", ["builtin:tiny-bpe", "base"])
+def test_names_that_a_base_lacks_are_said(tmp_path: Path, recipe: Any, said: str | None, base: str):
+    one = {"name": "one", "kind": "sft", "learning_rate": 1e-3} | recipe
+    lineages = [{"name": "l", "base": base}]
+    config = faked_config(tmp_path, competitors=[one], lineages=lineages, budget={"tokens": 1000})
+    warnings = make_plan(config, tmp_path / "tournament.yaml", None).warnings
+    found = [line for line in warnings if "no module is named" in line]
+    assert len(found) == (said is not None)
+    assert all(line.startswith(f"competitors[one] on l will forfeit: {said}; the base has ") for line in found)
+    if said is not None and base == "base":
+        (tmp_path / "base" / "model.safetensors").unlink()  # what is not here is never guessed
+        assert unmatched_names(config, tmp_path) == []
 
 
 def test_a_cluster_that_the_config_names_is_said_to_be_named(tmp_path: Path):
