@@ -22,7 +22,8 @@ def unmatched_names(config: TournamentConfig, config_folder: Path) -> list[str]:
         modules = _modules(lineage.base, config_folder)
         if not modules:
             continue
-        there = plain(", ".join(sorted({name.rpartition(".")[2] for name in modules})), 160)
+        ends = {name.rpartition(".")[2] for name in modules}
+        there = plain(", ".join(sorted(end for end in ends if not end.isdigit())), 160)
         for recipe in config.competitors:
             if isinstance(recipe, SftRecipe):
                 where = f"competitors[{recipe.name}] on {lineage.name} will forfeit"
