@@ -1,27 +1,22 @@
 """The command line: `tournament new|run|submit|plan|status|leaderboard|enter|withdraw|extend|evaluate|report|...`.
 
-Exit codes: 0 done; 1 the user's config, data or call is wrong, said in one line; 3 stopped, go on with the
-same command. Heavy libraries are imported inside the commands that need them, so `--help` answers at once.
+Heavy libraries are imported inside the commands that need them, so `--help` answers at once.
 """
 
 import importlib.metadata
 import os
-import re
 import shlex
-import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from cluster.errors import ClusterTrouble, LimitReached, TournamentError, UserError
-from cluster.records import nearest
+from cluster.errors import UserError
 from competitors.kinds import Recipe
+from orchestrator.called import JOB_VARIABLE, command_name, ended, going_on
 from orchestrator.config.loading import AUTO, load_config
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.record.run_directory import RunDirectory
@@ -29,10 +24,6 @@ from orchestrator.record.run_directory import RunDirectory
 if TYPE_CHECKING:
     from orchestrator.record.snapshot import Snapshot
 
-JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Set by Ray in a job's entrypoint, whose current folder is a temporary copy of what was submitted."""
-INTERRUPTED = 130
-"""What typer makes of Ctrl-C."""
 
 app = typer.Typer(
     add_completion=False,
@@ -43,7 +34,6 @@ app = typer.Typer(
 )
 # A log has no width of its own: 120 keeps the tables whole.
 console = Console() if sys.stdout.isatty() else Console(width=120)
-errors = Console(stderr=True)
 
 
 def _version(wanted: bool) -> None:
@@ -362,70 +352,14 @@ def _snapshot(run_dir: str) -> "Snapshot":
     return SnapshotReader(RunDirectory.at(run_dir)).read()
 
 
-def command_name() -> str:
-    """How to call us again: by our bare name where the shell finds it, else the way that was used."""
-    if shutil.which("tournament"):
-        return "tournament"
-    called = Path(sys.argv[0])
-    return f"{sys.executable} -m orchestrator" if called.name == "__main__.py" else str(called)
-
-
 def default_run_dir(config: TournamentConfig) -> Path:
     """Where a run lies when nobody says: below cluster.storage, if that is a folder, or runs/ here."""
     folder = None if config.cluster.bucket else config.cluster.storage
     return Path(folder or "runs") / config.name
 
 
-@contextmanager
-def going_on() -> Iterator[None]:
-    """When the tournament stops, say with which command it goes on. SIGTERM stops it as Ctrl-C does, from now on."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except (ClusterTrouble, KeyboardInterrupt, OSError) as error:  # OSError: the disk is full, or went away
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error)
-        again = f"with the same command: {command_name()} {shlex.join(sys.argv[1:])}"
-        if JOB_VARIABLE in os.environ:
-            again = "by submitting it again"
-        raise ClusterTrouble(f"stopped: {reason}\ngo on {again}") from error
-
-
-def _said_of_call(error: Exception) -> str:
-    """What is wrong with an option, an argument or a command's name; nothing where the help was asked for."""
-    said = str(error.format_message()) if hasattr(error, "format_message") else str(error)
-    wrong = re.match(r"No such command '(.*?)'", said)
-    if wrong is None:
-        return said
-    known = [str(getattr(command.callback, "__name__", "")) for command in app.registered_commands]
-    return f'there is no command "{wrong[1]}"{nearest(wrong[1], known)}'
-
-
 def main() -> NoReturn:
-    """Entry point: maps our own errors to exit codes, each in one line."""
+    """Entry point: our own errors become exit codes, each in one line."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # `plan` and `new` count tokens here
-    code = 0
-    try:
-        code = app(standalone_mode=False) or 0  # what typer.Exit carries comes back so
-        if code == INTERRUPTED:
-            raise KeyboardInterrupt
-    except typer.Exit as error:
-        sys.exit(error.exit_code)
-    except typer.Abort:
-        sys.exit(3)
-    except (UserError, LimitReached) as error:  # nothing is to be had from the same command again
-        errors.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except (TournamentError, KeyboardInterrupt) as error:
-        errors.print(str(error) or "interrupted", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(3)
-    except OSError as error:  # a file that somebody else may read or write, a disk that is full
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        errors.print(f"error: {what}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
-    except Exception as error:
-        if type(error).__module__.startswith(("click", "typer")):  # a wrong option or argument
-            if said := _said_of_call(error):
-                errors.print(f"error: {said}", markup=False, highlight=False, soft_wrap=True)
-            sys.exit(1)
-        raise
-    sys.exit(code)
+    commands = [str(getattr(command.callback, "__name__", "")) for command in app.registered_commands]
+    ended(lambda: app(standalone_mode=False) or 0, commands)  # what typer.Exit carries comes back so
