@@ -13,6 +13,7 @@ from typing import Literal, Self, cast
 from pydantic import Field
 
 from cluster.errors import UserError
+from cluster.text import said_by
 from competitors.contract import Brief, RecipeBase
 from competitors.events import Report
 
@@ -52,9 +53,17 @@ def resolve(entrypoint: str, folder: Path) -> Callable[[Brief, Report], None]:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"entrypoint {entrypoint} does not import, also not from {folder}: {error}") from error
+        found = importlib.import_module(module)
+        function = getattr(found, name)
+    except Exception as error:  # whatever a module of the user's says as it is imported
+        raise UserError(f"entrypoint {entrypoint} does not import, also not from {folder}: {said_by(error)}") from error
+    first = module.partition(".")[0]
+    is_there = (folder / f"{first}.py").is_file() or (folder / first / "__init__.py").is_file()
+    file = getattr(found, "__file__", None)
+    if is_there and file is not None and not Path(file).resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"entrypoint {entrypoint}: {module} is {file}, not what lies in {folder}: give that another name"
+        )
     return cast(Callable[[Brief, Report], None], function)
 
 

@@ -65,11 +65,10 @@ def run_tournament(
     Raises UserError for what the user has to mend, ClusterTrouble or KeyboardInterrupt when it stopped and
     the same call goes on with it.
     """
-    config = with_uri_of_environment(config)
     address = address or config.cluster.address or os.environ.get("RAY_ADDRESS")
     with run.locked(), ExitStack() as stack:
         run = stack.enter_context(_stored(config, run))
-        asked = []
+        config, asked = _tracked(config, run), []
         if run.config_file.is_file():
             with run.changing():
                 asked = take_in(run)  # what has ended may have been extended
@@ -123,6 +122,16 @@ def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory, grou
             run.store.keep(path)
         _write_environment(run, {"run_id": uuid.uuid4().hex, **environment()})
         run.adopt(config)
+
+
+def _tracked(config: TournamentConfig, run: RunDirectory) -> TournamentConfig:
+    """With the store that the run began with, or else MLflow's own variable, where the config names none."""
+    if config.tracking.uri is not None:
+        return config
+    if not run.config_file.is_file():
+        return with_uri_of_environment(config)
+    uri = run.config.tracking.uri
+    return config.model_copy(update={"tracking": config.tracking.model_copy(update={"uri": uri})})
 
 
 def _ground(config: TournamentConfig, address: str | None, workers: "Workers | None") -> Ground:
@@ -237,7 +246,7 @@ def _joined(address: str, config: TournamentConfig, run: RunDirectory) -> Iterat
     with connected(address):
         if unfit := unfit_nodes(_proof(config, run)):
             raise UserError(f"the Ray cluster at {address}: {'; '.join(unfit)}")
-        refuse_impossible(still_needed(run.with_changes(config), run), RayWorkers())
+        refuse_impossible(still_needed(run.with_changes(config), run), run, RayWorkers())
         yield
 
 

@@ -74,7 +74,7 @@ class Tournament:
         LimitReached where a round would cost too much: when all that had begun before is settled.
         """
         refuse_hours_without_gpus(self.config, self.context.workers.has_gpus)
-        refuse_impossible(still_needed(self.config, self.dir), self.context.workers)
+        refuse_impossible(still_needed(self.config, self.dir), self.dir, self.context.workers)
         self.costs.require_left()
         try:
             async with asyncio.TaskGroup() as both:
@@ -317,4 +317,4 @@ def _is_newer(model: Path, record: Path) -> bool:
 
     By the time that no copy keeps; another link to a file changes it as well.
     """
-    return any(file.stat().st_ctime >= record.stat().st_ctime for file in model.rglob("*"))
+    return any(file.stat().st_ctime >= record.stat().st_ctime for file in model.rglob("*") if file.is_file())

@@ -23,9 +23,13 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "
 CPU_BUILD = "+cpu"
 KIND = "accelerator_type:"
 """Begins the resource that Ray adds to a node where it has found an accelerator."""
-SEES_GPUS = "import sys, torch; sys.exit(not torch.cuda.is_available())"
-ANSWER_SECONDS = 120.0
-"""So long a node may take to answer: it may have to fetch our packages first."""
+SEES_NONE = 7
+SEES_GPUS = f"import sys, torch; sys.exit(0 if torch.cuda.is_available() or torch.xpu.is_available() else {SEES_NONE})"
+SHOWN = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR")
+"""By which Ray hides a node's GPUs from a process that holds none."""
+LOOK_SECONDS = 120.0
+ANSWER_SECONDS = 300.0
+"""So long a node may take to answer: it may have to fetch our packages first, and imports torch."""
 
 
 def versions() -> dict[str, str | None]:
@@ -66,10 +70,15 @@ def lacking(wanted: dict[str, str | None], proof: Path | str | None, accelerator
 
 
 def _sees_gpus() -> bool:
-    """Asked in a process of its own: to one that holds no GPU, as this, Ray shows none."""
-    shown = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    asked = subprocess.run([sys.executable, "-c", SEES_GPUS], env=shown, capture_output=True, check=False)
-    return asked.returncode == 0
+    """Asked in a process of its own: to one that holds no GPU, as this, Ray shows none. What gives no answer says
+    nothing against the node."""
+    shown = {name: value for name, value in os.environ.items() if name not in SHOWN}
+    command = [sys.executable, "-c", SEES_GPUS]
+    try:
+        asked = subprocess.run(command, env=shown, capture_output=True, check=False, timeout=LOOK_SECONDS)
+    except subprocess.TimeoutExpired:
+        return True
+    return asked.returncode != SEES_NONE
 
 
 def accelerator_of(node: Mapping[str, Any]) -> str | None:

@@ -1,5 +1,6 @@
 """Competitor of kind `sft`: supervised fine-tuning with TRL's SFTTrainer, full or through a PEFT adapter."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -36,6 +37,9 @@ BITSANDBYTES_OPTIMIZERS = (
 TORCHAO_OPTIMIZERS = ("adamw_torch_4bit", "adamw_torch_8bit")
 OWN_GROUPS = ("galore", "apollo", "lomo", "adalomo")
 """Optimizers that make up their own parameter groups."""
+
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 
 
 class SftRecipe(RecipeBase):
@@ -76,6 +80,16 @@ class SftRecipe(RecipeBase):
     @classmethod
     def _none_is_full(cls, value: Any) -> Any:
         return None if value == "none" else value
+
+    @field_validator("optimizer_args", "schedule_args", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        """What YAML 1.1 takes for text: 1e-6."""
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: float(one) if isinstance(one, str) and NUMBER.fullmatch(one) else one for key, one in value.items()
+        }
 
     @field_validator("schedule", "optimizer")
     @classmethod

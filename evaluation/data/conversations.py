@@ -33,11 +33,15 @@ def are_turns(kind: Any) -> bool:
     )
 
 
-def turns_by_role(turns: Sequence[Mapping[str, Any]] | None, wanted: Collection[str] = ()) -> dict[str, str] | None:
+def turns_by_role(
+    turns: Sequence[Mapping[str, Any] | None] | None, wanted: Collection[str] = ()
+) -> dict[str, str] | None:
     """What each role says: system, user, assistant in this order, each once at most. None where the turns are others,
     or one that is `wanted` is not among them; a system's may always be missing."""
     said: dict[str, str] = {}
     for turn in turns or ():
+        if turn is None:  # as Parquet may hold
+            return None
         role = ROLES.get(turn.get("role") or turn.get("from") or "")
         if role is None or any(ORDER.index(role) <= ORDER.index(before) for before in said):
             return None

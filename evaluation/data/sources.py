@@ -158,7 +158,7 @@ def matches(source: str, folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> Iterator[Row]:
-    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    suffix = _suffix(path)
     if suffix not in READERS:
         raise UserError(f"data.source: {path}: unknown kind of file; known are {', '.join(READERS)}")
     try:
@@ -167,8 +167,13 @@ def _read(path: Path) -> Iterator[Row]:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or said_by(error)}") from error
 
 
+def _suffix(path: Path) -> str:
+    """What kind of file it is, compressed or not."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
 def _opened(path: Path) -> gzip.GzipFile | BufferedReader:
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+    return gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def _not(kind: str, error: Exception) -> str:
@@ -211,7 +216,7 @@ def _json(path: Path) -> Iterator[Row]:
 def _csv(path: Path) -> Iterator[Row]:
     import csv
 
-    between = "\t" if ".tsv" in path.suffixes else ","
+    between = "\t" if _suffix(path) == ".tsv" else ","
     with _opened(path) as file, TextIOWrapper(file, "utf-8-sig", newline="") as stream:
         csv.field_size_limit(MOST_CHARACTERS)
         reader = csv.DictReader(stream, restval=None, strict=True, delimiter=between)
@@ -219,7 +224,7 @@ def _csv(path: Path) -> Iterator[Row]:
             names = list(reader.fieldnames or ())
             if twice := [name for name in names if name and names.count(name) > 1]:
                 raise UserError(f"{path}: two columns are named {twice[0]!r}")
-            if len(names) == 1 and (other := next((c for c in ";\t,|" if c in names[0]), None)):
+            if len(names) == 1 and (other := next((c for c in ";\t|," if c in names[0] and c != between), None)):
                 asked = f"is it separated by {other!r}? Here it must be {between!r}"
                 raise UserError(f"{path}, line 1: one column, {plain(names[0], 60)!r}: {asked}")
             for row in reader:

@@ -12,7 +12,7 @@ from cluster.environment import is_credential
 from cluster.errors import UserError
 from cluster.records import nearest
 from competitors.kinds import RUN, Recipe
-from orchestrator.config.tournament import NUMBER, RESERVED_NAMES, TournamentConfig, check_soup
+from orchestrator.config.tournament import RESERVED_NAMES, TournamentConfig, check_soup
 from orchestrator.field.shorthand import expand
 
 AUTO = "auto"
@@ -24,7 +24,7 @@ MakeField = Callable[[TournamentConfig], list[Recipe]]
 
 
 class _OnceLoader(yaml.SafeLoader):
-    """YAML in which a key may stand only once, and 1e-6 is a number."""
+    """YAML in which a key may stand only once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]
@@ -33,9 +33,6 @@ class _OnceLoader(yaml.SafeLoader):
             line = node.start_mark.line + 1
             raise yaml.YAMLError(f'the key "{twice[0]}" stands twice in the section at line {line}')
         return super().construct_mapping(node, deep)
-
-
-_OnceLoader.add_implicit_resolver(*NUMBER)
 
 
 def load_config(

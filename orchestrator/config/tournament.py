@@ -1,12 +1,11 @@
 """The whole config of a tournament, checked: what its sections have to agree on."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from cluster.records import Settings, nearest
 from competitors.kinds import Recipe
@@ -39,15 +38,17 @@ RESERVED_NAMES = (
 )  # fmt: skip
 """A round's folder holds these files and folders beside its competitors' folders."""
 
-NUMBER = "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-"""What YAML 1.2 takes for a number and PyYAML does not: 1e-6."""
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The one in C, as for reading: of a thousand competitors the other takes seconds."""
 
 
-class DUMPER(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]
-    """The one in C, as for reading: of a thousand competitors the other takes seconds. Text like 1e-6 is quoted."""
+ON_RECORD = {"is_on_record": True}
+"""The context in which a run's own config is validated: what was accepted when it began is not refused now."""
 
 
-DUMPER.add_implicit_resolver(*NUMBER)
+def is_on_record(info: ValidationInfo) -> bool:
+    """Whether a config is one that a run began with."""
+    return bool(info.context and info.context.get("is_on_record"))
 
 
 class TournamentConfig(Settings):
@@ -74,11 +75,12 @@ class TournamentConfig(Settings):
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
-    def _distinct_names(self) -> "TournamentConfig":
+    def _distinct_names(self, info: ValidationInfo) -> "TournamentConfig":
         for recipe in self.competitors:
             if recipe.name in RESERVED_NAMES:
                 raise ValueError(f'competitors[{recipe.name}].name: "{recipe.name}" is the name of a folder of ours')
-        for named in ([(f"references[{one.name}].name", one.name) for one in self.references], self.models):
+        models = [] if is_on_record(info) else self.models
+        for named in ([(f"references[{one.name}].name", one.name) for one in self.references], models):
             folders: dict[str, tuple[str, str]] = {}
             for key, name in named:
                 other = folders.setdefault(folder_name(name), (key, name))
@@ -154,7 +156,9 @@ class TournamentConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _everything_has_an_effect(self) -> "TournamentConfig":
+    def _everything_has_an_effect(self, info: ValidationInfo) -> "TournamentConfig":
+        if is_on_record(info):
+            return self
         everybody = [*self.competitors, *(recipe for change in self.changes for recipe in change.enter)]
         if self.evolution is not None and not any(isinstance(recipe, SftRecipe) for recipe in everybody):
             raise ValueError("evolution: goes with recipes of kind sft, and there is none")
@@ -168,8 +172,10 @@ class TournamentConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _changes_could_be_made(self) -> "TournamentConfig":
+    def _changes_could_be_made(self, info: ValidationInfo) -> "TournamentConfig":
         """As `tournament enter` would have them. A soup may blend what evolution will have made, which is not known."""
+        if is_on_record(info):
+            return self
         if self.changes and self.budget.whole is not None:
             raise ValueError("changes: a whole budget is shared out among its first competitors")
         names = {recipe.name for recipe in self.competitors}

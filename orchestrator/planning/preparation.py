@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cluster.errors import UserError
 from cluster.store import LOCAL
@@ -47,7 +46,7 @@ def check_inputs(config: TournamentConfig, config_file: Path) -> None:
 
 def _check_tracking(uri: str | None, config_file: Path) -> None:
     """UserError for an address of a kind that MLflow does not know, with the plugins that are installed."""
-    scheme = urlsplit(uri or "").scheme.partition("+")[0]
+    scheme = uri.partition(":")[0].partition("+")[0] if uri is not None and "://" in uri else ""
     if scheme in MLFLOW_SCHEMES or scheme in entry_points(group="mlflow.tracking_store").names:
         return
     known = ", ".join(one for one in MLFLOW_SCHEMES if one)

@@ -21,7 +21,7 @@ from evaluation.data.split import Split
 from evaluation.data.splits import file_of
 from orchestrator.config.comparison import differences
 from orchestrator.config.loading import explain
-from orchestrator.config.tournament import TournamentConfig, folder_name
+from orchestrator.config.tournament import ON_RECORD, TournamentConfig, folder_name
 from orchestrator.field.changes import Change
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster
@@ -128,7 +128,7 @@ class RunDirectory:
         self._require_config()
         try:
             raw = yaml.load(self.config_file.read_text(encoding="utf-8"), LOADER)
-            return TournamentConfig.model_validate(raw)
+            return TournamentConfig.model_validate(raw, context=ON_RECORD)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise BrokenRecord(f"{self.config_file}: is damaged: {' '.join(str(error).split())}") from error
         except ValidationError as error:

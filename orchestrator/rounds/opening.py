@@ -71,14 +71,18 @@ def placed_as_now(roster: Roster, recipes: Sequence[Recipe]) -> Roster:
     return roster.model_copy(update={"entries": entries})
 
 
-def refuse_impossible(config: TournamentConfig, workers: Workers) -> None:
-    """UserError for what no node of the cluster could ever hold."""
+def refuse_impossible(config: TournamentConfig, run: RunDirectory, workers: Workers) -> None:
+    """UserError for what no node of the cluster could ever hold; of a run that has begun, whose cluster may lack a node
+    just now, ClusterTrouble."""
+    has_begun = any(run.roster(lineage.name, 1) is not None for lineage in config.lineages)
     wanted = {f"competitors[{recipe.name}]": recipe.shape(workers.has_gpus) for recipe in config.competitors}
     wanted["evaluation"] = Shape.of("evaluator", config.evaluation.resources, workers.has_gpus)
     for what, shape in wanted.items():
         try:
             workers.refuse_impossible(shape, what)
         except ClusterTrouble as trouble:
+            if has_begun:
+                raise
             raise UserError(str(trouble)) from trouble
 
 

@@ -153,7 +153,7 @@ def test_without_the_right_token_nothing_is_submitted(laptop: Laptop, variables:
 
 @pytest.mark.slow
 def test_a_stopped_job_goes_on_with_the_same_command(laptop: Laptop):
-    long = ("--set", "budget.steps=1500")
+    long = ("--set", "budget.steps=6000")
     assert laptop.submit("--no-follow", *long).returncode == 0
     progress = laptop.run_dir / "lineages/one/round-001/full/progress.jsonl"
     deadline = time.monotonic() + WAIT_SECONDS

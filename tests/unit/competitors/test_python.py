@@ -44,4 +44,21 @@ def test_code_beside_the_config_is_found_wherever_the_command_was_called(
     run(brief, recipe, events.append)
     assert events == [{"event": "started"}, {"event": "mine"}]
     assert sys.path.count(str(tmp_path)) == 1
-    PythonRecipe(name="p", kind="python", entrypoint="json:loads").located(tmp_path).check()
+    with pytest.raises(UserError, match=r"json is .*, not what lies in .*: give that another name"):
+        PythonRecipe(name="p", kind="python", entrypoint="json:loads").located(tmp_path).check()
+
+
+def test_two_modules_of_one_name_are_not_taken_for_each_other(tmp_path: Path):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "same_named_module.py").write_text("def f(brief, report): ...")
+    resolve("same_named_module:f", tmp_path / "one")
+    with pytest.raises(UserError, match=r"same_named_module is .*one/same_named_module.py, not what lies in .*two"):
+        resolve("same_named_module:f", tmp_path / "two")
+
+
+def test_what_a_module_says_as_it_is_imported_is_one_line(tmp_path: Path):
+    (tmp_path / "broken_module.py").write_text("def f(:\n")
+    with pytest.raises(UserError, match="entrypoint broken_module:f does not import") as caught:
+        resolve("broken_module:f", tmp_path)
+    assert "\n" not in str(caught.value)

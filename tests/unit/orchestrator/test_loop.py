@@ -654,7 +654,7 @@ def test_what_may_change_is_on_record_as_it_was_last_started(inputs: Path, tmp_p
 
 
 def test_who_was_withdrawn_and_what_was_scored_need_not_be_possible_any_more(inputs: Path, tmp_path: Path):
-    shutil.copytree(inputs / "base", tmp_path / "reference")
+    tiny_model(tmp_path / "reference")
     field = [
         {"name": name, "kind": "sft", "learning_rate": 1e-3, "resources": {"cpus": cpus}}
         for name, cpus in (("a", 1), ("b", 8))
@@ -664,7 +664,7 @@ def test_who_was_withdrawn_and_what_was_scored_need_not_be_possible_any_more(inp
     run = play(config, tmp_path / "run", FakedWorkers(cpus=8)).run
     shutil.rmtree(tmp_path / "reference")
     extend(run, 1)
-    with pytest.raises(UserError, match="8"):
+    with pytest.raises(ClusterTrouble, match="8"):
         play(config, tmp_path / "run", FakedWorkers(cpus=4))
     withdraw(run, "b")
     assert play(config, tmp_path / "run", FakedWorkers(cpus=4)).is_finished

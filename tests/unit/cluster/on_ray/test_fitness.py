@@ -34,12 +34,15 @@ def test_an_image_without_cuda_on_a_node_with_a_gpu_is_said(monkeypatch: pytest.
 def test_a_gpu_that_torch_does_not_see_is_said(monkeypatch: pytest.MonkeyPatch):
     """As without a driver, or in a container without NVIDIA's runtime: it would train on the CPU, at a GPU's price."""
     monkeypatch.setattr(fitness, "version", lambda name: "2.13.0+cu130")
-    monkeypatch.setattr(fitness, "SEES_GPUS", "import sys; sys.exit(1)")
+    monkeypatch.setattr(fitness, "SEES_GPUS", "import sys; sys.exit(7)")
     (lack,) = lacking({"torch": "2.13.0"}, None, "L40S")
     assert lack == "a way to its L40S: torch sees no GPU (NVIDIA's driver, the container's runtime?)"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(fitness, "SEES_GPUS", "import os, sys; sys.exit('CUDA_VISIBLE_DEVICES' in os.environ)")
-    assert lacking({"torch": "2.13.0"}, None, "L40S") == []
+    shows = "import os, sys; sys.exit(7 * ('CUDA_VISIBLE_DEVICES' in os.environ))"
+    for code in (shows, "import sys; sys.exit(1)", "import time; time.sleep(9)"):  # no answer says nothing against it
+        monkeypatch.setattr(fitness, "SEES_GPUS", code)
+        monkeypatch.setattr(fitness, "LOOK_SECONDS", 0.5 if "sleep" in code else 60.0)
+        assert lacking({"torch": "2.13.0"}, None, "L40S") == []
 
 
 @pytest.mark.parametrize(

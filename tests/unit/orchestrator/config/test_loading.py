@@ -295,10 +295,10 @@ def test_numbers_are_numbers_in_sections_without_types_too(tmp_path: Path):
     text = yaml.safe_dump({**MINIMAL, "competitors": None}).replace(
         "competitors: null",
         "competitors: [{name: a, kind: sft, learning_rate: 1e-3, schedule: cosine_with_min_lr,"
-        " schedule_args: {min_lr: 1e-6, high: -2.5E+3, text: '1e-6', word: e-3}}]",
+        " schedule_args: {min_lr: 1e-6, high: -2.5E+3, word: e-3}}]",
     )
     loaded = load_config(write(tmp_path, text))
-    given = {"min_lr": 1e-6, "high": -2500.0, "text": "1e-6", "word": "e-3"}
+    given = {"min_lr": 1e-6, "high": -2500.0, "word": "e-3"}
     assert loaded.competitors[0].schedule_args == given
     assert load_config(write(tmp_path, loaded.to_yaml())) == loaded
     directory = RunDirectory(tmp_path / "run")
@@ -310,3 +310,13 @@ def test_numbers_are_numbers_in_sections_without_types_too(tmp_path: Path):
         .schedule_args["min_lr"]
         == 1e-7
     )
+
+
+def test_a_run_that_began_with_what_is_refused_now_can_be_read(tmp_path: Path):
+    directory = RunDirectory(tmp_path / "run")
+    directory.adopt(load_config(write(tmp_path, yaml.safe_dump(MINIMAL))))
+    raw = yaml.safe_load(directory.config_file.read_text()) | {"allocation": {"share": 0.1}}
+    directory.config_file.write_text(yaml.safe_dump(raw))
+    assert directory.config.allocation.share == 0.1
+    with pytest.raises(UserError, match="allocation: goes with a whole budget"):
+        load_config(write(tmp_path, yaml.safe_dump({**MINIMAL, "allocation": {"share": 0.1}})))
