@@ -57,13 +57,11 @@ def resolve(entrypoint: str, folder: Path) -> Callable[[Brief, Report], None]:
         function = getattr(found, name)
     except Exception as error:  # whatever a module of the user's says as it is imported
         raise UserError(f"entrypoint {entrypoint} does not import, also not from {folder}: {said_by(error)}") from error
-    first = module.partition(".")[0]
-    is_there = (folder / f"{first}.py").is_file() or (folder / first / "__init__.py").is_file()
-    file = getattr(found, "__file__", None)
-    if is_there and file is not None and not Path(file).resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"entrypoint {entrypoint}: {module} is {file}, not what lies in {folder}: give that another name"
-        )
+    place, file = folder.joinpath(*module.split(".")), getattr(found, "__file__", None)
+    own = next((one for one in (place.with_suffix(".py"), place / "__init__.py") if one.is_file()), None)
+    # By its text: of what a job's folder holds each node of a cluster has a copy of its own.
+    if own is not None and file is not None and Path(file).read_bytes() != own.read_bytes():
+        raise UserError(f"entrypoint {entrypoint}: {module} is {file}, not {own}: give that another name")
     return cast(Callable[[Brief, Report], None], function)
 
 

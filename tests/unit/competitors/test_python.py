@@ -44,16 +44,16 @@ def test_code_beside_the_config_is_found_wherever_the_command_was_called(
     run(brief, recipe, events.append)
     assert events == [{"event": "started"}, {"event": "mine"}]
     assert sys.path.count(str(tmp_path)) == 1
-    with pytest.raises(UserError, match=r"json is .*, not what lies in .*: give that another name"):
+    with pytest.raises(UserError, match=r"json is .*, not .*/json.py: give that another name"):
         PythonRecipe(name="p", kind="python", entrypoint="json:loads").located(tmp_path).check()
 
 
 def test_two_modules_of_one_name_are_not_taken_for_each_other(tmp_path: Path):
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "same_named_module.py").write_text("def f(brief, report): ...")
+        (tmp_path / folder / "same_named_module.py").write_text(f"def f(brief, report): {folder!r}")
     resolve("same_named_module:f", tmp_path / "one")
-    with pytest.raises(UserError, match=r"same_named_module is .*one/same_named_module.py, not what lies in .*two"):
+    with pytest.raises(UserError, match=r"is .*one/same_named_module.py, not .*two/same_named_module.py: give that"):
         resolve("same_named_module:f", tmp_path / "two")
 
 
