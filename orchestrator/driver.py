@@ -75,10 +75,9 @@ def run_tournament(
         if workers is None and address not in OF_OUR_OWN and not (run.config_file.is_file() and _is_finished(run)):
             stack.enter_context(_joined(address, config, run))  # not only when all data are split and models are here
         ground = None if run.config_file.is_file() else _ground(config, address, workers)
-        prepare(config, config_file, run, ground)
+        is_finished = prepare(config, config_file, run, ground)
         config, reader = run.with_changes(config), SnapshotReader(run)
         everybody = Delivery([*watching, *observers(config, run)])
-        is_finished = _is_finished(run)
 
         async def drive() -> None:
             async with everybody.serving():
@@ -95,33 +94,35 @@ def run_tournament(
         return reader.read()
 
 
-def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory, ground: Ground | None = None) -> None:
+def prepare(config: TournamentConfig, config_file: Path, run: RunDirectory, ground: Ground | None = None) -> bool:
     """Everything that can be wrong with the config and the data is found here, before Ray starts. Without a `ground`
-    it is not asked whether a new run's whole budget is enough."""
+    it is not asked whether a new run's whole budget is enough. Whether every round is on record already."""
     run.check(config)
     check_inputs(still_needed(run.with_changes(config), run), config_file)
     if run.config_file.is_file():
         run.sweep()
-        if not _is_finished(run):
+        is_finished = _is_finished(run)
+        if not is_finished:
             recorded = read_json(run.environment_file)
             if (changed := gone_on(recorded, environment())) != recorded:
                 _write_environment(run, changed)
         with run.changing():
             if (now := run.with_changes(config)) != run.config:  # what may change did
                 run.adopt(now)
-    else:
-        run.clear()
-        if ground is not None:
-            refuse_hours_without_gpus(config, ground.has_gpus, config_file)
-        make_data(config, config_file, run.data)
-        if ground is not None:
-            check_budget(config, config_file, run.data, ground)
-        fetch_tasks(config, config_file, run.own_tasks)
-        bring_models(config, config_file, run.model)
-        for path in (run.data, run.model("").parent):
-            run.store.keep(path)
-        _write_environment(run, {"run_id": uuid.uuid4().hex, **environment()})
-        run.adopt(config)
+        return is_finished
+    run.clear()
+    if ground is not None:
+        refuse_hours_without_gpus(config, ground.has_gpus, config_file)
+    make_data(config, config_file, run.data)
+    if ground is not None:
+        check_budget(config, config_file, run.data, ground)
+    fetch_tasks(config, config_file, run.own_tasks)
+    bring_models(config, config_file, run.model)
+    for path in (run.data, run.model("").parent):
+        run.store.keep(path)
+    _write_environment(run, {"run_id": uuid.uuid4().hex, **environment()})
+    run.adopt(config)
+    return False
 
 
 def _tracked(config: TournamentConfig, run: RunDirectory) -> TournamentConfig:

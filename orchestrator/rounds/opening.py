@@ -59,7 +59,7 @@ def next_field(
 
 def placed_as_now(roster: Roster, recipes: Sequence[Recipe]) -> Roster:
     """The roster with the memory and the labels that the config's recipes have now, as these may change between two
-    starts; those of their copies too."""
+    starts; those of their copies too, but not of a copy's copies."""
     now = {recipe.name: recipe.resources for recipe in recipes}
     entries = []
     for entry in roster.entries:
