@@ -26,6 +26,7 @@ from tests.experiments.cells import Cell
 from tests.experiments.counting import counted
 from tests.experiments.results import Outcome, Point, Result
 from tests.experiments.single import marks, train_and_score
+from tests.experiments.sizes import LONGER, Setting
 
 ROUNDS = 5
 RANDOM_TRIALS = 4
@@ -45,11 +46,12 @@ class Arm:
     on_ray: bool = False
 
 
-def alone(recipe: SftRecipe) -> Run:
-    """One recipe with everything, and what its best checkpoint would have been."""
+def alone(recipe: SftRecipe, budgets: Callable[[Setting], float] = lambda setting: 1.0) -> Run:
+    """One recipe with everything, or so many times that, and what its best checkpoint would have been."""
 
     def run(cell: Cell, folder: Path) -> Outcome:
-        card, points = train_and_score(cell, recipe, cell.setting.total_tokens, folder, marks(cell))
+        tokens = round(cell.setting.total_tokens * budgets(cell.setting))
+        card, points = train_and_score(cell, recipe, tokens, folder, marks(cell))
         best = min(points, key=lambda one: one.validation)
         return Outcome(
             card.validation.loss, card.reported.loss, best_checkpoint=best, curve=tuple(points), chosen=recipe.summary
@@ -169,6 +171,11 @@ def one_row_a_worker(cell: Cell) -> dict[str, Any]:
     return whole_budget(step_tokens=round(WORKERS * cell.tokens_per_row))(cell)
 
 
+def low_field(cell: Cell) -> list[SftRecipe]:
+    """The tournament's competitors with a quarter of their rates: the best rate lies beyond them."""
+    return [one.model_copy(update={"learning_rate": one.learning_rate / 4}) for one in whole_field(cell)]
+
+
 def any_one(cell: Cell) -> list[SftRecipe]:
     """One competitor, picked without looking."""
     field = whole_field(cell)
@@ -182,12 +189,14 @@ def _alone(adapters: bool) -> dict[str, Arm]:
         if recipe.schedule != "linear":
             arms[f"alone-{recipe.name}-to-zero"] = Arm(alone(recipes.to_zero(recipe)))
     arms |= {recipe.name: Arm(alone(recipe)) for recipe in recipes.grid(adapters)}
-    # Data-parallel on four workers: each of them a recipe's own batch, so that four times as many rows make a step.
+    # Data-parallel on four workers, each with a recipe's own batch, so that four times as many rows make a step: with as
+    # many tokens as the tournament, and with as much time.
     for recipe in recipes.field(adapters):
         for name, one in ((recipe.name, recipe), (f"{recipe.name}-to-zero", recipes.to_zero(recipe))):
             wide = one.model_copy(update={"gradient_accumulation": WORKERS})
             if name == recipe.name or recipe.schedule != "linear":
                 arms[f"wide-{name}"] = Arm(alone(wide))
+                arms[f"longer-{name}"] = Arm(alone(wide, lambda setting: LONGER[setting.name]))
     return arms
 
 
@@ -206,6 +215,8 @@ def arms(adapters: bool) -> dict[str, Arm]:
         "wide-ours": Arm(tournament(whole_field, one_row_a_worker)),
         "ours-no-race": Arm(tournament(any_one, whole_budget())),
         "ours-no-climb": Arm(tournament(whole_field, whole_budget(climb=False))),
+        "ours-low": Arm(tournament(low_field, whole_budget())),
+        "ours-low-no-climb": Arm(tournament(low_field, whole_budget(climb=False))),
         "ours-no-optimizer": Arm(tournament(whole_field, whole_budget(keep_optimizer=False))),
         "ours-one-line": Arm(tournament(whole_field, whole_budget(several_lines=False))),
     }
