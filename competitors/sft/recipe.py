@@ -69,6 +69,7 @@ class SftRecipe(RecipeBase):
     score_weights: Literal["last", "tail_average", "cool_down"] = "last"
     tail: float = Field(0.25, gt=0, lt=1)
     packing: bool = False
+    group_by_length: bool = Field(False, description="rows of about the same length in a step")
     gradient_checkpointing: bool = False
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: str | None = None
@@ -123,6 +124,8 @@ class SftRecipe(RecipeBase):
             raise ValueError("train_only: give it or freeze, not both")
         if self.adapter and self.adapter.lora_plus_ratio and self.optimizer.startswith(OWN_GROUPS):
             raise ValueError(f"adapter.lora_plus_ratio: optimizer {self.optimizer} makes its own parameter groups")
+        if self.packing and self.group_by_length:
+            raise ValueError("group_by_length: packed sequences are all full; give it or packing, not both")
         if self.schedule == "warmup_stable_decay" and "num_decay_steps" in self.schedule_args:
             raise ValueError("schedule_args.num_decay_steps: give decay, a share of the span, instead")
         return self

@@ -4,8 +4,9 @@ Everything is settled before the first step, from the brief's seed: the token bu
 whole step, the learning-rate schedule knows where it ends, and a continuation can say which rows are spent.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ MAX_EPOCHS_BY_TIME = 64
 MAX_ROWS_BY_TIME = 4_000_000
 COUNTED_ROWS = 8192
 CHUNK = 1024
+WINDOW_STEPS = 16
+"""Rows of about the same length are looked for among those of so many steps."""
 IGNORED = -100
 NEVER = 2**40
 """A row that was seen so often is never the least seen."""
@@ -50,18 +53,18 @@ class Stream:
         return len(self.tokens_after) - 1
 
 
-def row_passes(counts: Counts, seed: int) -> Iterator[Counts]:
-    """Row numbers without end: each time the least seen rows, in an order that follows from `seed` and the pass.
+def row_passes(counts: Counts, seed: int) -> Iterator[tuple[Counts, npt.NDArray[np.bool_]]]:
+    """Row numbers without end: all of them in an order that follows from `seed` and the pass, and which are taken.
 
-    `counts` (rows,) says how often each row was trained on before, so that going on from a continuation takes the
-    rows it has not seen: with the same seed in the order in which an uninterrupted training would have, with another
-    in an order of one's own. It is counted up here; the caller may set a row to NEVER.
+    Those are the least seen. `counts` (rows,) says how often each row was trained on before, so that going on from a
+    continuation takes the rows it has not seen: with the same seed in the order in which an uninterrupted training
+    would have, with another in an order of one's own. It is counted up here; the caller may set a row to NEVER.
     """
     while (least := counts.min()) < NEVER:
         order = np.random.default_rng([seed, least]).permutation(len(counts))
-        rows = order[counts[order] == least]
-        counts[rows] += 1
-        yield rows
+        is_taken = counts[order] == least
+        counts[order[is_taken]] += 1
+        yield order, is_taken
 
 
 def count_tokens(train_data: Path, tokenizer_folder: Path, max_tokens: int) -> tuple[int, int, int]:
@@ -95,11 +98,12 @@ def prepare(
     seed: int,
     seen: Counts | None,
     held_back: Counts | None = None,
+    group_by_length: bool = False,
 ) -> Stream:
     """Tokenise as many rows as the budget holds, and cut them into steps that stay within it.
 
-    The rows numbered in `held_back` are never taken, nor those whose completion max_tokens cuts away: they teach
-    nothing and cost nothing.
+    With `group_by_length` the rows of a step are of about the same length: see `alike`. The rows numbered in
+    `held_back` are never taken, nor those whose completion max_tokens cuts away: they teach nothing and cost nothing.
     Raises Forfeit when the budget holds not even one step, or no row has a completion within `max_tokens`.
     """
     import pyarrow.parquet as pq
@@ -113,14 +117,20 @@ def prepare(
     encoded: dict[int, Encoded] = {}
     taken: list[int] = []
     tokens = 0
-    for chunk in _chunks(row_passes(counts, seed)):
+    window = WINDOW_STEPS * sequences_per_step if group_by_length else 1
+    waiting: list[int] = []
+    for chunk, place in _chunks(row_passes(counts, seed), max(CHUNK // window, 1) * window):
         new = [i for i in chunk if i not in encoded]
         if new:
             part = table.take(new)
             texts = (part["prompt"].to_pylist(), part["completion"].to_pylist())
             encoded |= dict(zip(new, encode(*texts, tokenizer, max_tokens), strict=True))
-        useful = [i for i in chunk if encoded[i].completion_tokens][: limit - len(taken)]
+        useful = [i for i in chunk if encoded[i].completion_tokens]
         counts[[i for i in chunk if not encoded[i].completion_tokens]] = NEVER
+        if group_by_length:
+            lengths = {i: len(encoded[i].ids) for i in (*waiting, *useful)}
+            useful, waiting = alike(waiting, useful, place, lengths, sequences_per_step)
+        useful = useful[: limit - len(taken)]
         taken += useful
         tokens += sum(len(encoded[i].ids) for i in useful)
         if len(taken) >= limit or (budget.tokens is not None and tokens > budget.tokens + CHUNK):
@@ -130,10 +140,36 @@ def prepare(
     return _cut_into_steps(rows, taken, encoded, max_tokens, budget, sequences_per_step, packing)
 
 
-def _chunks(passes: Iterable[Counts]) -> Iterator[list[int]]:
-    for rows in passes:
-        for start in range(0, len(rows), CHUNK):
-            yield [int(i) for i in rows[start : start + CHUNK]]
+def alike(
+    waiting: Sequence[int], rows: Sequence[int], place: Counts, lengths: Mapping[int, int], step: int
+) -> tuple[list[int], list[int]]:
+    """`rows`, put so that each `step` of them are of about the same length, and which of them wait for the next ones.
+
+    As transformers' `group_by_length`: rows that are neighbours by length within a window of `WINDOW_STEPS` steps
+    are one step, and the steps come in an order at random. Windows are cut by `place`, where each row stands in the
+    pass, and a window's rows that make no whole step are taken with the next one's: so it is the same from wherever
+    in the pass it goes on, if that is after a whole step.
+    """
+    put, wait = list[int](), list(waiting)
+    for window, of_it in groupby(rows, lambda i: int(place[i]) // (WINDOW_STEPS * step)):
+        by_length = sorted([*wait, *of_it], key=lambda i: (lengths[i], i))
+        # Once the longest wait and once the shortest, or the longest of all would wait for ever.
+        first = len(by_length) % step if window % 2 else 0
+        wait, by_length = by_length[:first], by_length[first:]
+        steps = [by_length[start : start + step] for start in range(0, len(by_length), step)]
+        wait += steps.pop() if steps and len(steps[-1]) < step else []
+        for one in sorted(steps, key=lambda one: min(place[i] for i in one)):
+            put += one
+    return put, wait
+
+
+def _chunks(passes: Iterable[tuple[Counts, npt.NDArray[np.bool_]]], size: int) -> Iterator[tuple[list[int], Counts]]:
+    """The rows that are taken of each `size` of a pass, and where each row of the data stands in it."""
+    for order, is_taken in passes:
+        place = np.argsort(order)
+        for start in range(0, len(order), size):
+            part = slice(start, start + size)
+            yield [int(i) for i in order[part][is_taken[part]]], place
 
 
 def _rows_to_prepare(rows: int, budget: Allowance, sequences_per_step: int, packing: bool) -> int:

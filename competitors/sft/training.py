@@ -44,7 +44,7 @@ def train(
     went_on = brief.seed_continuation if recipe.continue_ else None
     seen = _seen_before(went_on, brief) if went_on else None
     inputs = (brief.train_data, tokenizer, brief.max_tokens, brief.budget, recipe.batch)
-    stream = prepare(*inputs, recipe.packing, brief.random_seed, seen, held_back)
+    stream = prepare(*inputs, recipe.packing, brief.random_seed, seen, held_back, recipe.group_by_length)
     folder = resume.saved(brief)
     resumed = resume.Resume.read(folder / "resume.json") if folder else None
     done = resumed.step if resumed else 0

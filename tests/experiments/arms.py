@@ -11,11 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
 from cluster.in_process import InProcessWorkers
+from cluster.resources import Resources
+from competitors.contract import Brief
+from competitors.events import reporter
+from competitors.sft import ray_train
 from competitors.sft.recipe import SftRecipe
+from competitors.sft.training import train
 from orchestrator.config.loading import load_config
 from orchestrator.driver import prepare
 from orchestrator.record.run_directory import RunDirectory
@@ -77,8 +83,11 @@ def searched_at_random(cell: Cell, folder: Path) -> Outcome:
     return best
 
 
-def tournament(field: Callable[[Cell], list[SftRecipe]], settings: Callable[[Cell], dict[str, Any]]) -> Run:
-    """A tournament in this process; what comes of it is its champion, be the last seed better or not."""
+def tournament(
+    field: Callable[[Cell], list[SftRecipe]], settings: Callable[[Cell], dict[str, Any]], workers: int = 1
+) -> Run:
+    """A tournament in this process, as if it had so many workers; what comes of it is its champion, be the last seed
+    better or not."""
 
     def run(cell: Cell, folder: Path) -> Outcome:
         setting = cell.setting
@@ -100,7 +109,7 @@ def tournament(field: Callable[[Cell], list[SftRecipe]], settings: Callable[[Cel
         }
         file = folder / "tournament.yaml"
         file.write_text(yaml.safe_dump(config, sort_keys=False))
-        snapshot = _held(file, RunDirectory(folder / "run"))
+        snapshot = _held(file, RunDirectory(folder / "run"), workers)
         assert snapshot.manifest is not None
         assert snapshot.manifest.fingerprint == cell.manifest.fingerprint, "its rows are others"
         return _outcome(snapshot.lineages[0])
@@ -108,14 +117,21 @@ def tournament(field: Callable[[Cell], list[SftRecipe]], settings: Callable[[Cel
     return run
 
 
-def _held(file: Path, run: RunDirectory) -> Snapshot:
+def _held(file: Path, run: RunDirectory, room: int) -> Snapshot:
     """Hold the tournament of a config in this process, with no observers, who would take the interpreter's time."""
     config = load_config(file)
     with run.locked():
         prepare(config, file, run)
-        workers = InProcessWorkers(trainers=1, evaluators=0)
-        asyncio.run(Tournament(config, run, file.parent, workers, lambda event: None).run())
+        workers = InProcessWorkers(trainers=1, evaluators=0, room=room)
+        with patch.object(ray_train, "train_together", _by_one):
+            asyncio.run(Tournament(config, run, file.parent, workers, lambda event: None).run())
     return SnapshotReader(run).read()
+
+
+def _by_one(brief: Brief, recipe: SftRecipe) -> None:
+    """A gang's training in this process, which ends where the gang's does (tests/integration/test_gang_training.py)."""
+    whole = {"batch_size": recipe.batch, "gradient_accumulation": 1, "resources": Resources(gpus=0)}
+    train(brief, recipe.model_copy(update=whole), reporter(brief.progress_file))
 
 
 def _outcome(lineage: LineageSnapshot) -> Outcome:
@@ -140,7 +156,10 @@ def _in_words(one: RoundSnapshot) -> str:
         loss = f"{entry.scorecard.validation.loss:.4f}" if entry.scorecard else entry.state
         tokens = entry.submission.train_tokens if entry.submission else 0
         recipe = entry.entry.recipe
-        what = f"{recipe.learning_rate:g} at batch {recipe.batch}" if isinstance(recipe, SftRecipe) else recipe.kind
+        what = recipe.kind
+        if isinstance(recipe, SftRecipe):
+            gang = f" on {recipe.resources.workers} workers" if recipe.is_gang else ""
+            what = f"{recipe.learning_rate:g} at batch {recipe.batch}{gang}"
         entries.append(f"{entry.name} {loss} ({what}, {tokens:,} tokens)")
     return f"round {one.number}: {', '.join(entries)}"
 
@@ -166,11 +185,6 @@ def whole_budget(**allocation: Any) -> Callable[[Cell], dict[str, Any]]:
     return settings
 
 
-def one_row_a_worker(cell: Cell) -> dict[str, Any]:
-    """A step as large as all workers together need, to have a row each."""
-    return whole_budget(step_tokens=round(WORKERS * cell.tokens_per_row))(cell)
-
-
 def low_field(cell: Cell) -> list[SftRecipe]:
     """The tournament's competitors with a quarter of their rates: the best rate lies beyond them."""
     return [one.model_copy(update={"learning_rate": one.learning_rate / 4}) for one in whole_field(cell)]
@@ -189,14 +203,15 @@ def _alone(adapters: bool) -> dict[str, Arm]:
         if recipe.schedule != "linear":
             arms[f"alone-{recipe.name}-to-zero"] = Arm(alone(recipes.to_zero(recipe)))
     arms |= {recipe.name: Arm(alone(recipe)) for recipe in recipes.grid(adapters)}
-    # Data-parallel on four workers, each with a recipe's own batch, so that four times as many rows make a step: with as
-    # many tokens as the tournament, and with as much time.
+    # Data-parallel on four workers, each with a recipe's own batch, so that four times as many rows make a step: with
+    # as many tokens as the tournament, and with as much time.
     for recipe in recipes.field(adapters):
         for name, one in ((recipe.name, recipe), (f"{recipe.name}-to-zero", recipes.to_zero(recipe))):
             wide = one.model_copy(update={"gradient_accumulation": WORKERS})
+            longer = wide.model_copy(update={"group_by_length": True})  # with all that makes it faster
             if name == recipe.name or recipe.schedule != "linear":
                 arms[f"wide-{name}"] = Arm(alone(wide))
-                arms[f"longer-{name}"] = Arm(alone(wide, lambda setting: LONGER[setting.name]))
+                arms[f"longer-{name}"] = Arm(alone(longer, lambda setting: LONGER[setting.name]))
     return arms
 
 
@@ -212,7 +227,7 @@ def arms(adapters: bool) -> dict[str, Arm]:
         "pbt": Arm(trials.population, on_ray=True),
         "naive": Arm(tournament(whole_field, equal_rounds)),
         "ours": Arm(tournament(whole_field, whole_budget())),
-        "wide-ours": Arm(tournament(whole_field, one_row_a_worker)),
+        "wide-ours": Arm(tournament(whole_field, whole_budget(workers=WORKERS), WORKERS)),
         "ours-no-race": Arm(tournament(any_one, whole_budget())),
         "ours-no-climb": Arm(tournament(whole_field, whole_budget(climb=False))),
         "ours-low": Arm(tournament(low_field, whole_budget())),

@@ -18,6 +18,8 @@ from tests.experiments.sizes import SIZES, Setting
 
 DOCS = Path(__file__).parents[2] / "docs" / "experiments.md"
 OURS, GRID = "ours", "best of a grid of 12"
+WIDE_OURS = "four workers: the tournament"
+WIDE, LONGER = "four workers: best recipe alone", "four workers: the same in equal time"
 STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 """Student's t for a two-sided interval of 95 %, by the number of seeds."""
 
@@ -66,7 +68,10 @@ def rows(adapters: bool) -> list[Row]:
     field = recipes.field(adapters)
     own = tuple(f"alone-{one.name}" for one in field)
     zero = tuple(f"alone-{one.name}" + ("-to-zero" if one.schedule != "linear" else "") for one in field)
-    wide = tuple(name.replace("alone-", "wide-") for name in dict.fromkeys((*own, *zero)))
+    wide, longer = (
+        tuple(name.replace("alone-", f"{word}-") for name in dict.fromkeys((*own, *zero)))
+        for word in ("wide", "longer")
+    )
     found = [Row("**the tournament**", (OURS,), "Four recipes and one budget, by default settings.")]
     for one, by_own, to_zero in zip(field, own, zero, strict=True):
         found.append(Row(f"{one.name} alone", (by_own,), "One of its recipes with everything."))
@@ -98,10 +103,13 @@ def rows(adapters: bool) -> list[Row]:
             ("ours-no-climb",),
             "No second heat after the race, and no rate is tried beyond the field's.",
         ),
+        Row("a field of low rates", ("ours-low",), "The four recipes at a quarter of their rates."),
+        Row("the same without the climb", ("ours-low-no-climb",), "No rate is tried beyond the field's."),
         Row("without the optimizer", ("ours-no-optimizer",), "Each round starts with a fresh optimizer."),
         Row("without several lines", ("ours-one-line",), "One line even where data is short."),
-        Row("four workers: the tournament", ("wide-ours",), "Steps of four rows, one for each worker."),
-        Row("four workers: best recipe alone", wide, "Data-parallel, batch × 4; the best, chosen afterwards."),
+        Row(WIDE_OURS, ("wide-ours",), "Steps of four rows, one for each worker."),
+        Row(WIDE, wide, "Data-parallel, batch × 4; the best, chosen afterwards."),
+        Row(LONGER, longer, "The same with as many more tokens as the tournament takes more time."),
     ]
 
 

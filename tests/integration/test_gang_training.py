@@ -96,6 +96,7 @@ MORE: dict[str, dict[str, Any]] = {
 TRUNK = SftRecipe(name="a", kind="sft", learning_rate=0.01, batch_size=8, resources=Resources(gpus=0))
 LINES = {
     "line": part_of_a_line(TRUNK, is_last=False),
+    "line-of-like-rows": part_of_a_line(TRUNK, is_last=False).model_copy(update={"group_by_length": True}),
     "line-of-small-steps": part_of_a_line(carried(TRUNK, 2), is_last=True),
 }
 """Of one worker, from a trunk that was trained in steps of eight sequences."""

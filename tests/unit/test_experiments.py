@@ -78,7 +78,7 @@ def test_an_adapter_alone_is_scored_as_it_is_on_its_way(cell: Cell, tmp_path: Pa
 @pytest.mark.parametrize("name", [name for name in arms(False) if "ours" in name or name == "naive"])
 def test_a_tournament_has_a_config_that_is_one(cell: Cell, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     heard = []
-    monkeypatch.setattr("tests.experiments.arms._held", lambda file, run: heard.append(load_config(file)))
+    monkeypatch.setattr("tests.experiments.arms._held", lambda file, run, room: heard.append(load_config(file)))
     with pytest.raises(AttributeError):  # nothing was run
         arms(False)[name].run(cell, tmp_path)
     assert heard[0].seed == cell.seed
@@ -197,7 +197,8 @@ def test_the_picture_reads_all_seeds_on_one_scale():
 
 
 def test_the_picture_has_every_arm_of_one_machine_and_no_label_on_another():
-    names = [name for name in arms(False) if not name.startswith(("wide-", "grid-")) and name != "ours-one-line"]
+    elsewhere = ("wide-", "longer-", "grid-", "ours-low", "ours-one-line")
+    names = [name for name in arms(False) if not name.startswith(elsewhere)]
     alike = [result(name, 0, 2.0 + number / 1000) for number, name in enumerate([*names, "grid-4-0.004"])]
     drawn = figure(Column(LAMINI, alike))
     assert len(drawn["data"]) == len(names) + 1
@@ -339,9 +340,12 @@ def test_a_gang_waits_for_its_longest_row_and_a_round_for_its_last_entry():
     assert wall.wait(lengths, 4, 4) == pytest.approx(4 * 30 / 60)
     assert wall.wait(lengths, 4, 1) == pytest.approx(4 * 30 / 60)  # one pass: another costs more than its padding
     assert wall.wait(lengths, 4, 1, a_pass=60) == pytest.approx(3)
-    assert wall.side_by_side([5, 1, 1, 1, 2]) == 5
+    like = np.array([10, 30] * 8)
+    assert wall.wait(like, 4, 4) == pytest.approx(1)  # there are like rows for each step
     race = "a@2: round 1: a 3.1 (0.1 at batch 1, 1,000 tokens), b forfeit (0.1 at batch 1, 2,000 tokens); round 2: "
-    line = "a 2.9 (0.1 at batch 4, 8,000 tokens)"
+    line = "a 2.9 (0.1 at batch 4 on 4 workers, 8,000 tokens)"
     assert wall.of_a_tournament(race + line, lambda rows, workers: 1.0) == 2000 + 8000 / 4
-    soup = "; round 3: soup-of-2 2.8 (soup, 0 tokens)"
-    assert wall.of_a_tournament(race + line + soup, lambda rows, workers: 1.0) == 2000 + 8000
+    lines = ", ".join(["b 3 (0.1 at batch 4 on 2 workers, 8,000 tokens)", *["c 3 (0.1 at batch 4, 1,000 tokens)"] * 5])
+    assert wall.of_a_tournament(race + lines, lambda rows, workers: 1.0) == 2000 + 8000 / 2
+    late = ", ".join([*["c 3 (0.1 at batch 4, 1,000 tokens)"] * 3, "b 3 (0.1 at batch 4 on 2 workers, 8,000 tokens)"])
+    assert wall.of_a_tournament(race + late, lambda rows, workers: 1.0) == 2000 + 1000 + 4000

@@ -47,6 +47,7 @@ def in_two_rounds(brief: Brief, tmp_path: Path, same_seed: bool, **recipe: Any) 
     [
         (False, {}),
         (True, {}),
+        (True, {"group_by_length": True}),
         (True, {"adapter": {"method": "lora", "rank": 2}}),
         (True, {"adapter": {"method": "dora", "rank": 2, "lora_plus_ratio": 4}}),
         (True, {"adapter": {"method": "pissa", "rank": 2}}),

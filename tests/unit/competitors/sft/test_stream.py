@@ -1,5 +1,6 @@
 """Which rows an entry sees: within its budget, in an order of its own, unseen ones first."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from cluster.errors import Forfeit
 from competitors.contract import Allowance
 from competitors.sft import stream
-from competitors.sft.stream import NEVER, count_tokens, prepare, row_passes
+from competitors.sft.stream import NEVER, WINDOW_STEPS, Counts, Stream, count_tokens, prepare, row_passes
 from tests.tiny import tiny_rows, tiny_tokenizer
 
 
@@ -22,15 +23,20 @@ def train_data(tmp_path: Path) -> Path:
     return tmp_path / "train.parquet"
 
 
+def taken_rows(counts: Counts, seed: int) -> Iterator[Counts]:
+    for order, is_taken in row_passes(counts, seed):
+        yield order[is_taken]
+
+
 def test_unseen_rows_come_first():
     seen = np.array([1, 0, 2, 0, 1])
-    passes = row_passes(seen, seed=3)
+    passes = taken_rows(seen, seed=3)
     assert [sorted(next(passes)) for _ in range(4)] == [[1, 3], [0, 1, 3, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4]]
 
 
 def test_every_seed_has_its_own_order_and_each_epoch_takes_every_row_once():
     def two_passes(seed: int) -> list[int]:
-        passes = row_passes(np.zeros(20, np.int64), seed)
+        passes = taken_rows(np.zeros(20, np.int64), seed)
         return [*map(int, next(passes)), *map(int, next(passes))]
 
     one = two_passes(1)
@@ -40,18 +46,18 @@ def test_every_seed_has_its_own_order_and_each_epoch_takes_every_row_once():
 
 
 def test_going_on_with_the_same_seed_takes_the_rows_that_an_uninterrupted_training_would():
-    passes = row_passes(np.zeros(20, np.int64), 1)
+    passes = taken_rows(np.zeros(20, np.int64), 1)
     whole = [*next(passes), *next(passes)]
     for at in (0, 7, 20, 31):
         seen = np.bincount(whole[:at], minlength=20)
-        rest = row_passes(seen, 1)
+        rest = taken_rows(seen, 1)
         went_on = [*next(rest), *next(rest)]
         assert went_on[: 40 - at] == whole[at:]
 
 
 def test_rows_that_are_never_to_be_taken_are_not_and_none_at_all_is_an_end():
     counts = np.array([NEVER, 0, 0])
-    passes = row_passes(counts, 1)
+    passes = taken_rows(counts, 1)
     assert sorted(next(passes)) == [1, 2]
     counts[1] = NEVER
     assert list(next(passes)) == [2]
@@ -139,3 +145,53 @@ def test_tokens_are_counted_and_the_bytes_of_completions(
     completions = pq.read_table(train_data)["completion"].to_pylist()
     of_all = tokens / len(labels), in_bytes / sum(len(text.encode()) for text in completions)
     assert of_all == pytest.approx((1, 1), abs=1e-9 if looked_at == 1000 else 0.1)
+
+
+@pytest.fixture
+def of_all_lengths(tmp_path: Path) -> Path:
+    """150 rows of 5 to 24 words, of which a few keep no completion within 24 tokens."""
+    words = ["the", "cat", "dog", "sun", "moon", "is", "was", "red", "blue", "what"]
+    lengths = [5 + (7 * number) % 20 for number in range(150)]
+    prompts = [" ".join(words[(number + k) % 10] for k in range(length)) for number, length in enumerate(lengths)]
+    pq.write_table(pa.table({"prompt": prompts, "completion": ["red ."] * 150}), tmp_path / "train.parquet")
+    return tmp_path / "train.parquet"
+
+
+def by_step(stream: Stream, step: int) -> list[list[int]]:
+    return stream.order[: stream.steps * step].reshape(-1, step).tolist()
+
+
+@pytest.mark.parametrize("step", [4, 7])
+def test_rows_of_a_step_are_of_about_the_same_length_and_each_pass_has_all(of_all_lengths: Path, step: int):
+    def made(group: bool, steps: int = 60) -> Stream:
+        budget = Allowance(steps=steps)
+        return prepare(of_all_lengths, tiny_tokenizer(), 24, budget, step, False, 1, None, group_by_length=group)
+
+    def spread(stream: Stream) -> float:
+        lengths = np.array([len(ids) for ids in stream.sequences["input_ids"]]).reshape(-1, step)
+        return float((lengths.max(axis=1) - lengths.min(axis=1)).mean())
+
+    apart, alike = made(False), made(True)
+    assert spread(alike) < spread(apart) / 4
+    often = np.bincount(alike.order[: 60 * step], minlength=150)
+    useful = often[np.unique(apart.order)]
+    assert useful.max() - useful.min() <= 2  # fewer than a step's rows wait over the end of a pass
+    assert often.sum() == useful.sum() == 60 * step
+    # Steps are in no order of length: neighbours are as far apart as any two.
+    means = np.array([len(ids) for ids in alike.sequences["input_ids"]]).reshape(-1, step).mean(axis=1)
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.4
+    assert WINDOW_STEPS * step < 150  # so that there is more than one window
+
+
+@pytest.mark.parametrize("step", [4, 7])
+def test_steps_of_like_rows_go_on_as_an_uninterrupted_training_would(of_all_lengths: Path, step: int):
+    """After any step, over the ends of windows and passes."""
+
+    def steps_from(seen: Counts | None, steps: int) -> list[list[int]]:
+        args = (of_all_lengths, tiny_tokenizer(), 24, Allowance(steps=steps), step, False, 1, seen)
+        return by_step(prepare(*args, group_by_length=True), step)
+
+    whole = steps_from(None, 80)
+    for at in range(1, 80):
+        seen = np.bincount(np.array(whole[:at]).ravel(), minlength=150)
+        assert [sorted(one) for one in steps_from(seen, 80 - at)] == [sorted(one) for one in whole[at:]], at
