@@ -266,7 +266,8 @@ def _on_ray(
         cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
         everybody.tell(Noted(f"on {cpus:g} CPUs and {gpus:g} GPUs; starting the first workers"))
         machine = machine_here() if is_here else largest_machine()
-        for line in [*memory.warnings(config, config_folder, machine, is_here), *power.too_few_rows(config)]:
+        few = power.too_few_rows(config, power.groups_that_prove(run.data))
+        for line in [*memory.warnings(config, config_folder, machine, is_here), *few]:
             everybody.tell(Noted(f"warning: {line}"))
         workers = RayWorkers(WORKER_ENVIRONMENT, _proof(config, run))
         try:

@@ -1,6 +1,5 @@
 """The allocation of a whole budget as `plan` shows it: round by round, who, how much each, and where the tokens lie."""
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from orchestrator.field.growth import one_worker
 from orchestrator.field.roster import Roster, RosterEntry
 from orchestrator.planning.budget import Ground, allocation_of, corpora, refuse_too_little
 from orchestrator.planning.model_shape import BaseShape, describe_base
-from orchestrator.planning.preparation import make_data
 from orchestrator.planning.schedule import hours_of
 from orchestrator.planning.usage import Cluster, Usage, usage
 
@@ -61,28 +59,26 @@ class PlannedAllocation(Record):
 
 
 def plan_allocation(
-    config: TournamentConfig, config_file: Path, cluster: Cluster | None
+    config: TournamentConfig, config_file: Path, data: Path, cluster: Cluster | None
 ) -> tuple[list[PlannedAllocation], list[str]]:
-    """The allocation of each lineage whose tokenizer can be had (none where its rounds are equal), and of the others
-    why not. UserError where the budget is too small."""
+    """The allocation over the splits in `data` of each lineage whose tokenizer can be had (none where its rounds are
+    equal), and of the others why not. UserError where the budget is too small."""
     planned, unchecked = list[PlannedAllocation](), list[str]()
     ground = Ground(False, one_worker) if cluster is None else Ground(cluster.has_gpus, cluster.room)
-    with tempfile.TemporaryDirectory() as scratch:
-        make_data(config, config_file, Path(scratch))
-        try:
-            for lineage, corpus in corpora(config, config_file.parent, Path(scratch)):
-                if corpus is None:
-                    what = "how its budget is shared out" if config.is_allocated else "whether its budget is enough"
-                    away = "its tokenizer is not on this machine and could not be had from the hub"
-                    unchecked.append(f"lineages[{lineage.name}]: {what}: {away}")
-                    continue
-                refuse_too_little(config, lineage.name, corpus, ground)
-                if config.is_allocated:
-                    base = describe_base(lineage.base, config_file.parent)
-                    plan = allocation_of(config, lineage.name, corpus, ground)
-                    planned.append(_planned(plan, config.competitors, cluster, base))
-        except UserError as error:
-            raise UserError(f"{config_file}: {error}") from error
+    try:
+        for lineage, corpus in corpora(config, config_file.parent, data):
+            if corpus is None:
+                what = "how its budget is shared out" if config.is_allocated else "whether its budget is enough"
+                away = "its tokenizer is not on this machine and could not be had from the hub"
+                unchecked.append(f"lineages[{lineage.name}]: {what}: {away}")
+                continue
+            refuse_too_little(config, lineage.name, corpus, ground)
+            if config.is_allocated:
+                base = describe_base(lineage.base, config_file.parent)
+                plan = allocation_of(config, lineage.name, corpus, ground)
+                planned.append(_planned(plan, config.competitors, cluster, base))
+    except UserError as error:
+        raise UserError(f"{config_file}: {error}") from error
     return planned, unchecked
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from cluster.machine import Machine
 from cluster.records import Record
 from evaluation.data.sources import HUB
-from evaluation.data.splits import file_of, read_held_out
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.roster import Roster
 from orchestrator.planning import model_sources
@@ -21,10 +20,10 @@ from orchestrator.planning.memory import ASSUMPTIONS, Estimate, estimate_entry, 
 from orchestrator.planning.model_shape import describe_base
 from orchestrator.planning.module_names import unmatched_names
 from orchestrator.planning.place import Place, place_of
-from orchestrator.planning.power import Power, power_of, too_few_rows
+from orchestrator.planning.power import Power, groups_that_prove, power_of, too_few_rows
 from orchestrator.planning.preparation import check_inputs, make_data
 from orchestrator.planning.schedule import Schedule, equal_rounds, races_in_vain, schedule
-from orchestrator.planning.usage import assumption
+from orchestrator.planning.usage import Cluster, assumption
 
 
 class PlannedEntry(Record):
@@ -81,11 +80,8 @@ def make_plan(
     check_inputs(config, config_file)
     place = place_of(config, address, cluster_file)
     refuse_hours_without_gpus(config, place.has_gpus, config_file)
-    allocations, unchecked = list[PlannedAllocation](), list[str]()
-    if config.budget.whole and not _data_away(config):  # first, since it may fetch what is asked for next
-        allocations, unchecked = plan_allocation(config, config_file, place.cluster)
-    away, groups = _unchecked_data(config, config_file)
-    unchecked = [*_unchecked_models(config, config_file), *away, *unchecked]
+    allocations, unchecked, groups = _by_the_data(config, config_file, place.cluster)  # fetches tokenizers
+    unchecked = [*_unchecked_models(config, config_file), *unchecked]
     shapes = {one.name: describe_base(one.base, config_file.parent) for one in config.lineages}
     rounds = _rounds(config, place.has_gpus, allocations)
     scheduled = None
@@ -220,19 +216,22 @@ def _size_of_hub_model(spec: str) -> str:
     return f"; its size is from a table{': ' + KNOWN[spec].assumed if KNOWN[spec].assumed else ''}"
 
 
-def _unchecked_data(config: TournamentConfig, config_file: Path) -> tuple[list[str], int | None]:
-    """Local data is read and split, so that its mistakes show here, and how many groups of rows prove; a hub data
-    set is not."""
-    if away := _data_away(config):
-        return [f"data.source: {', '.join(away)} is not on this machine: its columns and its number of rows"], None
+def _by_the_data(
+    config: TournamentConfig, config_file: Path, cluster: Cluster | None
+) -> tuple[list[PlannedAllocation], list[str], int | None]:
+    """How a whole budget is shared out, what of the data could not be checked, and how many groups of rows prove.
+
+    Local data is read and split, so that its mistakes show here; a hub data set is not.
+    """
+    if away := [source for source in config.data.sources if source.startswith(HUB)]:
+        return [], [f"data.source: {', '.join(away)} is not on this machine: its columns and its number of rows"], None
     with tempfile.TemporaryDirectory() as scratch:
-        make_data(config, config_file, Path(scratch) / "data")
-        _, groups = read_held_out(Path(scratch) / "data" / file_of("proof"))
-    return [], len(set(groups.tolist()))
-
-
-def _data_away(config: TournamentConfig) -> list[str]:
-    return [source for source in config.data.sources if source.startswith(HUB)]
+        data = Path(scratch) / "data"
+        make_data(config, config_file, data)
+        allocations, unchecked = list[PlannedAllocation](), list[str]()
+        if config.budget.whole is not None:
+            allocations, unchecked = plan_allocation(config, config_file, data, cluster)
+        return allocations, unchecked, groups_that_prove(data)
 
 
 def _tokens_in_all(config: TournamentConfig, trainings: int, allocations: list[PlannedAllocation]) -> int | None:

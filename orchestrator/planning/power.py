@@ -1,9 +1,11 @@
 """What gain a config's rows can prove: the power of the test by which titles change hands."""
 
 from math import sqrt
+from pathlib import Path
 
 from cluster.records import Record
 from evaluation.compare import FEWEST_GROUPS
+from evaluation.data.splits import file_of, read_held_out
 from evaluation.figures import FIGURES
 from evaluation.harness import ROLES
 from orchestrator.config.tournament import TournamentConfig
@@ -57,6 +59,12 @@ def proving_rows(config: TournamentConfig, groups: int | None = None) -> int:
             return FEWEST_GROUPS if task.documents is None else task.documents // len(ROLES)
     rows = min(rows, config.evaluation.written_rows) if FIGURES[metric].judge is not None else rows
     return rows if groups is None else min(rows, groups)
+
+
+def groups_that_prove(data: Path) -> int | None:
+    """How many groups of rows prove, of the splits in `data`; None where they are not there."""
+    path = data / file_of("proof")
+    return len(set(read_held_out(path)[1].tolist())) if path.is_file() else None
 
 
 def too_few_rows(config: TournamentConfig, groups: int | None = None) -> list[str]:
