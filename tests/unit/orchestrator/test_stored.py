@@ -18,7 +18,7 @@ from orchestrator.record.events import TournamentEvent
 from orchestrator.record.run_directory import RunDirectory
 from orchestrator.record.snapshot import Snapshot
 from tests.faked import FakedWorkers, allocated, climbing, faked_config, hand_in, play
-from tests.unit.orchestrator.test_loop import Stopped, models, outcome
+from tests.stopping import Stopped, models, outcome
 
 
 class StoppingObjectStore(ObjectStore):
