@@ -130,6 +130,8 @@ def prepare(
         if group_by_length:
             lengths = {i: len(encoded[i].ids) for i in (*waiting, *useful)}
             useful, waiting = alike(waiting, useful, place, lengths, sequences_per_step)
+            if seen is None and not taken:
+                useful = _longest_first(useful, lengths, sequences_per_step)
         useful = useful[: limit - len(taken)]
         taken += useful
         tokens += sum(len(encoded[i].ids) for i in useful)
@@ -161,6 +163,12 @@ def alike(
         for one in sorted(steps, key=lambda one: min(place[i] for i in one)):
             put += one
     return put, wait
+
+
+def _longest_first(rows: list[int], lengths: Mapping[int, int], step: int) -> list[int]:
+    """With the step of the longest rows in the first place: it shows whether memory holds it."""
+    at = step * max(range(len(rows) // step), key=lambda one: lengths[rows[one * step]], default=0)
+    return [*rows[at : at + step], *rows[:at], *rows[at + step :]]
 
 
 def _chunks(passes: Iterable[tuple[Counts, npt.NDArray[np.bool_]]], size: int) -> Iterator[tuple[list[int], Counts]]:
