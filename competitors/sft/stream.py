@@ -130,8 +130,6 @@ def prepare(
         if group_by_length:
             lengths = {i: len(encoded[i].ids) for i in (*waiting, *useful)}
             useful, waiting = alike(waiting, useful, place, lengths, sequences_per_step)
-            if seen is None and not taken:
-                useful = _longest_first(useful, lengths, sequences_per_step)
         useful = useful[: limit - len(taken)]
         taken += useful
         tokens += sum(len(encoded[i].ids) for i in useful)
@@ -149,26 +147,18 @@ def alike(
 
     As transformers' `group_by_length`: rows that are neighbours by length within a window of `WINDOW_STEPS` steps
     are one step, and the steps come in an order at random. Windows are cut by `place`, where each row stands in the
-    pass, and a window's rows that make no whole step are taken with the next one's: so it is the same from wherever
-    in the pass it goes on, if that is after a whole step.
+    pass, and a window's last rows that make no whole step are taken with the next one's: so it is the same from
+    wherever in the pass it goes on, if that is after a whole step.
     """
     put, wait = list[int](), list(waiting)
-    for window, of_it in groupby(rows, lambda i: int(place[i]) // (WINDOW_STEPS * step)):
-        by_length = sorted([*wait, *of_it], key=lambda i: (lengths[i], i))
-        # Once the longest wait and once the shortest, or the longest of all would wait for ever.
-        first = len(by_length) % step if window % 2 else 0
-        wait, by_length = by_length[:first], by_length[first:]
-        steps = [by_length[start : start + step] for start in range(0, len(by_length), step)]
-        wait += steps.pop() if steps and len(steps[-1]) < step else []
+    for _, of_it in groupby(rows, lambda i: int(place[i]) // (WINDOW_STEPS * step)):
+        there = sorted([*wait, *of_it], key=lambda i: int(place[i]))
+        whole = len(there) - len(there) % step
+        wait, by_length = there[whole:], sorted(there[:whole], key=lambda i: (lengths[i], i))
+        steps = [by_length[start : start + step] for start in range(0, whole, step)]
         for one in sorted(steps, key=lambda one: min(place[i] for i in one)):
             put += one
     return put, wait
-
-
-def _longest_first(rows: list[int], lengths: Mapping[int, int], step: int) -> list[int]:
-    """With the step of the longest rows in the first place: it shows whether memory holds it."""
-    at = step * max(range(len(rows) // step), key=lambda one: lengths[rows[one * step]], default=0)
-    return [*rows[at : at + step], *rows[:at], *rows[at + step :]]
 
 
 def _chunks(passes: Iterable[tuple[Counts, npt.NDArray[np.bool_]]], size: int) -> Iterator[tuple[list[int], Counts]]:

@@ -89,8 +89,10 @@ class Plan:
 
     def _of_like_rows(self, entry: RosterEntry) -> RosterEntry:
         """Where a step's rows share a pass or wait for each other. One CPU cuts a step into passes by length anyway."""
-        recipe = entry.recipe
-        if not isinstance(recipe, SftRecipe) or recipe.packing or not (self.has_gpus or recipe.resources.workers > 1):
+        recipe, held = entry.recipe, entry.recipe.resources
+        if not isinstance(recipe, SftRecipe) or recipe.packing:
+            return entry
+        if held.workers == 1 and not held.gpus_where(self.has_gpus):
             return entry
         return entry.model_copy(update={"recipe": recipe.model_copy(update={"group_by_length": True})})
 

@@ -11,7 +11,7 @@ import pytest
 from cluster.errors import Forfeit
 from competitors.contract import Allowance
 from competitors.sft import stream
-from competitors.sft.stream import NEVER, WINDOW_STEPS, Counts, Stream, count_tokens, prepare, row_passes
+from competitors.sft.stream import NEVER, Counts, Stream, count_tokens, prepare, row_passes
 from tests.tiny import tiny_rows, tiny_tokenizer
 
 
@@ -161,7 +161,7 @@ def by_step(stream: Stream, step: int) -> list[list[int]]:
     return stream.order[: stream.steps * step].reshape(-1, step).tolist()
 
 
-@pytest.mark.parametrize("step", [4, 7])
+@pytest.mark.parametrize("step", [4, 7, 10, 13])  # of the last two a window holds all rows
 def test_rows_of_a_step_are_of_about_the_same_length_and_each_pass_has_all(of_all_lengths: Path, step: int):
     def made(group: bool, steps: int = 60) -> Stream:
         budget = Allowance(steps=steps)
@@ -177,14 +177,12 @@ def test_rows_of_a_step_are_of_about_the_same_length_and_each_pass_has_all(of_al
     useful = often[np.unique(apart.order)]
     assert useful.max() - useful.min() <= 2  # fewer than a step's rows wait over the end of a pass
     assert often.sum() == useful.sum() == 60 * step
-    # The longest come first, to show whether memory holds them; the others are in no order of length.
+    # Steps are in no order of length.
     means = np.array([len(ids) for ids in alike.sequences["input_ids"]]).reshape(-1, step).mean(axis=1)
-    assert means[0] == means.max()
-    assert abs(np.corrcoef(means[1:-1], means[2:])[0, 1]) < 0.4
-    assert WINDOW_STEPS * step < 150  # so that there is more than one window
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.4
 
 
-@pytest.mark.parametrize("step", [4, 7])
+@pytest.mark.parametrize("step", [4, 7, 13])
 def test_steps_of_like_rows_go_on_as_an_uninterrupted_training_would(of_all_lengths: Path, step: int):
     """After any step, over the ends of windows and passes."""
 

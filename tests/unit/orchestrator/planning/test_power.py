@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.planning.plan import make_plan
-from orchestrator.planning.power import USUAL_SPREAD, in_words, power_of, too_few_rows
+from orchestrator.planning.power import USUAL_SPREAD, groups_that_prove, in_words, power_of, too_few_rows
+from orchestrator.planning.preparation import make_data
 from tests.faked import faked_config
 from tests.simulation import SPREAD, Setup, false_titles
 from tests.tiny import tiny_rows, write_jsonl
@@ -52,3 +53,6 @@ def test_rows_that_belong_together_prove_as_their_groups_do(tmp_path: Path):
     grouped = {"source": str(tmp_path / "documents.jsonl"), "group": "doc"}
     of_documents = together.model_copy(update={"data": together.data.model_copy(update=grouped)})
     assert make_plan(of_documents, tmp_path / "t.yaml", None).power.rows <= 10
+    assert groups_that_prove(tmp_path / "data") is None
+    make_data(of_documents, tmp_path / "t.yaml", tmp_path / "data")
+    assert 5 <= groups_that_prove(tmp_path / "data") <= 10
