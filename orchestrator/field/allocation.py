@@ -84,17 +84,7 @@ class Plan:
         return self._line(trunk, history, left, rounds_left)
 
     def _roster(self, number: int, phase: Phase, entries: list[RosterEntry]) -> Roster:
-        entries = [self._of_like_rows(entry) for entry in entries]
         return Roster(lineage=self.lineage, round=number, phase=phase, entries=entries, reasons=[])
-
-    def _of_like_rows(self, entry: RosterEntry) -> RosterEntry:
-        """Where a step's rows share a pass or wait for each other. One CPU cuts a step into passes by length anyway."""
-        recipe, held = entry.recipe, entry.recipe.resources
-        if not isinstance(recipe, SftRecipe) or recipe.packing:
-            return entry
-        if held.workers == 1 and not held.gpus_where(self.has_gpus):
-            return entry
-        return entry.model_copy(update={"recipe": recipe.model_copy(update={"group_by_length": True})})
 
     def _race(self, recipes: Sequence[Recipe], number: int, rate: float) -> Roster:
         """Every competitor from the base, at `rate` times its learning rate. The runs of a recipe that is repeated

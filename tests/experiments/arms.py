@@ -208,10 +208,9 @@ def _alone(adapters: bool) -> dict[str, Arm]:
     for recipe in recipes.field(adapters):
         for name, one in ((recipe.name, recipe), (f"{recipe.name}-to-zero", recipes.to_zero(recipe))):
             wide = one.model_copy(update={"gradient_accumulation": WORKERS})
-            longer = wide.model_copy(update={"group_by_length": True})  # with all that makes it faster
             if name == recipe.name or recipe.schedule != "linear":
                 arms[f"wide-{name}"] = Arm(alone(wide))
-                arms[f"longer-{name}"] = Arm(alone(longer, lambda setting: LONGER[setting.name]))
+                arms[f"longer-{name}"] = Arm(alone(wide, lambda setting: LONGER[setting.name]))
     return arms
 
 

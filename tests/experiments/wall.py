@@ -2,9 +2,9 @@
 
 Those arms have the same real tokens and are trained in one process, which measures no such thing. On workers of their
 own each step of a gang waits for whoever has most to do in it, and a round waits for the last of the entries that run
-side by side. So the rows of steps, of like length for the tournament and for recipes, are cut into passes as the
-trainer cuts them on CPUs, and padded tokens are counted where they are most. What else a step takes (the optimizer, the
-exchange of gradients) is not counted, and steps of one row a worker are sixteen times as many as those of sixteen.
+side by side. So steps of rows drawn at random are cut into passes as the trainer cuts them on CPUs, and padded tokens
+are counted where they are most. What else a step takes (the optimizer, the exchange of gradients) is not counted, and
+steps of one row a worker are sixteen times as many as those of sixteen.
 
 The table goes into docs/experiments.md where that has marks for the size. The rows are needed, and so ../shared.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from cluster.errors import UserError
 from competitors.sft.passes import ENOUGH_TOKENS_ON_CPU, PASS_TOKENS_ON_CPU, by_length
-from competitors.sft.stream import Counts, alike
+from competitors.sft.stream import Counts
 from tests.experiments.arms import WORKERS
 from tests.experiments.cells import Cell
 from tests.experiments.results import RUNS, Result, done
@@ -50,14 +50,8 @@ Wait = Callable[[int, int], float]
 def wait(lengths: Counts, rows: int, workers: int, a_pass: int = 0) -> float:
     """1 where nothing is padded and nobody waits; `a_pass` is what starting a pass takes, in tokens."""
     rng, real, taken = np.random.default_rng(0), 0, 0.0
-    by_row = dict(enumerate(lengths.tolist()))
-    waiting, order = list[int](), list[int]()
-    while len(order) < STEPS * rows:
-        drawn = rng.permutation(len(lengths))
-        put, waiting = alike(waiting, drawn.tolist(), np.argsort(drawn), by_row, rows)
-        order += put
-    for start in range(0, STEPS * rows, rows):
-        step = lengths[order[start : start + rows]]
+    for _ in range(STEPS):
+        step = rng.choice(lengths, rows, replace=False)
         each = np.zeros(workers)
         for cut in by_length(step, workers, ENOUGH_TOKENS_ON_CPU, PASS_TOKENS_ON_CPU):
             each += len(cut) * step[cut].max(axis=0) + a_pass

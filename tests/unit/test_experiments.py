@@ -340,8 +340,6 @@ def test_a_gang_waits_for_its_longest_row_and_a_round_for_its_last_entry():
     assert wall.wait(lengths, 4, 4) == pytest.approx(4 * 30 / 60)
     assert wall.wait(lengths, 4, 1) == pytest.approx(4 * 30 / 60)  # one pass: another costs more than its padding
     assert wall.wait(lengths, 4, 1, a_pass=60) == pytest.approx(3)
-    like = np.array([10, 30] * 8)
-    assert wall.wait(like, 4, 4) == pytest.approx(1)  # there are like rows for each step
     race = "a@2: round 1: a 3.1 (0.1 at batch 1, 1,000 tokens), b forfeit (0.1 at batch 1, 2,000 tokens); round 2: "
     line = "a 2.9 (0.1 at batch 4 on 4 workers, 8,000 tokens)"
     assert wall.of_a_tournament(race + line, lambda rows, workers: 1.0) == 2000 + 8000 / 4

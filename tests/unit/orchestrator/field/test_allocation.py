@@ -408,22 +408,6 @@ def test_a_line_that_grew_goes_on_where_the_cluster_is_another():
         assert workers_and_batch(line) == (workers, 16, 4e-3)
 
 
-@pytest.mark.parametrize(
-    ("gpus", "room", "settings", "alike"),
-    [(False, 1, {}, False), (False, 4, {}, True), (True, 1, {}, True), (True, 1, {"packing": True}, False)],
-)
-def test_rows_of_a_step_are_alike_where_one_would_wait_for_another(
-    gpus: bool, room: int, settings: dict[str, Any], alike: bool
-):
-    rules = Allocation(climb=False, workers=4)
-    there = Plan("l", rules, Whole(TOTAL), CORPUS, 5, gpus, lambda _: room)
-    race = there.next_roster([sft("a", **settings)], [])
-    line = there.next_roster([sft("a", **settings)], [past(race, {"a": 3.0}, ModelRef("a", 1))])
-    recipes = [one.recipe for roster in (race, line) for one in roster.entries]
-    grouped = [isinstance(one, SftRecipe) and one.group_by_length for one in recipes]
-    assert grouped == [gpus and alike, alike]  # in a race each has a worker of its own
-
-
 def decided(roster: Roster, losses: dict[str, float], proven: bool = True, **rules: Any) -> Any:
     def lead(name: str, over: str) -> Lead:
         mean = losses[over] - losses[name]
