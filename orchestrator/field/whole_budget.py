@@ -12,6 +12,10 @@ from competitors.sft.recipe import SftRecipe
 from orchestrator.field.model_ref import ModelRef
 from orchestrator.field.roster import Roster
 
+LEFT_OVER = 0.01
+"""The share of a whole budget from which on it is said that it is left over: less is what no whole step fitted
+into."""
+
 
 class Allocation(Settings):
     """How a whole budget is shared out among competitors and rounds."""

@@ -15,6 +15,7 @@ from orchestrator.field.allocation import Plan
 from orchestrator.field.forecast import amount, forecast, on_champions_line
 from orchestrator.field.growth import one_worker
 from orchestrator.field.roster import Roster, RosterEntry
+from orchestrator.field.whole_budget import LEFT_OVER
 from orchestrator.planning.budget import Ground, allocation_of, corpora, refuse_too_little
 from orchestrator.planning.model_shape import BaseShape, describe_base
 from orchestrator.planning.schedule import hours_of
@@ -22,8 +23,6 @@ from orchestrator.planning.usage import Cluster, Usage, usage
 
 LISTED = 4
 """So many competitors of a round are named."""
-LEFT_OVER = 0.01
-"""A share of the budget from which on it is said."""
 
 
 class PlannedRound(Record):

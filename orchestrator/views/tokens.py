@@ -7,10 +7,8 @@ A soup on it has trained nothing itself: what it blends, and their lines, are co
 from cluster.records import Record
 from orchestrator.config.tournament import TournamentConfig
 from orchestrator.field.model_ref import BASE, ModelRef
+from orchestrator.field.whole_budget import LEFT_OVER
 from orchestrator.record.snapshot import EntrySnapshot, LineageSnapshot, has_ended
-
-SAID_FROM = 0.01
-"""The share of a budget from which on it is said to be left over: less is what no whole step fitted into."""
 
 
 class Tokens(Record):
@@ -66,7 +64,7 @@ def left_over(config: TournamentConfig, lineage: LineageSnapshot) -> int | None:
 def left_over_in_words(config: TournamentConfig, lineage: LineageSnapshot) -> str:
     """A sentence with the reason; empty where nothing worth a word is left."""
     left, total = left_over(config, lineage), config.budget.total_tokens
-    if left is None or total is None or left <= SAID_FROM * total:
+    if left is None or total is None or left <= LEFT_OVER * total:
         return ""
     is_short = any(round_.roster.phase == "lines" for round_ in lineage.rounds)
     why = ": more passes over the data would overfit" if is_short else ""
