@@ -4,6 +4,7 @@ A stage's result is written to a temporary name beside its place, flushed to dis
 a reader (or the same program after a crash) never meets half a file.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -88,9 +89,10 @@ class LocalStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(path)
         try:
-            yield temporary
-            flush(temporary)
-            self.move(temporary, path)
+            with _named_where_full(path):
+                yield temporary
+                flush(temporary)
+                self.move(temporary, path)
         finally:
             self.remove(temporary)
 
@@ -104,9 +106,10 @@ class LocalStore:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary(path)
         try:
-            temporary.write_bytes(data)
-            flush(temporary)
-            os.link(temporary, path)
+            with _named_where_full(path):
+                temporary.write_bytes(data)
+                flush(temporary)
+                os.link(temporary, path)
         except FileExistsError:
             return False
         finally:
@@ -206,6 +209,17 @@ def looks_of(path: Path) -> Looks | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return Looks(status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@contextmanager
+def _named_where_full(path: Path) -> Iterator[None]:
+    """Have an error that the disk holds no more name what was to be written, which the system does not say."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def _temporary(path: Path) -> Path:

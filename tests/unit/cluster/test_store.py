@@ -115,3 +115,11 @@ def test_a_lock_has_one_holder_and_goes_with_its_process(tmp_path: Path):
     )
     assert subprocess.run([sys.executable, "-c", code, str(lock)], check=False).returncode == 9
     assert not LOCAL.is_locked(lock)
+
+
+def test_a_full_disk_names_what_was_to_be_written(tmp_path: Path):
+    full, result = tmp_path / "full", tmp_path / "result.json"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device.*result\.json"), LOCAL.writing(result):
+        full.write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
