@@ -88,7 +88,7 @@ def _settings(tokens: int, held_out: int) -> tuple[Setting, ...]:
 
 LONGER = {"lamini": 1.56, "flan": 1.31, "short": 1.46}
 """By setting, how many times as long as the best recipe alone the tournament takes on four workers (`wall.py`, passes
-counted): so many budgets have the arms `longer-*`."""
+counted): so many budgets have the arms `longer-*`. No part of a run's key: where it changes, they are run `--again`."""
 ESSENTIAL = ("alone-*", "random", "asha", "tpe", "pbt", "naive", "ours")
 EVERYTHING = (*ESSENTIAL, "ours-*", "grid-*", "wide-*", "longer-*")
 GSM8K = Setting("gsm8k", "GSM8K", str(SHARED / "data/gsm8k/train.jsonl"), 600_000)
