@@ -129,7 +129,7 @@ SIZES = {
     # One data set and seed, to see quickly where a change leads.
     "slice": Size(_settings(300_000, 300)[:1], (0,), EVERYTHING, on_record=False),
     # Within an hour on two cores.
-    "small": Size(_settings(250_000, 200), (0, 1, 2), ESSENTIAL, on_record=False),
+    "small": Size(_settings(200_000, 200), (0, 1, 2), ESSENTIAL, on_record=False),
     # The table of docs/experiments.md: hours.
     "full": Size(_settings(600_000, 300), (0, 1, 2), EVERYTHING),
     "lora": Size((LORA,), (0, 1, 2), (*ESSENTIAL, "ours-*")),
