@@ -97,11 +97,6 @@ class Cell:
         encoded = encode(*texts, AutoTokenizer.from_pretrained(self.base), self.setting.max_tokens)
         return np.array([len(row.ids) for row in encoded if row.completion_tokens])
 
-    @property
-    def tokens_per_row(self) -> float:
-        """Training tokens of a row, on average."""
-        return float(self.lengths.mean())
-
     def score(self, model: Path, out: Path) -> Scorecard:
         """Score a submission as a tournament does; an adapter stands on the base."""
         adapter = model if (model / "adapter_config.json").exists() else None

@@ -135,11 +135,12 @@ def losses_cell(row: Row, results: Sequence[Result]) -> str:
     values = [row.loss(one) for one in own]
     ours = {one.seed: one.test for one in results if one.arm == OURS}
     behind = [row.loss(one) - ours[one.seed] for one in own if one.seed in ours]
-    said = _with_interval(values, "")
-    return said if row.arms == (OURS,) or not behind else f"{said} ({_with_interval(behind, '+')})"
+    said = with_interval(values, "")
+    return said if row.arms == (OURS,) or not behind else f"{said} ({with_interval(behind, '+')})"
 
 
-def _with_interval(values: Sequence[float], sign: str) -> str:
+def with_interval(values: Sequence[float], sign: str) -> str:
+    """The mean over seeds, with its interval where there are several; `sign` is "+" for a difference."""
     half = interval(values)
     return f"{mean(values):{sign}.3f}" + ("" if half is None else f" ± {half:.3f}")
 

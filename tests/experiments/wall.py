@@ -34,8 +34,8 @@ from tests.experiments.table import (
     between_marks,
     chosen,
     columns,
-    interval,
     rows,
+    with_interval,
 )
 
 BATCH = 16
@@ -105,8 +105,8 @@ def _above(results: Sequence[Result], ours: Sequence[Result]) -> str:
     if not results:
         return "not run"
     gap = [one.test - own.test for own, one in zip(ours, results, strict=True)]
-    half, tokens = interval(gap), mean(one.tokens / own.tokens for own, one in zip(ours, results, strict=True))
-    return f"{mean(gap):+.3f}" + ("" if half is None else f" ± {half:.3f}") + f" ({tokens:.2f})"
+    tokens = mean(one.tokens / own.tokens for own, one in zip(ours, results, strict=True))
+    return f"{with_interval(gap, '+')} ({tokens:.2f})"
 
 
 def text(size: str) -> str:
